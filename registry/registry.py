@@ -1,0 +1,120 @@
+"""`Registry[T]`: one table of named plugs of a kind."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from registry.errors import RegistryError, suggestion
+from registry.parameters import Parameter, check_value, parameters_of
+from registry.plugins import load_entry_points
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """A registered plug: its factory, where it was written, and what it can be told."""
+
+    name: str
+    factory: Callable[..., T]
+    parameters: dict[str, Parameter] = field(repr=False)
+    where: str
+
+    @property
+    def summary(self) -> str:
+        """The first line of the plug's docstring."""
+        return (inspect.getdoc(self.factory) or "").partition("\n")[0]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A checked request for a plug: its name and all its parameters, defaults filled in."""
+
+    name: str
+    parameters: Mapping[str, Any]
+
+
+class Registry(Generic[T]):
+    """Plugs of one kind, found by name.
+
+    Args:
+        kind: what a plug is called in messages ("loss").
+        base: the contract that every class registered here must derive from.
+        entry_points: the entry-point group through which installed packages add plugs.
+    """
+
+    def __init__(self, kind: str, *, base: type[T], entry_points: str):
+        self.kind, self.base, self.entry_points = kind, base, entry_points
+        self._entries: dict[str, Entry[T]] = {}
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Class decorator. A name registered twice with another object is an error that names both places."""
+
+        def decorate(plug: type[T]) -> type[T]:
+            if not (inspect.isclass(plug) and issubclass(plug, self.base)):
+                raise RegistryError(f"{self.kind} {name!r}: {plug!r} does not derive from {self.base.__name__}")
+            where = _where(plug)
+            known = self._entries.get(name)
+            if known is not None and known.factory is not plug and known.where != where:
+                raise RegistryError(f"{self.kind} {name!r} is registered twice: at {known.where} and at {where}")
+            self._entries[name] = Entry(name, plug, parameters_of(plug), where)
+            return plug
+
+        return decorate
+
+    def names(self) -> list[str]:
+        load_entry_points(self.entry_points)
+        return sorted(self._entries)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names()
+
+    def get(self, name: str, *, key: str | None = None) -> Entry[T]:
+        """The entry of `name`. Raises `RegistryError` with the nearest and all known names."""
+        names = self.names()
+        if name not in self._entries:
+            raise RegistryError(f"no {self.kind} {name!r}; {suggestion(str(name), names)}", key=key)
+        return self._entries[name]
+
+    def check(self, request: Any, *, key: str | None = None) -> Spec:
+        """A plug's name and parameters, checked without building it.
+
+        Args:
+            request: `"msc"`, or a mapping with `name` and parameters, or a `Spec`.
+            key: the configuration key of the request, for messages.
+        """
+        if isinstance(request, Spec):
+            return request
+        key = key or self.kind
+        if isinstance(request, str):
+            request = {"name": request}
+        if not isinstance(request, Mapping) or not isinstance(request.get("name"), str):
+            raise RegistryError(f"expected a {self.kind}'s name, or a mapping with 'name', got {request!r}", key=key)
+        entry = self.get(request["name"], key=f"{key}.name")
+        given = {k: v for k, v in request.items() if k != "name"}
+        values = {}
+        for name, value in given.items():
+            if name not in entry.parameters:
+                known = suggestion(str(name), entry.parameters, noun=f"{entry.name} takes")
+                raise RegistryError(f"no such parameter of {self.kind} {entry.name!r}; {known}", key=f"{key}.{name}")
+            values[name] = check_value(value, entry.parameters[name].annotation, key=f"{key}.{name}")
+        for parameter in entry.parameters.values():
+            if parameter.name in values:
+                continue
+            if parameter.required:
+                raise RegistryError(f"{self.kind} {entry.name!r} needs it: {parameter}", key=f"{key}.{parameter.name}")
+            values[parameter.name] = parameter.default
+        return Spec(entry.name, values)
+
+    def build(self, request: Any, *runtime: Any, key: str | None = None) -> T:
+        """The plug itself: runtime objects are positional, configuration is keyword-only."""
+        spec = self.check(request, key=key)
+        return self.get(spec.name).factory(*runtime, **spec.parameters)
+
+
+def _where(plug: type) -> str:
+    try:
+        return f"{inspect.getsourcefile(plug)}:{inspect.getsourcelines(plug)[1]}"
+    except (OSError, TypeError):
+        return f"{plug.__module__}.{plug.__qualname__}"

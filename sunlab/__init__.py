@@ -1,0 +1,25 @@
+"""sunlab: a laboratory for few-step diffusion adapters.
+
+Importing the package is cheap: what needs torch is imported when it is first asked for.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0.dev0"
+
+_LAZY = {
+    "AdapterModule": "sunlab.modules.adapter",
+    "AutoencoderModule": "sunlab.modules.autoencoder",
+    "Base": "sunlab.backbones.base",
+    "StudentModule": "sunlab.modules.student",
+    "TeacherModule": "sunlab.modules.teacher",
+    "load_config": "sunlab.config.load",
+}
+__all__ = ["__version__", *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'sunlab' has no attribute {name!r}")

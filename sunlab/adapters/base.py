@@ -1,0 +1,42 @@
+"""The contract of an adapter."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from registry import Registry
+from sunlab.types import Conditioning
+
+
+class Adapter(nn.Module, ABC):
+    """Trainable parameters plugged into a frozen U-Net.
+
+    With the adapter off the U-Net is the base, to the bit: that is the teacher. Its parameters belong to the adapter, not
+    to the U-Net, unless a library (peft) puts them there; `trainable` names them in either case.
+    """
+
+    @abstractmethod
+    def attach(self, unet: nn.Module) -> None:
+        """Create the parameters for this U-Net and plug them in. Raises `ConfigError` where they do not fit."""
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Leave the U-Net as it was found, to the bit."""
+
+    def switch(self, on: bool) -> None:
+        """For adapters that live inside the U-Net's weights (LoRA). Others are on in a pass that gets `inputs`."""
+
+    @abstractmethod
+    def inputs(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> dict[str, Any]:
+        """The U-Net's further keyword arguments in a pass with the adapter on; guidance (B,)."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """The trainable parameters, named by layer, for checkpoints and the adapter file."""
+
+    def trainable(self) -> list[nn.Parameter]:
+        return [p for p in self.tensors().values() if isinstance(p, nn.Parameter)]
+
+
+ADAPTERS: Registry[Adapter] = Registry("adapter", base=Adapter, entry_points="sunlab.adapters")

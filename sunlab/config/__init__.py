@@ -1,0 +1,1 @@
+"""Configuration: a checked tree of plain values. Config is data; runtime objects are arguments."""

@@ -1,0 +1,99 @@
+"""The fixed sections of a configuration. Every field has a type, a default and one line of meaning.
+
+A field of type `Plug` takes a plug's name or a mapping with `name` and its parameters, and is checked against the
+registry named in its metadata.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Plug = str | dict[str, Any]
+
+
+def plug(registry: str, default: Any) -> Any:
+    """A field that holds one plug of `registry`, or a list of them where the default is a list."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"registry": registry})
+    return field(default=default, metadata={"registry": registry})
+
+
+@dataclass
+class Run:
+    """Where a run keeps its files."""
+
+    dir: str = "runs"  # folder of all runs
+    name: str = "run"  # this run's folder in it; `sunlab fit` takes the first config's name unless it is given
+
+
+@dataclass
+class Model:
+    """The base model."""
+
+    base: str = "emoji-sd"  # a diffusers folder, or `emoji-sd`, the one inside the package
+    backbone: Plug = plug("backbones", "diffusers_unet")  # how its U-Net is wrapped
+    fresh: list[Literal["vae", "unet", "text_encoder"]] = field(default_factory=list)  # parts to start at random weights
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of frozen weights
+
+
+@dataclass
+class Data:
+    """What is trained on."""
+
+    source: Plug = plug("sources", {"name": "shards", "urls": ["emoji/noto/train-*.tar"]})  # where samples come from
+    batch_size: int = 32  # samples in one optimizer step, over all ranks and accumulated micro-batches
+    streams: int = 8  # virtual streams dealt to ranks and workers; a multiple of ranks x workers
+    workers: int = 0  # loader processes of each rank
+    cache: str | None = None  # folder for latents made once by the base's autoencoder; null: encode in every step
+    negatives: Plug = plug("negatives", "mixture")  # how negative prompts are drawn
+    caption_dropout: float = 0.0  # share of prompts replaced by the empty one
+
+
+@dataclass
+class Sampler:
+    """A solver on a grid."""
+
+    solver: Plug = plug("solvers", "ddim")  # the solver
+    steps: int = 4  # steps from noise to the clean end
+    spacing: Literal["trailing", "leading"] = "trailing"  # of the grid
+
+
+@dataclass
+class Teacher(Sampler):
+    """The frozen base with classifier-free guidance."""
+
+    solver: Plug = plug("solvers", "dpmpp_2m")  # the solver
+    steps: int = 24  # steps of its grid; a multiple of the student's, so that it contains the segments' ends
+    guidance: list[float] = field(default_factory=lambda: [3.0])  # w, or [low, high] to draw from
+
+
+@dataclass
+class Optimizer:
+    """AdamW with warm-up."""
+
+    lr: float = 1e-3  # peak learning rate
+    betas: tuple[float, float] = (0.9, 0.999)  # AdamW's
+    weight_decay: float = 0.0  # AdamW's
+    warmup_steps: int = 0  # linear warm-up
+    schedule: Literal["constant", "cosine"] = "constant"  # after it; cosine falls to zero at trainer.max_steps
+
+
+@dataclass
+class Config:
+    """A whole run."""
+
+    task: Literal["autoencoder", "teacher", "adapter", "student"] = "adapter"  # what is trained
+    seed: int = 0  # of initialisation, order and every draw
+    plugins: list[str] = field(default_factory=list)  # files or modules imported before the check
+    allow_env: bool = False  # whether ${oc.env:NAME} may be read; its value is never written out
+    run: Run = field(default_factory=Run)
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    teacher: Teacher = field(default_factory=Teacher)
+    student: Sampler = field(default_factory=Sampler)
+    adapter: Plug | None = plug("adapters", "sun")  # null with task student: a full copy of the U-Net
+    loss: Plug = plug("losses", "msc")  # how the teacher is distilled
+    distance: Plug = plug("distances", "l2")  # between two states
+    weighting: Plug = plug("weightings", "uniform")  # of samples by time
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    callbacks: list[Plug] = plug("callbacks", [])  # in order
+    trainer: dict[str, Any] = field(default_factory=dict)  # anything of lightning.Trainer

@@ -1,0 +1,88 @@
+"""The contracts of a data source and of a negative-prompt sampler."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from torch import Tensor
+
+from registry import Registry
+from sunlab.types import Trajectory
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample, as a source yields it.
+
+    Attributes:
+        key: unique in the source.
+        prompt: the caption.
+        record: the json beside it: LAION's fields, keywords, ...
+        image: (3, H, W) uint8, or None.
+        latent: (C, h, w) scaled, or None.
+        trajectory: stored teacher states (1, T, C, h, w), or None.
+        negative: the negative prompt, where the source fixes it (a bank).
+        guidance: the guidance scale, where the source fixes it.
+    """
+
+    key: str
+    prompt: str
+    record: Mapping[str, Any] = field(default_factory=dict)
+    image: Tensor | None = None
+    latent: Tensor | None = None
+    trajectory: Trajectory | None = None
+    negative: str | None = None
+    guidance: float | None = None
+
+
+class Source(ABC):
+    """A finite set of samples with an order for every epoch.
+
+    The order of an epoch is a function of (seed, epoch) and the source alone; a source is asked for a range of positions
+    of it, so ranks and workers can share the work in any way.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Samples in an epoch."""
+
+    @abstractmethod
+    def read(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample]:
+        """The samples at positions start ... stop - 1 of the epoch's order, the first `skip` of them left out (cheaply:
+        nothing is decoded for them).
+
+        Raises:
+            DataError: naming the shard and the sample.
+        """
+
+    def prompts(self, limit: int) -> Sequence[str]:
+        """Up to `limit` captions, in an order of the source's own: the pool of "captions of other images"."""
+        return ()
+
+    def keywords(self, limit: int) -> Sequence[str]:
+        """Up to `limit` distinct keywords."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What a negative-prompt sampler may draw on besides its own configuration."""
+
+    prompts: Sequence[str] = ()
+    keywords: Sequence[str] = ()
+
+
+class NegativeSampler(ABC):
+    """Chooses the negative prompt of a sample."""
+
+    @abstractmethod
+    def __call__(self, random: Random, prompt: str, pool: Pool) -> str:
+        """Args: random, keyed by (seed, epoch, key); prompt, the sample's own; pool, other captions and keywords."""
+
+
+SOURCES: Registry[Source] = Registry("data source", base=Source, entry_points="sunlab.sources")
+NEGATIVES: Registry[NegativeSampler] = Registry(
+    "negative-prompt sampler", base=NegativeSampler, entry_points="sunlab.negatives"
+)

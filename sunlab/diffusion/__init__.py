@@ -1,0 +1,1 @@
+"""The theory: the noise schedule, what a model predicts, grids of times, guidance."""

@@ -1,0 +1,64 @@
+"""What a model predicts, and its conversion: epsilon <-> x_0 <-> v (v = alpha epsilon - sigma x_0, arXiv 2202.00512)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sunlab.types import PredictionType
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A model's output at a state, readable in any parametrisation.
+
+    Attributes:
+        value: the raw output (B, C, H, W).
+        kind: what the raw output means.
+        x: the state x_t (B, C, H, W).
+        alpha, sigma: of each sample, broadcastable to x.
+    """
+
+    value: Tensor
+    kind: PredictionType
+    x: Tensor
+    alpha: Tensor
+    sigma: Tensor
+
+    @property
+    def x_0(self) -> Tensor:
+        if self.kind == "epsilon":
+            return (self.x - self.sigma * self.value) / self.alpha
+        return self.alpha * self.x - self.sigma * self.value
+
+    @property
+    def epsilon(self) -> Tensor:
+        if self.kind == "epsilon":
+            return self.value
+        return self.sigma * self.x + self.alpha * self.value
+
+    @property
+    def v(self) -> Tensor:
+        if self.kind == "v_prediction":
+            return self.value
+        return self.alpha * self.value - self.sigma * self.x_0
+
+    def detach(self) -> "Prediction":
+        return Prediction(self.value.detach(), self.kind, self.x.detach(), self.alpha, self.sigma)
+
+
+def target(kind: PredictionType, x_0: Tensor, epsilon: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """What a model of this kind should output at alpha x_0 + sigma epsilon."""
+    return epsilon if kind == "epsilon" else alpha * epsilon - sigma * x_0
+
+
+def guide(positive: Prediction, negative: Prediction, w: Tensor) -> Prediction:
+    """Classifier-free guidance e_neg + w (e_pos - e_neg), in the raw parametrisation: all three are affine in each other
+    at a fixed state, so the choice makes no difference.
+
+    Args:
+        w: (B,).
+    """
+    scale = w.to(positive.value.dtype).reshape(-1, *[1] * (positive.value.dim() - 1))
+    value = torch.lerp(negative.value, positive.value, scale)
+    return Prediction(value, positive.kind, positive.x, positive.alpha, positive.sigma)

@@ -1,0 +1,31 @@
+"""What can go wrong, each with the exit code that the command line ends with (BSD's sysexits where they fit)."""
+
+
+class SunlabError(Exception):
+    """An error for the user: what is wrong, where, and the remedy. Never a bug of sunlab's."""
+
+    exit_code = 1
+
+
+class ConfigError(SunlabError):
+    """A wrong configuration: names the key, the value, the file and the alternatives."""
+
+    exit_code = 78
+
+
+class DataError(SunlabError):
+    """Unusable data: names the shard and the sample."""
+
+    exit_code = 65
+
+
+class StorageError(SunlabError):
+    """A file cannot be read or written."""
+
+    exit_code = 74
+
+
+class Preempted(SunlabError):
+    """The run was asked to stop, saved its state, and can be resumed."""
+
+    exit_code = 75

@@ -1,0 +1,95 @@
+"""The contract of a loss."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from registry import Registry
+from sunlab.diffusion.schedule import Schedule
+from sunlab.types import Batch, Denoiser
+
+
+class Stepper(Protocol):
+    """The part of a solver that a loss uses."""
+
+    schedule: Schedule
+
+    def step(self, denoise: Denoiser, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]: ...
+
+    def solve(self, denoise: Denoiser, x: Tensor, times: Any) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A denoiser bound to a batch's prompts, the solver that integrates it, and the grid on which it is sampled.
+
+    Attributes:
+        denoise: one evaluation. The teacher's is guided and without gradient; the student's is one pass, with gradient.
+        solver: the flow's own solver.
+        times: the sampling grid, (K + 1,) descending, the last is `END`.
+    """
+
+    denoise: Denoiser
+    solver: Stepper
+    times: Tensor
+
+    def jump(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """One solver step from x (B, C, H, W) at t (B,) to s (B,)."""
+        return self.solver.step(self.denoise, x, t, s)[0]
+
+    def solve(self, x: Tensor, times: Tensor) -> Tensor:
+        """The state at the last of `times`, (K + 1,) or (K + 1, B)."""
+        return self.solver.solve(self.denoise, x, times)
+
+    @torch.no_grad()
+    def rollout(self, noise: Tensor, steps: Tensor) -> Tensor:
+        """On-policy states: from noise (B, C, H, W) after `steps` (B,) steps of the grid, without gradient."""
+        x = noise
+        for index in range(int(steps.max())):
+            t, s = self.times[index].expand(len(x)), self.times[index + 1].expand(len(x))
+            moved = self.jump(x, t, s)
+            x = torch.where((steps > index).reshape(-1, 1, 1, 1), moved, x)
+        return x
+
+
+class DistanceFunction(Protocol):
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a loss returns, before weighting and mean.
+
+    Attributes:
+        values: per sample (B,).
+        t: the time at which each sample's student was asked (B,).
+        s: the time to which it jumped (B,), or t itself for a loss in prediction space.
+        logs: further scalars to log.
+    """
+
+    values: Tensor
+    t: Tensor
+    s: Tensor
+    logs: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Loss(ABC):
+    """Distils the teacher into the student. One instance lives as long as the training."""
+
+    @abstractmethod
+    def __call__(self, batch: Batch, student: Flow, teacher: Flow, distance: DistanceFunction) -> Terms:
+        """Per-sample values.
+
+        Args:
+            batch: prompts, draws, and whichever of latents and stored trajectories the data offer.
+            student: one pass an evaluation, gradients flow.
+            teacher: guided, two passes an evaluation, no gradients.
+            distance: (B, C, H, W) x 2 -> (B,).
+        """
+
+
+LOSSES: Registry[Loss] = Registry("loss", base=Loss, entry_points="sunlab.losses")

@@ -1,0 +1,52 @@
+"""Weightings of per-sample losses by time. The mean over a batch is taken after them, once."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from registry import Registry
+from sunlab.diffusion.schedule import Schedule
+
+
+class Weighting(ABC):
+    """Weight of each sample's loss."""
+
+    @abstractmethod
+    def __call__(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+        """t, s (B,), the student's jump -> (B,)."""
+
+
+WEIGHTINGS: Registry[Weighting] = Registry("weighting", base=Weighting, entry_points="sunlab.weightings")
+
+
+@WEIGHTINGS.register("uniform")
+class Uniform(Weighting):
+    """All samples alike."""
+
+    def __call__(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+        return torch.ones_like(t, dtype=torch.float32)
+
+
+@WEIGHTINGS.register("min_snr")
+class MinSNR(Weighting):
+    """min(SNR_t, gamma) / SNR_t in epsilon space (arXiv 2303.09556, equation 8)."""
+
+    def __init__(self, *, gamma: float = 5.0):
+        self.gamma = gamma
+
+    def __call__(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+        snr = (2 * schedule.log_snr(t)).exp()
+        return (snr.clamp(max=self.gamma) / snr).float()
+
+
+@WEIGHTINGS.register("inverse_jump")
+class InverseJump(Weighting):
+    """1 / c^2 with c = |sigma_s - alpha_s sigma_t / alpha_t|, what a unit epsilon error moves x_s by: undoes the measure
+    in x_s, for squared distances."""
+
+    def __call__(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+        alpha_t, sigma_t = schedule.alpha_sigma(t)
+        alpha_s, sigma_s = schedule.alpha_sigma(s)
+        moved = (sigma_s - alpha_s * sigma_t / alpha_t).abs()
+        return torch.where(moved > 0, moved.clamp(min=1e-6) ** -2, torch.zeros_like(moved)).float()

@@ -1,0 +1,5 @@
+"""Solvers of the probability-flow ODE, one a file, one signature."""
+
+from sunlab.solvers.base import SOLVERS, Solver
+
+__all__ = ["SOLVERS", "Solver"]

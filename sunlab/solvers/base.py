@@ -1,0 +1,51 @@
+"""The contract of a solver."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from registry import Registry
+from sunlab.diffusion.schedule import Schedule
+from sunlab.types import Denoiser
+
+
+class Solver(ABC):
+    """Moves states along times. Times may differ from sample to sample.
+
+    A solver keeps no state between calls: what a multistep method remembers is handed from step to step as `memory`, None
+    at the start.
+    """
+
+    def __init__(self, schedule: Schedule):
+        self.schedule = schedule
+
+    @abstractmethod
+    def step(self, denoise: Denoiser, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
+        """One step from x at t to s.
+
+        Args:
+            x: (B, C, H, W).
+            t, s: (B,), t >= s, `END` allowed as s. Where t = s the state stays as it is.
+            memory: what the previous step returned.
+
+        Returns:
+            x at s, and the memory for the next step.
+        """
+
+    def states(self, denoise: Denoiser, x: Tensor, times: Tensor | Sequence[Tensor]) -> Iterator[Tensor]:
+        """The state at each of `times` after the first: (K + 1,) shared by the batch or (K + 1, B)."""
+        memory = None
+        for t, s in zip(times[:-1], times[1:], strict=True):
+            x, memory = self.step(denoise, x, t.expand(len(x)), s.expand(len(x)), memory)
+            yield x
+
+    def solve(self, denoise: Denoiser, x: Tensor, times: Tensor | Sequence[Tensor]) -> Tensor:
+        """The state at the last of `times`."""
+        for x in self.states(denoise, x, times):  # noqa: B007, B020
+            pass
+        return x
+
+
+SOLVERS: Registry[Solver] = Registry("solver", base=Solver, entry_points="sunlab.solvers")

@@ -1,0 +1,157 @@
+"""The value objects that stages hand to each other, and the protocols they rely on.
+
+Symbols: B batch, C latent channels, H and W latent height and width, L text tokens, d text width, T times of a grid.
+Times are Stable Diffusion's discrete timesteps 999 ... 0, extended by -1, the clean end (alpha = 1, sigma = 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from sunlab.diffusion.prediction import Prediction
+    from sunlab.draws import Draws
+
+PredictionType = Literal["epsilon", "v_prediction"]
+END = -1  # the time at which a sample is clean
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Encoded prompts.
+
+    Attributes:
+        tokens: the text encoder's hidden states (B, L, d).
+        pooled: the pooled embedding (B, p), for bases that take one (SDXL).
+        added: further conditions by the U-Net's names for them (SDXL's `time_ids`), each (B, ...).
+    """
+
+    tokens: Tensor
+    pooled: Tensor | None = None
+    added: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def map(self, function) -> Conditioning:  # noqa: ANN001
+        pooled = None if self.pooled is None else function(self.pooled)
+        return Conditioning(function(self.tokens), pooled, {k: function(v) for k, v in self.added.items()})
+
+    def __getitem__(self, index) -> Conditioning:  # noqa: ANN001
+        return self.map(lambda tensor: tensor[index])
+
+    @staticmethod
+    def cat(parts: Sequence[Conditioning]) -> Conditioning:
+        """Along the batch. All parts must have the same fields."""
+        pooled = [part.pooled for part in parts]
+        return Conditioning(
+            torch.cat([part.tokens for part in parts]),
+            None if pooled[0] is None else torch.cat([p for p in pooled if p is not None]),
+            {k: torch.cat([part.added[k] for part in parts]) for k in parts[0].added},
+        )
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """States of guided teacher trajectories, as stored in a bank.
+
+    Attributes:
+        states: (B, T, C, H, W), the first is the noise that the trajectory starts from.
+        times: (T,), descending, int64, the last may be `END`.
+    """
+
+    states: Tensor
+    times: Tensor
+
+    def at(self, time: Tensor) -> Tensor:
+        """The states at `time` (B,), (B, C, H, W). Raises `KeyError` where a time was not stored."""
+        matches = self.times.to(time.device)[None, :] == time[:, None]
+        if not bool(matches.any(dim=1).all()):
+            raise KeyError(f"times {sorted(set(time.tolist()))} are not all stored; stored: {self.times.tolist()}")
+        return self.states[torch.arange(len(time), device=time.device), matches.int().argmax(dim=1)]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A batch as the data hand it over, before any encoder.
+
+    Attributes:
+        keys: B sample keys, unique in an epoch.
+        prompts, negatives: B prompts each.
+        seeds: B seeds, functions of (seed, epoch, key), for all draws of this step.
+        images: (B, 3, H, W) uint8, or None.
+        latents: (B, C, h, w) scaled latents, or None.
+        trajectory: stored teacher states, or None.
+        guidance: the guidance scale w of each stored trajectory (B,), or None.
+    """
+
+    keys: tuple[str, ...]
+    prompts: tuple[str, ...]
+    negatives: tuple[str, ...]
+    seeds: tuple[int, ...]
+    images: Tensor | None = None
+    latents: Tensor | None = None
+    trajectory: Trajectory | None = None
+    guidance: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def to(self, device: torch.device | str) -> Samples:
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        path = self.trajectory
+        return replace(
+            self,
+            images=move(self.images),
+            latents=move(self.latents),
+            guidance=move(self.guidance),
+            trajectory=path and Trajectory(path.states.to(device), path.times.to(device)),
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as the losses see it.
+
+    Attributes:
+        positive, negative: encoded prompts.
+        guidance: guidance scale w of each sample (B,).
+        draws: the batch's random numbers.
+        shape: (C, H, W) of a latent.
+        latents: clean scaled latents x_0 (B, C, H, W), or None where only prompts are known.
+        trajectory: stored teacher states, or None.
+    """
+
+    positive: Conditioning
+    negative: Conditioning
+    guidance: Tensor
+    draws: Draws
+    shape: tuple[int, int, int]
+    latents: Tensor | None = None
+    trajectory: Trajectory | None = None
+
+    def __len__(self) -> int:
+        return len(self.guidance)
+
+
+class Denoiser(Protocol):
+    """One evaluation of a model that is already bound to its prompts and guidance."""
+
+    def __call__(self, x: Tensor, t: Tensor) -> Prediction:
+        """Args: x (B, C, H, W), the state at t (B,). The result can be read as x_0, epsilon or v."""
+        ...
+
+
+class Adapting(Protocol):
+    """What a backbone needs to know of the adapter of a pass."""
+
+    def inputs(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> dict[str, object]:
+        """Keyword arguments for the U-Net's `forward` in a pass with the adapter on."""
+        ...

@@ -1,0 +1,132 @@
+"""Draws emoji with captions into LAION-style webdataset shards, the same to the byte wherever it runs.
+
+    python tools/make_emoji_shards.py --out sunlab/assets/emoji/noto --style noto --gzip
+
+A sample is `{key}.webp` (lossless), `{key}.txt` (the caption) and `{key}.json` (what is drawn and said). Keys, captions,
+attributes and splits are the same in every style. Needs `pillow` and `resvg-py`, and `npm` for the first run.
+"""
+
+import argparse
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from emoji.artwork import BACKGROUNDS, SIZES, Artwork, artwork_pixels, compose, encode
+from emoji.captions import Drawing, draw
+from emoji.catalogue import CATEGORIES, catalogue
+from emoji.packages import KEYWORDS, STYLES, Files, fetch
+
+SPLITS = ("train", "test", "unseen")
+
+
+def make_shards(
+    packages: dict[str, Files], keywords: Files, out: Path, *, style: str = "noto",
+    categories: Iterable[str] = CATEGORIES, variants: int = 12, seed: int = 0, shard_size: int = 500, size: int = 64,
+    compress: bool = False,
+) -> dict:
+    """Writes the shards of one style and their manifest.json into `out`, and returns the manifest."""
+    emoji = catalogue(packages, keywords, categories)
+    drawings = [draw(one, variant, seed) for one in emoji for variant in range(variants)]
+    drawings.sort(key=lambda drawing: hashlib.sha256(f"{seed} {drawing.key}".encode()).digest())
+    artwork = Artwork(packages[style])
+    out.mkdir(parents=True, exist_ok=True)
+    shards = []
+    for split in SPLITS:
+        members = [drawing for drawing in drawings if drawing.split == split]
+        for number, start in enumerate(range(0, len(members), shard_size)):
+            part = members[start:start + shard_size]
+            content = _tar(file for drawing in part for file in sample_files(drawing, artwork, style, size))
+            path = out / f"{split}-{number:05d}.tar{'.gz' if compress else ''}"
+            path.write_bytes(gzip.compress(content, mtime=0) if compress else content)
+            shards.append({"file": path.name, "split": split, "samples": len(part), "bytes": path.stat().st_size,
+                           "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+    manifest = {
+        "tool": "tools/make_emoji_shards.py",
+        "style": style,
+        "license": STYLES[style].licence,
+        "sources": [asdict(STYLES[style]), asdict(KEYWORDS)],
+        "parameters": {"categories": list(categories), "variants": variants, "seed": seed, "shard_size": shard_size,
+                       "size": size, "gzip": compress},
+        "backgrounds": BACKGROUNDS,
+        "sizes": SIZES,
+        "emoji": len(emoji),
+        "samples": dict(Counter(drawing.split for drawing in drawings)),
+        "shards": shards,
+    }
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    return manifest
+
+
+def sample_files(drawing: Drawing, artwork: Artwork, style: str, frame: int) -> list[tuple[str, bytes]]:
+    """The three files of one sample."""
+    icon = drawing.emoji.icons[style]
+    rendered = artwork.render(icon, artwork_pixels(drawing.size, frame))
+    image = encode(compose(rendered, drawing.background, frame))
+    package = STYLES[style]
+    facts = {
+        "key": drawing.key,
+        "caption": drawing.caption,
+        "url": f"npm:{package.name}@{package.version}#{icon}",
+        "license": package.licence,
+        "status": "success",
+        "width": frame, "height": frame, "original_width": frame, "original_height": frame,
+        "sha256": hashlib.sha256(image).hexdigest(),
+        "name": drawing.emoji.name,
+        "keywords": drawing.emoji.keywords,
+        "style": style,
+        "codepoint": drawing.emoji.codepoint,
+        "split": drawing.split,
+        "attributes": {
+            "background": drawing.background,
+            "background_rgb": BACKGROUNDS[drawing.background],
+            "size": drawing.size,
+            "mentioned": drawing.mentioned,
+            "keyword": drawing.keyword,
+        },
+    }
+    return [(f"{drawing.key}.webp", image), (f"{drawing.key}.txt", drawing.caption.encode()),
+            (f"{drawing.key}.json", json.dumps(facts).encode())]
+
+
+def _tar(files: Iterable[tuple[str, bytes]]) -> bytes:
+    """A tar file that tells of nothing but names and contents: no times, no owners."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the shards and manifest.json")
+    parser.add_argument("--style", choices=STYLES, default="noto")
+    parser.add_argument("--categories", nargs="+", default=CATEGORIES, help="noto's categories to draw")
+    parser.add_argument("--variants", type=int, default=12, help="drawings of each emoji")
+    parser.add_argument("--seed", type=int, default=0, help="another seed draws other variants in the same splits")
+    parser.add_argument("--shard-size", type=int, default=500, help="samples in a shard, at most")
+    parser.add_argument("--size", type=int, default=64, help="pixels of a side")
+    parser.add_argument("--gzip", action="store_true", help="write .tar.gz, which webdataset reads as well")
+    parser.add_argument("--packages", type=Path, default=Path(tempfile.gettempdir()) / "emoji-packages",
+                        help="folder the npm packages are kept in")
+    arguments = parser.parse_args()
+    manifest = make_shards(
+        {style: fetch(package, arguments.packages) for style, package in STYLES.items()},
+        fetch(KEYWORDS, arguments.packages), arguments.out, style=arguments.style, categories=arguments.categories,
+        variants=arguments.variants, seed=arguments.seed, shard_size=arguments.shard_size, size=arguments.size,
+        compress=arguments.gzip)
+    total = sum(shard["bytes"] for shard in manifest["shards"])
+    print(f"{manifest['emoji']} emoji, {manifest['samples']}, {len(manifest['shards'])} shards, {total:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
