@@ -11,7 +11,7 @@ __version__ = "0.1.0.dev0"
 _LAZY = {
     "AdapterModule": "sunlab.modules.adapter",
     "AutoencoderModule": "sunlab.modules.autoencoder",
-    "Base": "sunlab.backbones.base",
+    "load_base": "sunlab.pipelines.base",
     "StudentModule": "sunlab.modules.student",
     "TeacherModule": "sunlab.modules.teacher",
     "load_config": "sunlab.config.load",

@@ -1,6 +1,7 @@
 """The contract of an adapter."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ class Adapter(nn.Module, ABC):
     With the adapter off the U-Net is the base, to the bit: that is the teacher. Its parameters belong to the adapter, not
     to the U-Net, unless a library (peft) puts them there; `trainable` names them in either case.
     """
+
+    spec: Mapping[str, Any]
+    """The plug's name and parameters, as the adapter file states them."""
 
     @abstractmethod
     def attach(self, unet: nn.Module) -> None:

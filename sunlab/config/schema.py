@@ -39,7 +39,7 @@ class Model:
 class Data:
     """What is trained on."""
 
-    source: Plug = plug("sources", {"name": "shards", "urls": ["emoji/noto/train-*.tar"]})  # where samples come from
+    source: Plug = plug("sources", {"name": "shards", "urls": ["emoji/noto/train-*.tar.gz"]})  # where samples come from
     batch_size: int = 32  # samples in one optimizer step, over all ranks and accumulated micro-batches
     streams: int = 8  # virtual streams dealt to ranks and workers; a multiple of ranks x workers
     workers: int = 0  # loader processes of each rank

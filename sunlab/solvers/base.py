@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -46,6 +47,18 @@ class Solver(ABC):
         for x in self.states(denoise, x, times):  # noqa: B007, B020
             pass
         return x
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a model is sampled: a solver on a grid of times, (K + 1,) descending, the last is `END`."""
+
+    solver: Solver
+    times: Tensor
+
+    @property
+    def steps(self) -> int:
+        return len(self.times) - 1
 
 
 SOLVERS: Registry[Solver] = Registry("solver", base=Solver, entry_points="sunlab.solvers")

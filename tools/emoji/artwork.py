@@ -6,8 +6,6 @@ import json
 import resvg_py
 from PIL import Image
 
-from emoji.packages import Files
-
 BACKGROUNDS = {  # RGB
     "red": (208, 24, 40),
     "green": (16, 144, 64),
@@ -24,7 +22,7 @@ SIZES = {"small": 0.45, "large": 0.92}  # share of the frame that the artwork's 
 class Artwork:
     """The icons of one style, as transparent pictures of any size."""
 
-    def __init__(self, files: Files):
+    def __init__(self, files: dict[str, bytes]):
         self._files = files
         self._svg = json.loads(files["icons.json"]) if "icons.json" in files else None
 
@@ -58,5 +56,5 @@ def compose(artwork: Image.Image, background: str, frame: int) -> Image.Image:
 def encode(picture: Image.Image) -> bytes:
     """The picture as lossless WebP."""
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", lossless=True, quality=100, method=6, exact=True)
+    picture.save(buffer, "WEBP", lossless=True, quality=75, method=6)
     return buffer.getvalue()

@@ -16,7 +16,8 @@ PLAIN = {  # names that take no article; those of several things, "grapes", are 
     "bacon", "baguette bread", "bread", "broccoli", "bubble tea", "butter", "canned food", "cooked rice", "cooking",
     "coral", "curry rice", "food", "fruit", "garlic", "ginger root", "ice", "mate", "nature", "oden", "popcorn",
     "pouring liquid", "sake", "salt", "seafood", "shaved ice", "soft ice cream", "ice cream", "spaghetti", "sushi",
-    "alcohol", "grass", "pasta", "meat", "cheese", "milk", "wood", "rice", "wine", "tea", "chocolate", "water",
+    "alcohol", "beef", "cheese", "chocolate", "cutlery", "grass", "luck", "meat", "milk", "pasta", "rice", "spice",
+    "spring", "summer", "tableware", "tea", "toast", "water", "wine", "wood",
 }
 
 

@@ -10,8 +10,10 @@ from emoji.packages import STYLES, Files
 
 CATEGORIES = ("Animals & Nature", "Food & Drink")
 SHARED_BY = 3  # a keyword counts once this many emoji have it: the rest are too rare to learn
-UNFIT = {"assets", "blue", "booze", "bottom", "brown", "butt", "drunk", "green", "large", "phallic", "pink", "red",
-         "small", "white", "yellow", "black", "orange", "purple"}  # rude, or at odds with the words of the attributes
+UNFIT = {  # rude, or at odds with the words of the attributes, or no nouns
+    "black", "blue", "brown", "green", "large", "orange", "pink", "purple", "red", "small", "white", "yellow",
+    "assets", "booze", "bottom", "butt", "drunk", "phallic",
+    "blind", "chinese", "cook", "extinct", "fall", "hot", "japanese", "mexican", "slow", "tropical", "wild"}
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,8 @@ def fetch(package: Package, folder: Path) -> Files:
     if not tarball.exists():
         folder.mkdir(parents=True, exist_ok=True)
         command = ["npm", "pack", f"{package.name}@{package.version}", "--pack-destination", str(folder)]
-        if subprocess.run(command, capture_output=True).returncode:  # its output would show the registry's host
+        npm = subprocess.run(command, capture_output=True, check=False)  # its output would show the registry's host
+        if npm.returncode:
             raise SystemExit(f"npm could not fetch {package.name}@{package.version}; put {package.tarball} in {folder}")
     found = hashlib.sha256(tarball.read_bytes()).hexdigest()
     if found != package.sha256:

@@ -1,0 +1,51 @@
+"""diffusers' UNet2DConditionModel as a `Backbone`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sunlab.backbones.base import BACKBONES, Backbone
+from sunlab.diffusion.schedule import Schedule
+from sunlab.types import Conditioning, PredictionType
+
+
+@BACKBONES.register("diffusers_unet")
+class DiffusersUNet(Backbone):
+    """The U-Net of Stable Diffusion 1.x and 2.x, as diffusers loads it.
+
+    Args:
+        unet: a UNet2DConditionModel.
+        schedule: the schedule that it was trained on.
+        prediction_type: what it predicts.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, a third more compute.
+        channels_last: convolutions in NHWC.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        schedule: Schedule,
+        prediction_type: PredictionType,
+        *,
+        gradient_checkpointing: bool = False,
+        channels_last: bool = False,
+    ):
+        super().__init__()
+        self.unet: Any = unet
+        self.schedule, self.prediction_type = schedule, prediction_type
+        size = unet.config.sample_size
+        self.sample_shape = (unet.config.in_channels, size, size)
+        if gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+        if channels_last:
+            self.unet.to(memory_format=torch.channels_last)
+
+    def predict(
+        self, x: Tensor, t: Tensor, conditioning: Conditioning, inputs: Mapping[str, Any] | None = None
+    ) -> Tensor:
+        dtype = self.unet.dtype
+        tokens = conditioning.tokens.to(dtype)
+        output = self.unet(x.to(dtype), t, encoder_hidden_states=tokens, return_dict=False, **(inputs or {}))[0]
+        return output.to(x.dtype)

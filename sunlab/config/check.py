@@ -1,0 +1,89 @@
+"""Plain values -> the dataclasses of the schema, every key and type checked, every problem told at once."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args, get_origin
+
+from registry import RegistryError, check_value, suggestion
+from sunlab.config.schema import Config
+from sunlab.config.shape import annotations_of, fields_of, is_list, plug_kind, subsection
+from sunlab.config.trainer import trainer_problems
+from sunlab.registries import registry_of
+
+
+class Check:
+    """Checks one tree.
+
+    Args:
+        origin: dotted path -> where its value came from, for messages.
+
+    Attributes:
+        problems: one message each.
+        defaulted: paths of plug parameters that nobody gave.
+    """
+
+    def __init__(self, origin: Callable[[str], str]):
+        self.origin = origin
+        self.problems: list[str] = []
+        self.defaulted: list[str] = []
+
+    def __call__(self, values: Mapping[str, Any]) -> Config | None:
+        """The configuration, or None where there are problems."""
+        checked = self._section(Config, values, "")
+        return None if self.problems else checked
+
+    def problem(self, key: str, message: str, remedy: str = "") -> None:
+        line = f"{self.origin(key)}: {key}: {message}"
+        self.problems.append(f"{line}\n  {remedy}" if remedy else line)
+
+    def _section(self, section: type, values: Any, path: str) -> Any:
+        if not isinstance(values, Mapping):
+            return self.problem(path, f"expected a section with {', '.join(fields_of(section))}, got {values!r}")
+        checked = {}
+        for key, value in values.items():
+            here = f"{path}.{key}" if path else str(key)
+            inner = subsection(section, key)
+            kind = plug_kind(section, key)
+            if key not in fields_of(section):
+                noun = f"{path or 'a configuration'} takes"
+                self.problem(here, f"no such key; {suggestion(str(key), fields_of(section), noun=noun)}")
+            elif inner:
+                checked[key] = self._section(inner, value, here)
+            elif kind and is_list(section, key):
+                checked[key] = self._plugs(kind, value, here)
+            elif kind:
+                optional = type(None) in get_args(annotations_of(section)[key])
+                checked[key] = None if value is None and optional else self._plug(kind, value, here)
+            else:
+                checked[key] = self._value(value, annotations_of(section)[key], here)
+        return None if self.problems else section(**checked)
+
+    def _plugs(self, kind: str, value: Any, here: str) -> Any:
+        if not isinstance(value, list):
+            return self.problem(here, f"expected a list of {kind}, got {value!r}")
+        return [self._plug(kind, item, f"{here}.{index}") for index, item in enumerate(value)]
+
+    def _plug(self, kind: str, value: Any, here: str) -> Any:
+        if isinstance(value, str):
+            value = {"name": value}
+        try:
+            spec = registry_of(kind).check(value, key=here)
+        except RegistryError as error:
+            name = value.get("name") if isinstance(value, Mapping) and error.key != f"{here}.name" else None
+            subject = f"{kind} {name}" if name else kind
+            key = error.key or here
+            return self.problem(key, str(error).removeprefix(f"{key}: "), f"`sunlab list {subject}` shows what there is")
+        self.defaulted += [f"{here}.{name}" for name in spec.parameters if name not in value]
+        return {"name": spec.name, **spec.parameters}
+
+    def _value(self, value: Any, annotation: Any, here: str) -> Any:
+        if here == "trainer" and isinstance(value, Mapping):
+            for key, message in trainer_problems(value):
+                self.problem(f"trainer.{key}", message)
+            return dict(value)
+        try:
+            return check_value(value, annotation, key=here)
+        except RegistryError as error:
+            message = str(error).removeprefix(f"{here}: ")
+            if get_origin(annotation) is Literal and isinstance(value, str):
+                message = f"no such value {value!r}; {suggestion(value, map(str, get_args(annotation)))}"
+            return self.problem(here, message)

@@ -1,0 +1,41 @@
+"""What several keys must agree on; looked at once every key is right by itself."""
+
+from collections.abc import Iterator
+
+from sunlab.config.schema import Config
+
+
+def disagreements(config: Config) -> Iterator[tuple[str, str]]:
+    """(key, message) of each."""
+    yield from _ranges(config)
+    data, teacher, student = config.data, config.teacher, config.student
+    if data.streams >= 1 and data.batch_size % data.streams:
+        yield "data.batch_size", f"{data.batch_size} is no multiple of data.streams = {data.streams}"
+    if config.task in ("adapter", "student") and student.steps >= 1 and teacher.steps % student.steps:
+        yield "teacher.steps", f"{teacher.steps} is no multiple of student.steps = {student.steps}"
+    if config.task == "adapter" and config.adapter is None:
+        yield "adapter", "task 'adapter' needs one: name it, or set task: student for a full copy of the U-Net"
+    guidance = teacher.guidance
+    if len(guidance) not in (1, 2) or sorted(guidance) != list(guidance):
+        yield "teacher.guidance", f"expected [w], or [low, high] to draw from, got {guidance}"
+    if config.optimizer.schedule == "cosine" and config.trainer.get("max_steps", -1) < 1:
+        yield "optimizer.schedule", "cosine falls to zero at trainer.max_steps, which must be given"
+
+
+def _ranges(config: Config) -> Iterator[tuple[str, str]]:
+    least = {
+        "data.batch_size": (config.data.batch_size, 1),
+        "data.streams": (config.data.streams, 1),
+        "data.workers": (config.data.workers, 0),
+        "teacher.steps": (config.teacher.steps, 1),
+        "student.steps": (config.student.steps, 1),
+        "optimizer.lr": (config.optimizer.lr, 0),
+        "optimizer.warmup_steps": (config.optimizer.warmup_steps, 0),
+    }
+    for key, (value, low) in least.items():
+        if value < low:
+            yield key, f"must be at least {low}, got {value}"
+    if not 0 <= config.data.caption_dropout <= 1:
+        yield "data.caption_dropout", f"is a share, 0 to 1, got {config.data.caption_dropout}"
+    if not config.run.name or config.run.name in (".", "..") or "/" in config.run.name:
+        yield "run.name", f"is the name of one folder in run.dir, got {config.run.name!r}"

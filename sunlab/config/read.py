@@ -1,0 +1,61 @@
+"""One YAML file or one `key=value` override -> plain values, interpolations still text."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from sunlab.errors import ConfigError
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds. OmegaConf's loader is a safe one: `!!python` tags are refused."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; {_neighbours(path)}")
+    try:
+        loaded = OmegaConf.load(path)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a configuration: {_one_line(error)}") from None
+    values = OmegaConf.to_container(loaded, resolve=False)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a configuration is a mapping of keys to values, this file holds a list")
+    _require_text_keys(values, str(path))
+    return values
+
+
+def read_override(text: str) -> tuple[str, Any]:
+    """`data.batch_size=64` as ("data.batch_size", 64); the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key or not all(part.replace("_", "a").isalnum() for part in key.split(".")):
+        raise ConfigError(f"override: expected key=value, such as data.batch_size=64, got {text!r}")
+    try:
+        node = OmegaConf.from_dotlist([f"value={value}"])
+        return key, OmegaConf.to_container(node, resolve=False)["value"]  # type: ignore[index, call-overload]
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"override: {key}: not a YAML value: {value!r}: {_one_line(error)}") from None
+
+
+def _require_text_keys(values: Mapping[Any, Any], where: str) -> None:
+    for key, value in values.items():
+        if not isinstance(key, str):
+            raise ConfigError(f"{where}: {key!r}: a key must be text")
+        if isinstance(value, Mapping):
+            _require_text_keys(value, where)
+
+
+def _neighbours(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"nor is there a folder {str(folder)!r} in {Path.cwd()}"
+    files = sorted(p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml"))
+    near = get_close_matches(path.name, files, n=1, cutoff=0.5)
+    question = f"did you mean {str(folder / near[0])!r}? " if near else ""
+    return f"{question}{str(folder)!r} holds: {', '.join(files) or 'no YAML file'}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,1 @@
+"""Encoders: pixels <-> latents, prompts -> embeddings."""

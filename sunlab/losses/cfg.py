@@ -1,0 +1,33 @@
+"""Distillation of classifier-free guidance alone: the offset, without a reduction of steps."""
+
+from typing import Literal
+
+import torch
+
+from sunlab.losses.base import LOSSES, DistanceFunction, Flow, Loss, Terms
+from sunlab.losses.states import States, state_at
+from sunlab.types import Batch
+
+
+@LOSSES.register("cfg")
+class CFG(Loss):
+    """|e_SUN - e_hat|^2 with e_hat = e(x_t, c_neg) + w (e(x_t, c_pos) - e(x_t, c_neg)).
+
+    Args:
+        states: where x_t comes from: any time for `data`, the grid's times for `teacher` and `student`.
+        space: the parametrisation in which the difference is taken. An epsilon difference vanishes with alpha_t for a
+            v-predicting base at the noisiest times; `v` does not.
+    """
+
+    def __init__(self, *, states: States = "data", space: Literal["epsilon", "v", "x_0"] = "epsilon"):
+        self.states, self.space = states, space
+
+    def __call__(self, batch: Batch, student: Flow, teacher: Flow, distance: DistanceFunction) -> Terms:
+        index = batch.draws.integers("segment", 0, len(student.times) - 1)
+        t = student.times[index]
+        if self.states == "data":
+            t = batch.draws.integers("time", 0, student.solver.schedule.steps)
+        x_t = state_at(self.states, batch, t, index, student)
+        with torch.no_grad():
+            wanted = getattr(teacher.denoise(x_t, t), self.space)
+        return Terms(distance(getattr(student.denoise(x_t, t), self.space), wanted), t, t)

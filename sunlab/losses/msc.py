@@ -1,0 +1,49 @@
+"""Multi-step consistency, first reading (ours; the paper's text allows three)."""
+
+from typing import Literal
+
+import torch
+
+from sunlab.diffusion.timesteps import between, grid
+from sunlab.losses.base import LOSSES, DistanceFunction, Flow, Loss, Terms
+from sunlab.losses.states import States, state_at
+from sunlab.types import Batch
+
+
+@LOSSES.register("msc")
+class MSC(Loss):
+    """The student's one jump to a segment's end, held to several guided teacher steps from the same state.
+
+    The error is measured in x_s, where it is felt at sampling.
+
+    Args:
+        segments: segments of the grid; null: the student's steps.
+        substeps: guided teacher steps from t to the segment's end s.
+        states: where x_t comes from; with `teacher` the stored trajectory is also the target, at no teacher pass.
+        start: `grid`, t is the segment's start, as at sampling; `uniform`, any time in the segment (not with stored
+            trajectories).
+    """
+
+    def __init__(
+        self,
+        *,
+        segments: int | None = None,
+        substeps: int = 6,
+        states: States = "data",
+        start: Literal["grid", "uniform"] = "grid",
+    ):
+        self.segments, self.substeps, self.states, self.start = segments, substeps, states, start
+
+    def __call__(self, batch: Batch, student: Flow, teacher: Flow, distance: DistanceFunction) -> Terms:
+        times = student.times if self.segments is None else grid(self.segments).to(student.times)
+        index = batch.draws.integers("segment", 0, len(times) - 1)
+        t, s = times[index], times[index + 1]
+        if self.start == "uniform":
+            t = s + 1 + ((t - s) * batch.draws.uniform("within")).long().clamp(max=t - s - 1)
+        x_t = state_at(self.states, batch, t, index, student)
+        if self.states == "teacher" and batch.trajectory is not None:
+            target = batch.trajectory.at(s)
+        else:
+            with torch.no_grad():
+                target = teacher.solve(x_t, between(t, s, self.substeps))
+        return Terms(distance(student.jump(x_t, t, s), target), t, s)

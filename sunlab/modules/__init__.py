@@ -1,0 +1,1 @@
+"""LightningModules: thin, composed from the registries."""

@@ -1,0 +1,53 @@
+"""Training an adapter: SUN, or any other that plugs into the frozen U-Net."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from sunlab.adapters import Adapter
+from sunlab.export import save_adapter
+from sunlab.losses import Loss
+from sunlab.modules.distillation import DistillationModule
+from sunlab.pipelines.base import BaseModel
+from sunlab.types import Batch
+
+
+class AdapterModule(DistillationModule):
+    """The student is the frozen base with the adapter on; the teacher is the same U-Net with the adapter off.
+
+    Args:
+        base, loss, options: see `DistillationModule`.
+        adapter: plugged into the base's U-Net here.
+    """
+
+    def __init__(self, base: BaseModel, adapter: Adapter, loss: Loss, **options: Any):
+        super().__init__(base, loss, **options)
+        self.adapter = adapter
+        adapter.attach(base.backbone.unet)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        wanted = {id(p) for p in self.adapter.trainable()}
+        return {name: p for name, p in self.named_parameters() if id(p) in wanted}
+
+    def switch(self, on: bool) -> None:
+        self.adapter.switch(on)
+
+    def predict_student(self, x: Tensor, t: Tensor, batch: Batch) -> Any:
+        inputs = self.adapter.inputs(batch.positive, batch.negative, batch.guidance)
+        return self.base.backbone(x, t, batch.positive, inputs)
+
+    def export(self, folder: Path) -> list[Path]:
+        """The adapter file."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return [save_adapter(folder / "adapter.safetensors", self.adapter, self.header())]
+
+    def header(self) -> dict[str, Any]:
+        """What the file says of its training and use."""
+        return {
+            "prediction_type": self.base.backbone.prediction_type,
+            "solver": type(self.student.solver).__name__,
+            "times": self.student.times.tolist(),
+            "guidance": list(self.guidance),
+            "training": {"loss": type(self.loss).__name__, "steps": self.global_step, **vars(self.passes)},
+        }

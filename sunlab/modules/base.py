@@ -1,0 +1,48 @@
+"""What all modules share: checkpoints of trainable tensors only, the optimizer, export."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from sunlab.errors import ConfigError
+from sunlab.modules.optimization import Optimization
+
+
+class Module(LightningModule, ABC):
+    """A LightningModule whose checkpoint holds only what it trains."""
+
+    optimization: Optimization
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strict_loading = False  # frozen tensors are not in the file; `on_load_checkpoint` is strict about the rest
+
+    @abstractmethod
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by the names of `state_dict`."""
+
+    @abstractmethod
+    def export(self, folder: Path) -> list[Path]:
+        """Write what the training is for, for use outside sunlab. Returns the files or folders."""
+
+    def configure_optimizers(self) -> Any:
+        return self.optimization.configure(self.trainable().values(), int(self.trainer.estimated_stepping_batches))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        names = self.trainable()
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state: dict[str, Tensor] = checkpoint["state_dict"]
+        wanted = self.trainable()
+        missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+        wrong = [f"{k}: {tuple(state[k].shape)} for {tuple(wanted[k].shape)}" for k in sorted(wanted.keys() & state)
+                 if state[k].shape != wanted[k].shape]
+        if missing or extra or wrong:
+            raise ConfigError(
+                f"the checkpoint does not fit this model: missing {missing[:3]}, unknown {extra[:3]}, "
+                f"wrong shape {wrong[:3]}; was it made with another config?"
+            )

@@ -1,0 +1,44 @@
+"""AdamW with warm-up, as every module here uses it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import cos, pi
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How parameters move.
+
+    Attributes:
+        lr: peak learning rate.
+        betas, weight_decay: AdamW's.
+        warmup_steps: linear from zero.
+        schedule: after the warm-up; `cosine` falls to zero at the last step.
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+
+    def configure(self, parameters: Iterable[nn.Parameter], total_steps: int) -> dict[str, Any]:
+        """What `LightningModule.configure_optimizers` returns."""
+        optimizer = torch.optim.AdamW(
+            list(parameters), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.factor(step, total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def factor(self, step: int, total_steps: int) -> float:
+        """The learning rate at a step as a share of the peak."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        if self.schedule == "constant" or total_steps <= self.warmup_steps:
+            return 1.0
+        part = (step - self.warmup_steps) / (total_steps - self.warmup_steps)
+        return 0.5 * (1 + cos(pi * min(part, 1.0)))

@@ -1,0 +1,58 @@
+"""Training a student with weights of its own: a full copy of the U-Net, or a LoRA."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from sunlab.adapters import Adapter
+from sunlab.export import save_adapter
+from sunlab.losses import Loss
+from sunlab.modules.distillation import DistillationModule
+from sunlab.pipelines.base import BaseModel, save_base
+from sunlab.types import Batch
+
+
+class StudentModule(DistillationModule):
+    """The classical rivals of an adapter: their weights are blind to the negative prompt.
+
+    Args:
+        base, loss, options: see `DistillationModule`.
+        lora: None for a full copy, the one case with two U-Nets in memory.
+    """
+
+    def __init__(self, base: BaseModel, loss: Loss, *, lora: Adapter | None = None, **options: Any):
+        super().__init__(base, loss, **options)
+        self.lora = lora
+        self.copy: nn.Module | None = None
+        if lora is None:
+            self.copy = deepcopy(base.backbone).requires_grad_(True)
+        else:
+            lora.attach(base.backbone.unet)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        parameters = self.copy.parameters() if self.copy is not None else self._lora.trainable()
+        wanted = {id(p) for p in parameters}
+        return {name: p for name, p in self.named_parameters() if id(p) in wanted}
+
+    @property
+    def _lora(self) -> Adapter:
+        assert self.lora is not None
+        return self.lora
+
+    def switch(self, on: bool) -> None:
+        if self.lora is not None:
+            self.lora.switch(on)
+
+    def predict_student(self, x: Tensor, t: Tensor, batch: Batch) -> Any:
+        return (self.copy or self.base.backbone)(x, t, batch.positive)
+
+    def export(self, folder: Path) -> list[Path]:
+        """The LoRA's file, or a diffusers folder of the base with the student's U-Net."""
+        if self.copy is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            return [save_adapter(folder / "adapter.safetensors", self._lora, {"times": self.student.times.tolist()})]
+        base = self.base
+        save_base(BaseModel(self.copy, base.autoencoder, base.text, base.folder), folder / "student")  # type: ignore[arg-type]
+        return [folder / "student"]

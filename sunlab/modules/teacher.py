@@ -1,0 +1,68 @@
+"""Training a base: text-to-image diffusion from scratch, or a fine-tune."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from sunlab.diffusion.prediction import target
+from sunlab.draws import Draws
+from sunlab.losses import Terms, Weighting
+from sunlab.losses.weighting import Uniform
+from sunlab.modules.base import Module
+from sunlab.modules.optimization import Optimization
+from sunlab.pipelines.base import BaseModel, save_base
+from sunlab.types import Samples
+
+
+class TeacherModule(Module):
+    """Noise prediction in the base's own parametrisation, text encoder included.
+
+    Captions are dropped by the data (`caption_dropout`), so that the model learns the empty prompt for guidance.
+
+    Args:
+        base: its U-Net (and text encoder) are trained; the autoencoder is frozen.
+        train_text: whether the text encoder is trained too.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        *,
+        weighting: Weighting | None = None,
+        optimization: Optimization | None = None,
+        train_text: bool = True,
+    ):
+        super().__init__()
+        self.base = base.freeze()
+        self.unet = base.backbone.unet.requires_grad_(True).train()
+        self.text = base.text.model.requires_grad_(train_text).train(train_text)
+        self.autoencoder = base.autoencoder
+        self.weighting = weighting or Uniform()
+        self.optimization = optimization or Optimization()
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def training_step(self, samples: Samples, index: int) -> dict[str, Any]:
+        latents = samples.latents if samples.latents is not None else self.autoencoder.encode(samples.images)
+        backbone = self.base.backbone
+        schedule = backbone.schedule
+        draws = Draws(samples.seeds, device=self.device)
+        t = draws.integers("time", 0, schedule.steps)
+        noise = draws.normal("noise", latents.shape[1:])
+        prediction = backbone(schedule.add_noise(latents, noise, t), t, self.base.text(samples.prompts))
+        wanted = target(backbone.prediction_type, latents, noise, prediction.alpha, prediction.sigma)
+        values = (prediction.value - wanted).square().flatten(1).mean(1)
+        loss = (values * self.weighting(schedule, t, t).to(values)).mean()
+        self.log("loss", loss, prog_bar=True, batch_size=len(samples))
+        return {"loss": loss, "terms": Terms(values.detach(), t, t)}
+
+    def export(self, folder: Path) -> list[Path]:
+        """A diffusers folder of the whole base, fp16."""
+        save_base(self.base, folder)
+        return [folder]
+
+    def on_train_start(self) -> None:
+        self.autoencoder.eval()
+

@@ -1,0 +1,42 @@
+"""The contract of a negative-prompt sampler."""
+
+from random import Random
+from typing import ClassVar
+
+from sunlab.data.base import Pool
+from sunlab.testing.plug import PlugContract
+
+
+class NegativeSamplerContract(PlugContract):
+    """A sampler returns text, and draws by the random numbers that it is handed."""
+
+    kind: ClassVar[str] = "negatives"
+    pool: ClassVar[Pool] = Pool(
+        prompts=tuple(f"caption {i}" for i in range(50)), keywords=tuple(f"keyword{i}" for i in range(50))
+    )
+
+    def draw(self, seed: int, count: int = 200) -> list[str]:
+        sampler, random = self.build(), Random(seed)
+        return [sampler(random, "a red apple", self.pool) for _ in range(count)]
+
+    def test_it_returns_text(self) -> None:
+        assert all(isinstance(text, str) for text in self.draw(0))
+
+    def test_it_works_without_a_pool(self) -> None:
+        """Sources may offer neither captions nor keywords."""
+        sampler, random = self.build(), Random(0)
+        assert all(isinstance(sampler(random, "a red apple", Pool()), str) for _ in range(200))
+
+    def test_it_works_with_an_empty_prompt(self) -> None:
+        assert isinstance(self.build()(Random(0), "", self.pool), str)
+
+    def test_the_same_random_numbers_give_the_same_prompts(self) -> None:
+        assert self.draw(7) == self.draw(7)
+
+    def test_the_global_generator_plays_no_part(self) -> None:
+        import random
+
+        random.seed(1)
+        first = self.draw(3)
+        random.seed(2)
+        assert first == self.draw(3)

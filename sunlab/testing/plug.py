@@ -1,0 +1,59 @@
+"""What every plug promises, whatever its kind."""
+
+import inspect
+from typing import Any, ClassVar
+
+from registry import Entry, Registry, check_value
+from sunlab.registries import registry_of
+
+
+class PlugContract:
+    """Base of the contracts.
+
+    Attributes:
+        kind: the kind of plug, as in `sunlab.registries.KINDS`.
+        plug: the plug under test, as a configuration would name it: a name, or a mapping with `name` and parameters.
+    """
+
+    kind: ClassVar[str]
+    plug: ClassVar[Any]
+
+    @property
+    def registry(self) -> Registry[Any]:
+        return registry_of(self.kind)
+
+    @property
+    def entry(self) -> Entry[Any]:
+        return self.registry.get(self.registry.check(self.plug).name)
+
+    def runtime(self) -> tuple[Any, ...]:
+        """The positional arguments that a plug of this kind is built with."""
+        return ()
+
+    def build(self, *runtime: Any) -> Any:
+        """The plug, from its defaults and what `plug` says. Args: runtime, in place of `self.runtime()`."""
+        return self.registry.build(self.plug, *(runtime or self.runtime()))
+
+    def test_it_builds(self) -> None:
+        assert isinstance(self.build(), self.registry.base)
+
+    def test_it_holds_no_state_between_builds(self) -> None:
+        assert self.build() is not self.build()
+
+    def test_defaults_are_of_the_declared_types(self) -> None:
+        for parameter in self.entry.parameters.values():
+            if not parameter.required:
+                check_value(parameter.default, parameter.annotation, key=parameter.name)
+
+    def test_it_has_a_summary_of_one_line(self) -> None:
+        own = inspect.cleandoc(vars(self.entry.factory).get("__doc__") or "")
+        first, _, rest = own.partition("\n")
+        assert first, f"{self.entry.where}: the plug needs a docstring of its own"
+        assert first.endswith("."), f"{self.entry.where}: the first line must be a sentence, got {first!r}"
+        assert not rest.partition("\n")[0].strip(), f"{self.entry.where}: the line after the first must be blank"
+
+    def test_configuration_is_keyword_only(self) -> None:
+        """A positional parameter with a default could never be set by a configuration."""
+        for parameter in inspect.signature(self.entry.factory).parameters.values():
+            positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+            assert not (positional and parameter.default is not parameter.empty), parameter.name

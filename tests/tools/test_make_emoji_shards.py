@@ -1,0 +1,193 @@
+"""The emoji shards: a tiny package tree for the tool, and the shipped shards for what they promise."""
+
+import hashlib
+import importlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageChops
+
+pytest.importorskip("resvg_py")
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "sunlab" / "assets" / "emoji" / "noto"
+NAMES = {"1f34e": "red-apple", "1f415-200d-1f9ba": "service-dog", "1f347": "grapes", "1f1eb-1f1f7": "flag-france"}
+
+
+@pytest.fixture(scope="module")
+def tool():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "tools")
+        yield importlib.import_module("make_emoji_shards")
+
+
+@pytest.fixture(scope="module")
+def captions(tool):
+    return importlib.import_module("emoji.captions")
+
+
+@pytest.fixture(scope="module")
+def packages():
+    """Three emoji and a flag in the packages' layout; one codepoint carries fe0f, one icon only noto has."""
+    body = '<circle cx="16" cy="16" r="12" fill="#c0ffee"/>'
+    chars = {f"{codepoint}-fe0f" if codepoint == "1f347" else codepoint: name for codepoint, name in NAMES.items()}
+    iconify = {
+        "chars.json": json.dumps(chars | {"1f9c4": "garlic"}),
+        "icons.json": json.dumps({"icons": {name: {"body": body} for name in chars.values()}, "width": 32, "height": 32}),
+        "metadata.json": json.dumps({"categories": {"Everything": [*chars.values(), "garlic"]}}),
+    }
+    buffer = io.BytesIO()
+    Image.new("RGBA", (256, 256), (192, 255, 238, 128)).save(buffer, "WEBP", lossless=True)
+    iconify = {path: text.encode() for path, text in iconify.items()}
+    return {"noto": iconify, "twemoji": iconify, "fluent-flat": iconify,
+            "fluent-3d": {f"assets/{codepoint}.webp": buffer.getvalue() for codepoint in NAMES}}
+
+
+@pytest.fixture(scope="module")
+def keywords():
+    return {"dist/emoji-en-US.json": json.dumps(
+        {"🍎": ["red_apple", "treat", "mac"], "🍇": ["grapes", "treat"], "🐕‍🦺": ["service_dog", "treat"]}).encode()}
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return list(read(SHIPPED))
+
+
+def read(folder):
+    """Yields the (image bytes, caption, facts) of every sample, by the files' order."""
+    for path in sorted(folder.glob("*.tar*")):
+        with tarfile.open(path) as tar:
+            files = {member.name: tar.extractfile(member).read() for member in tar}
+        for key in dict.fromkeys(name.split(".")[0] for name in files):
+            yield files[f"{key}.webp"], files[f"{key}.txt"].decode(), json.loads(files[f"{key}.json"])
+
+
+def make(tool, packages, keywords, out, **options):
+    return tool.make_shards(packages, keywords, out, categories=["Everything"], shard_size=10, **options)
+
+
+def test_two_runs_write_the_same_bytes(tool, packages, keywords, tmp_path):
+    for compress in (False, True):
+        folders = [tmp_path / f"{run}-{compress}" for run in ("one", "two")]
+        for folder in folders:
+            make(tool, packages, keywords, folder, compress=compress)
+        one, two = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders)
+        assert one == two
+        assert any(name.startswith("train-00001.tar") for name in one)
+
+
+def test_draws_only_what_all_styles_have_and_no_country_flags(tool, packages, keywords, tmp_path):
+    assert make(tool, packages, keywords, tmp_path)["emoji"] == 3
+    assert {facts["name"] for *_, facts in read(tmp_path)} == {"red apple", "service dog", "grapes"}
+
+
+def test_style_changes_pictures_only(tool, packages, keywords, tmp_path):
+    told = []
+    for style in packages:
+        make(tool, packages, keywords, tmp_path / style, style=style)
+        told.append([(caption, facts["key"], facts["split"], facts["attributes"])
+                     for _, caption, facts in read(tmp_path / style)])
+        assert {facts["style"] for *_, facts in read(tmp_path / style)} == {style}
+    assert all(other == told[0] for other in told)
+
+
+def test_sixteen_variants_draw_each_combination_once(tool, packages, keywords, tmp_path):
+    make(tool, packages, keywords, tmp_path, variants=16)
+    drawn = {(facts["codepoint"], facts["attributes"]["background"], facts["attributes"]["size"])
+             for *_, facts in read(tmp_path)}
+    assert len(drawn) == 3 * 16
+
+
+def test_artwork_is_centred_and_as_large_as_said(tool, packages, keywords, tmp_path):
+    make(tool, packages, keywords, tmp_path, style="fluent-3d")
+    for image, _, facts in read(tmp_path):
+        picture = Image.open(io.BytesIO(image))
+        ground = Image.new("RGB", picture.size, picture.getpixel((0, 0)))
+        left, top, right, bottom = ImageChops.difference(picture, ground).getbbox()
+        assert (left, top) == (64 - right, 64 - bottom)
+        assert right - left == {"small": 28, "large": 58}[facts["attributes"]["size"]]
+
+
+def test_wrong_package_is_refused(tool, tmp_path):
+    packages = importlib.import_module("emoji.packages")
+    (tmp_path / packages.KEYWORDS.tarball).write_bytes(b"not the package")
+    with pytest.raises(SystemExit, match="is pinned"):
+        packages.fetch(packages.KEYWORDS, tmp_path)
+
+
+@pytest.mark.parametrize(("noun", "adjective", "phrase"), [
+    ("apple", "", "an apple"), ("apple", "red", "a red apple"), ("unicorn", "", "a unicorn"), ("ewe", "", "a ewe"),
+    ("grapes", "small", "small grapes"), ("glass of milk", "", "a glass of milk"), ("cactus", "", "a cactus"),
+    ("nest with eggs", "large", "a large nest with eggs"), ("bread", "", "bread"), ("orange", "", "an orange"),
+])
+def test_articles(captions, noun, adjective, phrase):
+    assert captions._phrase(noun, adjective) == phrase
+
+
+@pytest.mark.parametrize("person", [
+    "1f3c3-1f3fd", "1f3c3-200d-2640", "1f3c3-1f3ff-200d-2642", "1f3c3"])
+def test_skin_tones_and_genders_share_a_split(captions, person):
+    assert captions.family_of(person) == "1f3c3"
+    assert captions.family_of("1f469-1f3fd-200d-1f33e") == captions.family_of("1f9d1-200d-1f33e")
+
+
+def test_shipped_manifest_is_true():
+    manifest = json.loads((SHIPPED / "manifest.json").read_text())
+    assert {path.name for path in SHIPPED.glob("*.tar*")} == {shard["file"] for shard in manifest["shards"]}
+    for shard in manifest["shards"]:
+        content = (SHIPPED / shard["file"]).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (shard["bytes"], shard["sha256"])
+    for split, samples in manifest["samples"].items():
+        assert samples == sum(shard["samples"] for shard in manifest["shards"] if shard["split"] == split)
+
+
+def test_shipped_captions_are_those_the_tool_draws(captions, shipped):
+    catalogue = importlib.import_module("emoji.catalogue")
+    for _, caption, facts in shipped:
+        emoji = catalogue.Emoji(facts["codepoint"], facts["name"], {}, tuple(facts["keywords"]))
+        drawing = captions.draw(emoji, int(facts["key"].rsplit("-", 1)[1]), seed=0)
+        assert (drawing.caption, drawing.split) == (caption, facts["split"])
+        assert caption == facts["caption"]
+
+
+def test_shipped_splits_do_not_leak(shipped):
+    pairs, emoji, words = ({split: set() for split in ("train", "test", "unseen")} for _ in range(3))
+    for _, caption, facts in shipped:
+        pairs[facts["split"]].add((facts["codepoint"], facts["attributes"]["background"]))
+        emoji[facts["split"]].add(facts["codepoint"])
+        words[facts["split"]].update(caption.replace(",", "").split())
+    assert not pairs["test"] & pairs["train"]
+    assert not emoji["unseen"] & (emoji["train"] | emoji["test"])
+    assert words["test"] <= words["train"]
+    assert emoji["test"] == emoji["train"]
+
+
+def test_shipped_captions_leave_attributes_out(shipped):
+    told = [facts["attributes"]["mentioned"] for *_, facts in shipped if facts["split"] == "train"]
+    for attribute in ("background", "size"):
+        assert 0.37 < sum(attribute not in mentioned for mentioned in told) / len(told) < 0.44
+    assert 0.06 < sum(mentioned in (["background"], ["size"]) for mentioned in told) / len(told) < 0.10
+    assert 0.10 < sum("keyword" in mentioned for mentioned in told) / len(told) < 0.17
+
+
+def test_shipped_captions_say_what_is_mentioned(shipped):
+    for _, caption, facts in shipped:
+        attributes = facts["attributes"]
+        assert ("background" in caption) == ("background" in attributes["mentioned"])
+        for attribute in ("background", "size"):
+            if attribute in attributes["mentioned"]:
+                assert attributes[attribute] in caption
+        if facts["split"] != "train":
+            assert {"name", "background"} <= set(attributes["mentioned"])
+
+
+def test_shipped_pictures_are_true_to_their_facts(shipped):
+    for image, _, facts in shipped[::20]:
+        picture = Image.open(io.BytesIO(image))
+        assert picture.size == (facts["width"], facts["height"]) == (64, 64)
+        assert picture.mode == "RGB"
+        assert picture.getpixel((0, 0)) == tuple(facts["attributes"]["background_rgb"])
+        assert hashlib.sha256(image).hexdigest() == facts["sha256"]
