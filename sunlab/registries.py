@@ -8,7 +8,16 @@ from registry import Registry
 KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "adapters": ("sunlab.adapters.base", "ADAPTERS", ("sunlab.adapters.sun", "sunlab.adapters.lora")),
     "backbones": ("sunlab.backbones.base", "BACKBONES", ("sunlab.backbones.diffusers_unet",)),
-    "callbacks": ("sunlab.callbacks.base", "CALLBACKS", ("sunlab.callbacks.builtin",)),
+    "callbacks": (
+        "sunlab.callbacks.base",
+        "CALLBACKS",
+        (
+            "sunlab.callbacks.ema",
+            "sunlab.callbacks.loss_by_time",
+            "sunlab.callbacks.sample_images",
+            "sunlab.callbacks.throughput",
+        ),
+    ),
     "distances": ("sunlab.losses.distances", "DISTANCES", ()),
     "launchers": ("sunlab.sweep.launchers", "LAUNCHERS", ("sunlab.sweep.local",)),
     "losses": ("sunlab.losses.base", "LOSSES", ("sunlab.losses.msc", "sunlab.losses.cfg")),
@@ -19,7 +28,7 @@ KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "SOLVERS",
         ("sunlab.solvers.ddim", "sunlab.solvers.dpmpp_2m", "sunlab.solvers.euler", "sunlab.solvers.heun"),
     ),
-    "sources": ("sunlab.data.base", "SOURCES", ("sunlab.data.shards", "sunlab.data.bank")),
+    "sources": ("sunlab.data.base", "SOURCES", ("sunlab.data.shards",)),
     "weightings": ("sunlab.losses.weighting", "WEIGHTINGS", ()),
 }
 

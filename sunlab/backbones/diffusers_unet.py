@@ -1,7 +1,7 @@
 """diffusers' UNet2DConditionModel as a `Backbone`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ class DiffusersUNet(Backbone):
         prediction_type: what it predicts.
         gradient_checkpointing: recompute activations in the backward pass: less memory, a third more compute.
         channels_last: convolutions in NHWC.
+        attention: `sdpa`, torch's fused kernels; `eager`, matrix products and softmax, which on CPUs in bfloat16 take half
+            the time of the fused kernel's backward.
     """
 
     def __init__(
@@ -31,12 +33,17 @@ class DiffusersUNet(Backbone):
         *,
         gradient_checkpointing: bool = False,
         channels_last: bool = False,
+        attention: Literal["sdpa", "eager"] = "sdpa",
     ):
         super().__init__()
         self.unet: Any = unet
         self.schedule, self.prediction_type = schedule, prediction_type
         size = unet.config.sample_size
         self.sample_shape = (unet.config.in_channels, size, size)
+        if attention == "eager":
+            from diffusers.models.attention_processor import AttnProcessor
+
+            self.unet.set_attn_processor(AttnProcessor())
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         if channels_last:

@@ -11,6 +11,7 @@ def disagreements(config: Config) -> Iterator[tuple[str, str]]:
     data, teacher, student = config.data, config.teacher, config.student
     if data.streams >= 1 and data.batch_size % data.streams:
         yield "data.batch_size", f"{data.batch_size} is no multiple of data.streams = {data.streams}"
+    yield from _streams(config)
     if config.task in ("adapter", "student") and student.steps >= 1 and teacher.steps % student.steps:
         yield "teacher.steps", f"{teacher.steps} is no multiple of student.steps = {student.steps}"
     if config.task == "adapter" and config.adapter is None:
@@ -18,8 +19,18 @@ def disagreements(config: Config) -> Iterator[tuple[str, str]]:
     guidance = teacher.guidance
     if len(guidance) not in (1, 2) or sorted(guidance) != list(guidance):
         yield "teacher.guidance", f"expected [w], or [low, high] to draw from, got {guidance}"
-    if config.optimizer.schedule == "cosine" and config.trainer.get("max_steps", -1) < 1:
-        yield "optimizer.schedule", "cosine falls to zero at trainer.max_steps, which must be given"
+    if config.optimizer.schedule == "cosine" and config.trainer.get("max_steps", 1) < 1:
+        yield "optimizer.schedule", "cosine falls to zero at trainer.max_steps, which must be positive for it"
+
+
+def _streams(config: Config) -> Iterator[tuple[str, str]]:
+    """Only where the number of ranks can be known beforehand: `devices: auto` is looked at when training starts."""
+    devices, nodes = config.trainer.get("devices", 1), config.trainer.get("num_nodes", 1)
+    if type(devices) is not int or devices < 1:
+        return
+    readers = devices * nodes * max(config.data.workers, 1)
+    if config.data.streams >= 1 and config.data.streams % readers:
+        yield "data.streams", f"{config.data.streams} is no multiple of ranks x workers = {readers}"
 
 
 def _ranges(config: Config) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """`${a.b}` is resolved, `${oc.env:NAME}` only where the configuration opts in, every other resolver is refused.
 
-A value read from the environment may be a secret: it is known to the running program only, and neither messages nor saved
-files show it.
+A value read from the environment may be a secret: it is known to the running program only, and neither messages nor
+saved files show it.
 """
 
 from collections.abc import Mapping

@@ -29,7 +29,7 @@ class LoadedConfig:
             environment had a part in is the text of its interpolation.
     """
 
-    config: Config
+    config: Config = field(repr=False)  # may hold a secret from the environment
     origins: dict[str, str] = field(repr=False)
     saved: dict[str, Any] = field(repr=False)
 
@@ -45,8 +45,8 @@ def load_config(
 
     Args:
         files: YAML files, later ones win. The first one's name is the run's name unless `run.name` is given.
-        overrides: `key=value`, over all files; those that choose a plug come first, in whatever order they are given, so
-            that `loss.segments=3 loss=cfg` asks `cfg` for `segments` and does not lose it silently.
+        overrides: `key=value`, over all files; those that choose a plug come first, in whatever order they are given,
+            so that `loss.segments=3 loss=cfg` asks `cfg` for `segments` and does not lose it silently.
         plugins: files or modules to import before the check, besides `plugins:` in the files. Relative paths start at
             the working directory.
 

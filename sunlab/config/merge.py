@@ -51,8 +51,8 @@ class Draft:
             elif inner and (value is None or isinstance(value, Mapping)):  # `trainer:` with nothing below it is empty
                 if not isinstance(into.get(key), dict):
                     self._set(into, key, {}, here, origin)
-                if value or not into[key]:
-                    self.origins.pop(here, None)
+                if value:
+                    self.origins.pop(here, None)  # it was an empty leaf
                 self._section(into[key], value or {}, inner, here, origin)
             elif value is None and isinstance(into.get(key), dict):
                 continue
@@ -63,13 +63,14 @@ class Draft:
         value, former = named(value), into[key] if isinstance(into, list) else into.get(key)
         keeps = isinstance(value, Mapping) and isinstance(former, Mapping)
         if keeps and value.get("name", former.get("name")) == former.get("name"):
-            self._mapping(former, value, here, origin)  # type: ignore[arg-type]
+            self._mapping(former, value, here, origin)
         else:
             self._set(into, key, value, here, origin)
 
     def _plugs(self, into: dict, key: str, value: Any, here: str, origin: str) -> None:
         former = into.get(key)
-        if isinstance(former, list) and isinstance(value, Mapping) and value.keys() <= {str(i) for i in range(len(former))}:
+        places = {str(index) for index in range(len(former))} if isinstance(former, list) else set()
+        if isinstance(value, Mapping) and value and value.keys() <= places:
             for index, item in value.items():  # the override callbacks.0.every=5
                 self._plug(former, int(index), item, f"{here}.{index}", origin)
         else:

@@ -20,7 +20,7 @@ def read_file(path: Path) -> dict[str, Any]:
         loaded = OmegaConf.load(path)
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a configuration: {_one_line(error)}") from None
-    values = OmegaConf.to_container(loaded, resolve=False)
+    values: Any = OmegaConf.to_container(loaded, resolve=False)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a configuration is a mapping of keys to values, this file holds a list")
     _require_text_keys(values, str(path))

@@ -4,6 +4,7 @@ A field of type `Plug` takes a plug's name or a mapping with `name` and its para
 registry named in its metadata.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,8 +13,8 @@ Plug = str | dict[str, Any]
 
 def plug(registry: str, default: Any) -> Any:
     """A field that holds one plug of `registry`, or a list of them where the default is a list."""
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"registry": registry})
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: deepcopy(default), metadata={"registry": registry})
     return field(default=default, metadata={"registry": registry})
 
 
@@ -31,7 +32,9 @@ class Model:
 
     base: str = "emoji-sd"  # a diffusers folder, or `emoji-sd`, the one inside the package
     backbone: Plug = plug("backbones", "diffusers_unet")  # how its U-Net is wrapped
-    fresh: list[Literal["vae", "unet", "text_encoder"]] = field(default_factory=list)  # parts to start at random weights
+    fresh: list[Literal["vae", "unet", "text_encoder"]] = field(
+        default_factory=list
+    )  # parts to start at random weights
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of frozen weights
 
 
@@ -67,6 +70,16 @@ class Teacher(Sampler):
 
 
 @dataclass
+class Autoencoder:
+    """Training an autoencoder."""
+
+    kl_weight: float = 1e-6  # of the KL divergence to the standard normal
+    latent_std: float = 0.5  # deviation of the scaled latents, folded into the weights at export
+    crop: int = 0  # side in pixels of what the first part of the training sees; 0: whole pictures
+    crop_share: float = 0.6  # how large that part is
+
+
+@dataclass
 class Optimizer:
     """AdamW with warm-up."""
 
@@ -94,6 +107,7 @@ class Config:
     loss: Plug = plug("losses", "msc")  # how the teacher is distilled
     distance: Plug = plug("distances", "l2")  # between two states
     weighting: Plug = plug("weightings", "uniform")  # of samples by time
+    autoencoder: Autoencoder = field(default_factory=Autoencoder)
     optimizer: Optimizer = field(default_factory=Optimizer)
     callbacks: list[Plug] = plug("callbacks", [])  # in order
     trainer: dict[str, Any] = field(default_factory=dict)  # anything of lightning.Trainer

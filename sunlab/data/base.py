@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from registry import Registry
+from sunlab.errors import ConfigError
 from sunlab.types import Trajectory
 
 
@@ -40,8 +41,8 @@ class Sample:
 class Source(ABC):
     """A finite set of samples with an order for every epoch.
 
-    The order of an epoch is a function of (seed, epoch) and the source alone; a source is asked for a range of positions
-    of it, so ranks and workers can share the work in any way.
+    Which samples stand in a range of positions is a function of (seed, epoch, start, stop) and the source alone, ranges
+    that do not overlap share no sample, and so ranks and workers can share the work in any way.
     """
 
     @abstractmethod
@@ -50,12 +51,17 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample]:
-        """The samples at positions start ... stop - 1 of the epoch's order, the first `skip` of them left out (cheaply:
-        nothing is decoded for them).
+        """The samples at positions start ... stop - 1 of the epoch's order, in an order of the range's own (a shuffle
+        buffer stays inside it); the first `skip` of them are left out, cheaply: nothing is decoded for them.
 
         Raises:
             DataError: naming the shard and the sample.
         """
+
+    def fingerprint(self) -> str:
+        """Identity of the samples, by which a cache of latents is found again. Raises `ConfigError` where the source
+        has none and so cannot be cached."""
+        raise ConfigError(f"{type(self).__name__} has no fingerprint, so its latents cannot be cached: set data.cache=null")
 
     def prompts(self, limit: int) -> Sequence[str]:
         """Up to `limit` captions, in an order of the source's own: the pool of "captions of other images"."""

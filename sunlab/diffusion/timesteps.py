@@ -22,7 +22,7 @@ def grid(steps: int, *, spacing: Spacing = "trailing", train_steps: int = 1000) 
     if not 1 <= steps <= train_steps:
         raise ValueError(f"steps must lie in 1 ... {train_steps}, got {steps}")
     if spacing == "trailing":
-        # The stride as numpy's arange, and with it diffusers, has it: its last bit decides how 937.5 (48 steps) is rounded.
+        # The stride as numpy's arange, and so diffusers, has it: its last bit decides how 937.5 (48 steps) is rounded.
         stride = (train_steps - train_steps / steps) - train_steps
         times = (train_steps + torch.arange(steps, dtype=torch.float64) * stride).round().long() - 1
     else:

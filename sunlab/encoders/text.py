@@ -42,6 +42,10 @@ class TextEncoder(nn.Module):
         ids = self.tokens(prompts).to(self.model.device)
         return Conditioning(self.model(ids).last_hidden_state)
 
+    def forget(self) -> None:
+        """Drop all remembered embeddings, for a model that has changed."""
+        self._memory.clear()
+
     @torch.no_grad()
     def remembered(self, prompts: Sequence[str]) -> Conditioning:
         """The same without gradient, each distinct prompt encoded once. Only for a model that does not change."""

@@ -1,6 +1,7 @@
 """Training the autoencoder of a base."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,10 @@ class AutoencoderModule(Module):
     Args:
         base: its autoencoder is trained, the rest is left alone.
         kl_weight: of the KL divergence to the standard normal, summed over a latent and divided by the pixels.
-        latent_std: the standard deviation that `scaling_factor` gives the latents, computed at the end.
+        latent_std: the standard deviation that `scaling_factor` gives the latents.
+        crop: side of the crops that the first part of the training sees, in pixels; 0: whole pictures only. Cheaper by
+            the area, and enough to learn local detail; the rest of the training settles normalisation over whole ones.
+        crop_share: how large that part is.
     """
 
     def __init__(
@@ -29,44 +33,84 @@ class AutoencoderModule(Module):
         optimization: Optimization | None = None,
         kl_weight: float = 1e-6,
         latent_std: float = 0.5,
+        crop: int = 0,
+        crop_share: float = 0.6,
     ):
         super().__init__()
         self.base, self.kl_weight, self.latent_std = base.freeze(), kl_weight, latent_std
+        self.crop, self.crop_share = crop, crop_share
         self.vae = base.autoencoder.vae.requires_grad_(True).train()
         self.optimization = optimization or Optimization()
-        self.register_buffer("second_moment", torch.zeros(()), persistent=False)
+        channels = self.vae.config.latent_channels
+        self.register_buffer("moments", torch.zeros(3, channels), persistent=False)  # sums of 1, z, z^2, decaying
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return {f"vae.{name}": p for name, p in self.vae.named_parameters()}
 
     def training_step(self, samples: Samples, index: int) -> Tensor:
-        loss, pixels, target = self._reconstruct(samples)
+        loss, pixels, target = self._reconstruct(samples, self._view(samples))
         self.log("loss", loss, prog_bar=True, batch_size=len(samples))
         self.log("psnr", psnr(pixels, target), prog_bar=True, batch_size=len(samples))
         return loss
 
     def validation_step(self, samples: Samples, index: int) -> None:
-        _, pixels, target = self._reconstruct(samples)
+        assert samples.images is not None
+        _, pixels, target = self._reconstruct(samples, to_signed(samples.images))
         self.log("validation/psnr", psnr(pixels, target), batch_size=len(samples))
 
-    def _reconstruct(self, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
+    def _view(self, samples: Samples) -> Tensor:
+        """What this step sees: every other picture mirrored, and early on a crop, its corner on the latents' lattice."""
         assert samples.images is not None
-        target = to_signed(samples.images)
+        draws = Draws(samples.seeds)
+        mirrored = draws.integers("mirror", 0, 2).bool().to(samples.images.device)
+        images = torch.where(mirrored.view(-1, 1, 1, 1), samples.images.flip(3), samples.images)
+        if self.crop and self.global_step < self.crop_share * self.trainer.max_steps:
+            lattice = self.base.autoencoder.factor
+            places = [
+                (draws.integers(side, 0, (images.shape[2 + axis] - self.crop) // lattice + 1) * lattice).tolist()
+                for axis, side in enumerate(("top", "left"))
+            ]
+            rows = zip(images, *places, strict=True)
+            images = torch.stack([i[:, y : y + self.crop, x : x + self.crop] for i, y, x in rows])
+        return to_signed(images)
+
+    def _reconstruct(self, samples: Samples, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         posterior = self.vae.encode(target).latent_dist
-        mean = posterior.mean.detach().float()
-        self.second_moment = torch.lerp(mean.square().mean(), self.second_moment, 0.99 if self.global_step else 0.0)
+        mean = posterior.mean
+        self._observe(mean.detach().float())
         noise = Draws(samples.seeds, device=target.device).normal("posterior", mean.shape[1:])
-        latents = posterior.mean + posterior.std * noise.to(posterior.std)
+        latents = mean + posterior.std * noise.to(posterior.std)
         pixels = self.vae.decode(latents).sample
         kl = posterior.kl().mean() / target[0].numel()
         error = pixels - target
         return error.abs().mean() + error.square().mean() + self.kl_weight * kl, pixels, target
 
+    def _observe(self, mean: Tensor) -> None:
+        per_channel = mean.transpose(0, 1).flatten(1)
+        now = torch.stack([torch.ones_like(per_channel), per_channel, per_channel.square()]).mean(2)
+        self.moments.lerp_(now, 0.005)
+
     def export(self, folder: Path) -> list[Path]:
-        """The base with this autoencoder, its `scaling_factor` computed from the latents of the last steps."""
-        self.vae.register_to_config(scaling_factor=float(self.latent_std / self.second_moment.sqrt()))
+        """The base with this autoencoder, its latents standardised by channel, `scaling_factor` = `latent_std`."""
+        weight, mean, square = self.moments
+        mean = mean / weight
+        standardise(self.vae, mean, (square / weight - mean.square()).sqrt())
+        self.vae.register_to_config(scaling_factor=self.latent_std)
         save_base(self.base, folder)
         return [folder]
+
+
+@torch.no_grad()
+def standardise(vae: Any, mean: Tensor, std: Tensor) -> None:
+    """Fold latents' means and standard deviations by channel (C,) into the two 1x1 convolutions around them: the same
+    pictures, latents of mean 0 and deviation 1."""
+    channels = len(mean)
+    vae.quant_conv.bias[:channels] -= mean
+    vae.quant_conv.bias[:channels] /= std
+    vae.quant_conv.weight[:channels] /= std.view(-1, 1, 1, 1)
+    vae.quant_conv.bias[channels:] -= 2 * std.log()
+    vae.post_quant_conv.bias += vae.post_quant_conv.weight[:, :, 0, 0] @ mean
+    vae.post_quant_conv.weight *= std.view(1, -1, 1, 1)
 
 
 def psnr(pixels: Tensor, target: Tensor) -> Tensor:

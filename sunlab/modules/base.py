@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
@@ -30,6 +31,16 @@ class Module(LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         return self.optimization.configure(self.trainable().values(), int(self.trainer.estimated_stepping_batches))
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Lightning refuses to clip before a fused optimizer under mixed precision, for the sake of fp16's scaler; without
+        a scaler there is nothing to unscale."""
+        if gradient_clip_val and getattr(self.trainer.precision_plugin, "scaler", None) is None:
+            torch.nn.utils.clip_grad_norm_(self.trainable().values(), gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         names = self.trainable()

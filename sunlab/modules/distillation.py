@@ -17,7 +17,7 @@ from sunlab.modules.optimization import Optimization
 from sunlab.pipelines.base import BaseModel
 from sunlab.solvers import Sampling
 from sunlab.solvers.ddim import DDIM
-from sunlab.solvers.dpmpp_2m import DPMPP2M
+from sunlab.solvers.dpmpp_2m import DPMpp2M
 from sunlab.types import Batch, Denoiser, Samples
 
 
@@ -49,7 +49,7 @@ class DistillationModule(Module):
         self.unet, self.text, self.autoencoder = base.backbone.unet, base.text.model, base.autoencoder.vae
         schedule = base.backbone.schedule
         self.loss, self.distance, self.weighting = loss, distance or L2(), weighting or Uniform()
-        self.teacher = teacher or Sampling(DPMPP2M(schedule), grid(24, train_steps=schedule.steps))
+        self.teacher = teacher or Sampling(DPMpp2M(schedule), grid(24, train_steps=schedule.steps))
         self.student = student or Sampling(DDIM(schedule), grid(4, train_steps=schedule.steps))
         self.guidance = guidance
         self.optimization = optimization or Optimization()

@@ -6,7 +6,7 @@
         plug = {"name": "mine", "delta": 0.1}
 
 `plug` is what a configuration would say: a name, or a mapping with `name` and parameters. The module that registers it
-must have been imported. `pytest.register_assert_rewrite("sunlab.testing")` in a conftest.py makes failures more telling.
+must have been imported. With `pytest.register_assert_rewrite("sunlab.testing")` in a conftest.py failures say more.
 """
 
 from sunlab.testing.adapter import AdapterContract

@@ -1,5 +1,7 @@
 """The contract of an adapter."""
 
+from copy import deepcopy
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -18,21 +20,7 @@ class AdapterContract(PlugContract):
 
     def unet(self) -> nn.Module:
         """A frozen U-Net with cross-attention, the same in every call."""
-        from diffusers import UNet2DConditionModel
-
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            unet = UNet2DConditionModel(
-                sample_size=8,
-                block_out_channels=(8, 16),
-                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-                layers_per_block=1,
-                cross_attention_dim=TEXT_WIDTH,
-                attention_head_dim=4,
-                norm_num_groups=4,
-            )
-        return unet.eval().requires_grad_(False)
+        return deepcopy(_tiny_unet())
 
     def prompts(self, seed: int) -> Conditioning:
         return Conditioning(torch.randn(3, 7, TEXT_WIDTH, generator=torch.Generator().manual_seed(seed)))
@@ -112,3 +100,22 @@ class AdapterContract(PlugContract):
         adapter.attach(unet)
         adapter.switch(True)
         assert bool(self.forward(unet, adapter).isfinite().all())
+
+
+@cache
+def _tiny_unet() -> nn.Module:
+    from diffusers import UNet2DConditionModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(8, 16),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            layers_per_block=1,
+            cross_attention_dim=TEXT_WIDTH,
+            attention_head_dim=4,
+            norm_num_groups=4,
+        )
+    return unet.eval().requires_grad_(False)

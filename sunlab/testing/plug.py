@@ -37,7 +37,7 @@ class PlugContract:
     def test_it_builds(self) -> None:
         assert isinstance(self.build(), self.registry.base)
 
-    def test_it_holds_no_state_between_builds(self) -> None:
+    def test_each_build_is_a_new_one(self) -> None:
         assert self.build() is not self.build()
 
     def test_defaults_are_of_the_declared_types(self) -> None:

@@ -94,7 +94,8 @@ class SolverContract(PlugContract):
         denoise = ToyDenoiser(schedule, kind="v_prediction")
         try:
             x = self.build(schedule).solve(denoise, self.start(), grid(4))
-        except ValueError as error:
-            assert len(str(error)) > 20, "the error must name a remedy"
+        except ValueError as refusal:
+            if len(str(refusal)) < 40:  # too short to name a remedy
+                raise
         else:
             assert bool(x.isfinite().all())

@@ -1,0 +1,172 @@
+"""The composition root: from a checked configuration to runtime objects. The only caller of `.build`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from registry import load_plugins
+from sunlab.callbacks.ema import EMA
+from sunlab.callbacks.stop import StopAfter
+from sunlab.checkpoint import AtomicCheckpointIO, resume_path
+from sunlab.config.load import LoadedConfig
+from sunlab.config.schema import Config, Sampler
+from sunlab.data.datamodule import DataModule
+from sunlab.diffusion.timesteps import grid
+from sunlab.errors import Preempted
+from sunlab.memory import keep_freed_memory
+from sunlab.modules.adapter import AdapterModule
+from sunlab.modules.autoencoder import AutoencoderModule
+from sunlab.modules.base import Module
+from sunlab.modules.optimization import Optimization
+from sunlab.modules.student import StudentModule
+from sunlab.modules.teacher import TeacherModule
+from sunlab.pipelines.base import BaseModel, load_base, offline
+from sunlab.registries import registry_of
+from sunlab.solvers import Sampling
+
+__all__ = ["build_base", "build_data", "build_module", "fit"]
+
+
+def plug(kind: str, request: Any, *runtime: Any) -> Any:
+    return registry_of(kind).build(request, *runtime)
+
+
+def build_base(config: Config) -> BaseModel:
+    """The base model. Raises `ConfigError` for a folder that is none."""
+    offline()
+    registry_of("backbones")
+    model = config.model
+    return load_base(model.base, backbone=model.backbone, fresh=model.fresh, dtype=getattr(torch, model.dtype))
+
+
+def build_data(config: Config, *, accumulate: int = 1) -> DataModule:
+    data = config.data
+    return DataModule(
+        plug("sources", data.source),
+        plug("negatives", data.negatives),
+        batch_size=data.batch_size,
+        streams=data.streams,
+        workers=data.workers,
+        seed=config.seed,
+        caption_dropout=data.caption_dropout,
+        accumulate=accumulate,
+    )
+
+
+def build_sampling(sampler: Sampler, base: BaseModel) -> Sampling:
+    schedule = base.backbone.schedule
+    times = grid(sampler.steps, spacing=sampler.spacing, train_steps=schedule.steps)
+    return Sampling(plug("solvers", sampler.solver, schedule), times)
+
+
+def build_module(config: Config, base: BaseModel) -> Module:
+    """The LightningModule of the task."""
+    optimization = Optimization(**asdict(config.optimizer))
+    if config.task == "autoencoder":
+        return AutoencoderModule(base, optimization=optimization, **asdict(config.autoencoder))
+    weighting = plug("weightings", config.weighting)
+    if config.task == "teacher":
+        return TeacherModule(base, weighting=weighting, optimization=optimization)
+    options = {
+        "distance": plug("distances", config.distance),
+        "weighting": weighting,
+        "teacher": build_sampling(config.teacher, base),
+        "student": build_sampling(config.student, base),
+        "guidance": (config.teacher.guidance[0], config.teacher.guidance[-1]),
+        "optimization": optimization,
+    }
+    loss = plug("losses", config.loss)
+    adapter = None if config.adapter is None else plug("adapters", config.adapter)
+    if config.task == "student":
+        return StudentModule(base, loss, lora=adapter, **options)
+    assert adapter is not None
+    return AdapterModule(base, adapter, loss, **options)
+
+
+def build_trainer(config: Config, folder: Path, extra: list[Any]) -> Trainer:
+    """Lightning's Trainer: everything under `trainer:`, with our checkpoints and offline loggers."""
+    settings: dict[str, Any] = {
+        "accelerator": "auto",
+        "max_steps": 1000,
+        "max_epochs": -1,
+        "log_every_n_steps": 10,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+        **config.trainer,
+    }
+    if settings.pop("logger", True):
+        settings["logger"] = [CSVLogger(folder, name="", version="csv"), TensorBoardLogger(folder, name="", version="tb")]
+    else:
+        settings["logger"] = False
+    every = settings.pop("checkpoint_every", None)
+    checkpoint = ModelCheckpoint(
+        folder / "checkpoints",
+        save_top_k=0,
+        save_last=True,
+        every_n_train_steps=every or 200,
+        enable_version_counter=False,
+    )
+    callbacks = [plug("callbacks", request) for request in config.callbacks]
+    return Trainer(
+        default_root_dir=folder, callbacks=[*callbacks, *extra, checkpoint], plugins=[AtomicCheckpointIO()], **settings
+    )
+
+
+def fit(
+    loaded: LoadedConfig, *, resume: str | None = None, time_limit: float | None = None, dry_run: bool = False
+) -> Mapping[str, Any]:
+    """Train what the configuration says, and export it.
+
+    Args:
+        resume: `last`, or a checkpoint's path.
+        time_limit: seconds after which the run saves and raises `Preempted`.
+        dry_run: build everything, train nothing.
+
+    Returns:
+        The run's folder, the exported files, the trained module and the base.
+
+    Raises:
+        Preempted: stopped by the time limit; resume with `--resume last`.
+    """
+    keep_freed_memory()
+    config = loaded.config
+    load_plugins(config.plugins)
+    folder = Path(config.run.dir) / config.run.name
+    checkpoint = resume_path(resume, folder)
+    stop = [StopAfter(time_limit)] if time_limit is not None else []
+    seed_everything(config.seed, workers=True, verbose=False)
+    base = build_base(config)
+    module = build_module(config, base)
+    trainer = build_trainer(config, folder, list(stop))
+    data = build_data(config, accumulate=trainer.accumulate_grad_batches)
+    if dry_run:
+        return {"folder": folder, "module": module, "files": []}
+    folder.mkdir(parents=True, exist_ok=True)
+    if trainer.is_global_zero:
+        (folder / "config.yaml").write_text(loaded.to_yaml())
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if any(s.stopped for s in stop):
+        trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
+        raise Preempted(f"stopped by the time limit at step {trainer.global_step}; go on with --resume last")
+    trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
+    files = export(trainer, module, folder) if trainer.is_global_zero else []
+    return {"folder": folder, "module": module, "files": files, "trainer": trainer}
+
+
+def export(trainer: Trainer, module: LightningModule, folder: Path) -> list[Path]:
+    """Export the averaged weights where there is an average, else the trained ones."""
+    averages = [c for c in trainer.callbacks if isinstance(c, EMA)]  # type: ignore[attr-defined]
+    for average in averages:
+        average.swap(module)
+    try:
+        return module.export(folder / "export")  # type: ignore[operator]
+    finally:
+        for average in averages:
+            average.swap(module)

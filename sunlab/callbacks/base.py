@@ -1,0 +1,7 @@
+"""The contract of a callback is Lightning's own."""
+
+from lightning.pytorch.callbacks import Callback
+
+from registry import Registry
+
+CALLBACKS: Registry[Callback] = Registry("callback", base=Callback, entry_points="sunlab.callbacks")

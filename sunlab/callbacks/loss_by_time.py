@@ -1,0 +1,42 @@
+"""Loss by timestep: where does the student fall short?"""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from sunlab.callbacks.base import CALLBACKS
+
+
+@CALLBACKS.register("loss_by_time")
+class LossByTime(Callback):
+    """Logs the mean unweighted loss in bins of the time at which the student was asked.
+
+    Args:
+        bins: equal parts of 0 ... 999.
+        every: optimizer steps between two entries.
+    """
+
+    def __init__(self, *, bins: int = 4, every: int = 50):
+        self.bins, self.every = bins, every
+        self.total, self.count = torch.zeros(bins), torch.zeros(bins)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        terms = outputs.get("terms") if isinstance(outputs, dict) else None
+        if terms is None:
+            return
+        where = (terms.t.cpu() * self.bins // 1000).clamp(0, self.bins - 1)
+        self.total.index_add_(0, where, terms.values.detach().float().cpu())
+        self.count.index_add_(0, where, torch.ones(len(where)))
+        if trainer.global_step % self.every == 0 and self.count.sum() > 0:
+            width = 1000 // self.bins
+            for index in self.count.nonzero().flatten().tolist():
+                name = f"loss_by_time/{index * width:03d}-{(index + 1) * width - 1:03d}"
+                value = float(self.total[index] / self.count[index])
+                for logger in trainer.loggers:
+                    logger.log_metrics({name: value}, step=trainer.global_step)
+            self.total.zero_()
+            self.count.zero_()

@@ -1,0 +1,76 @@
+"""Pictures while training, to TensorBoard and as PNG."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from sunlab.callbacks.base import CALLBACKS
+from sunlab.callbacks.ema import EMA
+from sunlab.diffusion.timesteps import grid
+from sunlab.pipelines.draw import Request, draw, with_adapter, with_guidance
+from sunlab.pipelines.picture import grid_image, save_png
+from sunlab.solvers import Sampling
+from sunlab.solvers.dpmpp_2m import DPMpp2M
+
+
+@CALLBACKS.register("sample_images")
+class SampleImages(Callback):
+    """Draws fixed prompts every so often: a teacher with guidance, a student in its few steps.
+
+    Args:
+        prompts: one picture each.
+        negatives: one for each prompt, or none.
+        every: optimizer steps.
+        guidance: the teacher's w.
+        steps: the teacher's steps.
+    """
+
+    def __init__(
+        self,
+        *,
+        prompts: list[str],
+        negatives: list[str] | None = None,
+        every: int = 500,
+        guidance: float = 3.0,
+        steps: int = 25,
+    ):
+        if negatives is not None and len(negatives) != len(prompts):
+            raise ValueError(f"{len(negatives)} negatives for {len(prompts)} prompts: give one for each, or none")
+        self.request = Request(prompts, negatives or [""] * len(prompts), list(range(len(prompts))))
+        self.every, self.guidance, self.steps = every, guidance, steps
+        self._last = -1
+
+    @rank_zero_only
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        step = trainer.global_step
+        if step == self._last or step % self.every:
+            return
+        self._last = step
+        averages = [c for c in trainer.callbacks if isinstance(c, EMA)]  # type: ignore[attr-defined]
+        for average in averages:
+            average.swap(module)
+        mode = module.training
+        module.eval()
+        base: Any = module.base
+        base.text.forget()
+        if hasattr(module, "adapter"):
+            sampling, bind = module.student, with_adapter(base, module.adapter)  # type: ignore[arg-type]
+        else:
+            schedule = base.backbone.schedule
+            sampling = Sampling(DPMpp2M(schedule), grid(self.steps, train_steps=schedule.steps))
+            bind = with_guidance(base)
+        drawn = draw(base, sampling, bind, self.request, w=self.guidance)  # type: ignore[arg-type]
+        module.train(mode)
+        for average in averages:
+            average.swap(module)
+        base.text.forget()
+        folder = Path(trainer.default_root_dir) / "pictures"
+        sheet = grid_image([drawn.images], captions=self.request.prompts, zoom=2)
+        save_png(sheet, folder / f"{step:07d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_images("pictures", drawn.images, step)

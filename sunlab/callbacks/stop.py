@@ -1,0 +1,25 @@
+"""Runs in slices: stop after a time, with everything saved."""
+
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+
+class StopAfter(Callback):
+    """Ends the training after the step during which the time ran out. The caller saves and exits with 75.
+
+    Args:
+        seconds: from the callback's making on, so that start-up counts.
+    """
+
+    def __init__(self, seconds: float):
+        self.deadline = time.monotonic() + seconds
+        self.stopped = False
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        late = trainer.strategy.reduce_boolean_decision(time.monotonic() >= self.deadline, all=False)
+        if late and trainer.global_step < trainer.max_steps:
+            self.stopped = True
+            trainer.should_stop = True

@@ -1,0 +1,29 @@
+"""The arguments that say which configuration a command works on."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sunlab.config.load import LoadedConfig
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", action="append", required=True, metavar="FILE", help="YAML; repeatable, later wins")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="over the files: loss=cfg optimizer.lr=1e-4")
+    add_plugin(parser)
+
+
+def add_plugin(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="P",
+        help="my_losses.py or my_pkg.mod, imported first; repeatable",
+    )
+
+
+def load(args: argparse.Namespace) -> "LoadedConfig":
+    from sunlab.config.load import load_config
+
+    return load_config(args.config, args.overrides, plugins=args.plugin)

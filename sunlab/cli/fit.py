@@ -1,0 +1,38 @@
+"""`sunlab fit`: train what a configuration says."""
+
+import argparse
+import re
+from typing import Any
+
+from sunlab.cli.configured import add_config, load
+
+UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}  # seconds
+
+
+def add(subparsers: Any) -> None:
+    parser = subparsers.add_parser("fit", help="train what a configuration says", description=__doc__)
+    add_config(parser)
+    parser.add_argument("--resume", metavar="last|PATH", help="go on from the run's last checkpoint, or from a file")
+    parser.add_argument("--time-limit", type=duration, metavar="10m", help="stop cleanly after this time (s, m, h, d)")
+    parser.add_argument("--dry-run", action="store_true", help="check and build everything, train nothing")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    loaded = load(args)  # before torch and the rest: a wrong configuration is told at once
+    from sunlab.build import fit
+
+    fit(loaded, resume=args.resume, time_limit=args.time_limit, dry_run=args.dry_run)
+    if args.dry_run:
+        print("the configuration is right and everything builds; nothing was trained")
+    return 0
+
+
+def duration(text: str) -> float:
+    """`10m`, `1h30m`, `90s` or a bare number of seconds -> seconds."""
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        text += "s"
+    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise argparse.ArgumentTypeError(f"expected a time such as 10m or 1h30m, got {text!r}")
+    return sum(float(number) * UNITS[unit] for number, unit in parts)

@@ -1,0 +1,80 @@
+"""The entry point: parse, call one command, turn errors into a few lines and an exit code."""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+
+from sunlab import __version__
+from sunlab.cli import config, data, doctor, fit, sample
+from sunlab.cli import list as list_command
+from sunlab.errors import ConfigError, StorageError, SunlabError
+
+COMMANDS = (fit, sample, list_command, config, doctor, data)
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0; 78 wrong configuration; 65 bad data; 74 a file cannot be read or written; 75 preempted; 130 interrupted.
+        Wrong arguments end in argparse's own exit with 2.
+    """
+    args = parse(argv)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (SunlabError, OSError, ValueError) as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        if args.debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return code
+
+
+def exit_code(error: Exception) -> int | None:
+    """The exit code of an error for the user, None for a bug."""
+    if isinstance(error, SunlabError):
+        return error.exit_code
+    if isinstance(error, OSError):
+        return StorageError.exit_code
+    from registry import RegistryError
+
+    return ConfigError.exit_code if isinstance(error, RegistryError) else None
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Overrides may stand anywhere among the options, which argparse alone does not allow."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    strange = [word for word in rest if word.startswith("-") or not hasattr(args, "overrides")]
+    if strange:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if rest:
+        args.overrides = [*args.overrides, *rest]
+    return args
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sunlab", description="A laboratory for few-step diffusion adapters.")
+    parser.add_argument("--version", action="version", version=f"sunlab {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add(subparsers)
+    for final in _final(parser):
+        final.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+    return parser
+
+
+def _final(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """The parsers of commands that have no commands below them."""
+    nested = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    if not nested:
+        return [parser]
+    return [final for action in nested for child in action.choices.values() for final in _final(child)]

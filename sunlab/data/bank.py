@@ -1,0 +1,106 @@
+"""The source "trajectories": a bank of stored teacher trajectories, read by position."""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from hashlib import blake2b
+from itertools import accumulate
+from random import Random
+from typing import Any
+
+import torch
+
+from sunlab.data.bankfile import BankHeader, noise_of, open_bank
+from sunlab.data.base import SOURCES, Sample, Source
+from sunlab.data.paths import expand
+from sunlab.draws import keyed_seed
+from sunlab.errors import ConfigError, DataError
+from sunlab.types import Trajectory
+
+
+@SOURCES.register("trajectories")
+class Trajectories(Source):
+    """Trajectories of the guided teacher, stored once, so that training needs no teacher passes.
+
+    Args:
+        path: a folder with bank-*.safetensors, or a file, glob or brace pattern; a relative one is looked up in the working
+            directory, then in `sunlab/assets`.
+        limit: only the first so many trajectories.
+
+    Raises:
+        DataError: nothing found, a file that is no bank, or files that were not made alike.
+    """
+
+    def __init__(self, *, path: str, limit: int | None = None):
+        if limit is not None and limit < 1:
+            raise ConfigError(f"limit of trajectories is {limit}: give at least 1, or null for all")
+        self.paths = expand(path if path.endswith(".safetensors") else f"{path.rstrip('/')}/bank-*.safetensors")
+        opened = [open_bank(path) for path in self.paths]
+        self.headers = [header for _, header in opened]
+        self._files: list[Any] | None = [file for file, _ in opened]
+        self.times = self._files[0].get_tensor("times")
+        for path_, file, header in zip(self.paths, self._files, self.headers, strict=True):
+            if _making(header) != _making(self.headers[0]) or not torch.equal(file.get_tensor("times"), self.times):
+                raise DataError(f"{path_} was not made as {self.paths[0]} was; keep banks of one making in a folder")
+        self._ends = list(accumulate(len(header.keys) for header in self.headers))
+        self._length = self._ends[-1] if limit is None else min(limit, self._ends[-1])
+
+    @property
+    def header(self) -> BankHeader:
+        """Of the first file; all agree in teacher, guidance range, solver, steps and spacing."""
+        return self.headers[0]
+
+    def require_teacher(self, teacher: str | None) -> None:
+        """Raises `DataError` where the bank was not made by the teacher with this hash. None: any will do."""
+        if teacher is not None and teacher != self.header.teacher:
+            raise DataError(
+                f"{self.paths[0]}: made by teacher {self.header.teacher}, this run's is {teacher}; "
+                "make a bank with this teacher, or set model.base to the other"
+            )
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Sample:
+        """Trajectory `index` in the order of files: states (1, T, C, H, W) float32, the noise among them."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect_right(self._ends, index)
+        header, row = self.headers[number], index - self._ends[number] + len(self.headers[number].keys)
+        file = self._opened()[number]
+        states = file.get_slice("states")[row : row + 1].float()
+        if header.noise == "seeded":
+            seed = file.get_slice("seeds")[row : row + 1].tolist()
+            states = torch.cat([noise_of(seed, states.shape[2:])[:, None], states], dim=1)
+        return Sample(
+            header.keys[row],
+            header.prompts[row],
+            trajectory=Trajectory(states, self.times),
+            negative=header.negatives[row],
+            guidance=float(file.get_slice("guidance")[row : row + 1]),
+        )
+
+    def read(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample]:
+        order = list(range(len(self)))
+        Random(keyed_seed(seed, epoch, "trajectories")).shuffle(order)
+        for index in order[start + skip : stop]:
+            yield self[index]
+
+    def fingerprint(self) -> str:
+        known = [(header.teacher, header.keys) for header in self.headers]
+        return blake2b(repr((known, len(self))).encode(), digest_size=8).hexdigest()
+
+    def prompts(self, limit: int) -> tuple[str, ...]:
+        prompts = [prompt for header in self.headers for prompt in header.prompts][: len(self)]
+        return tuple(dict.fromkeys(prompts))[:limit]
+
+    def _opened(self) -> list[Any]:
+        if self._files is None:
+            self._files = [open_bank(path)[0] for path in self.paths]
+        return self._files
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_files": None}  # open files stay in their process
+
+
+def _making(header: BankHeader) -> tuple[object, ...]:
+    return header.teacher, header.guidance, header.solver, header.steps, header.spacing

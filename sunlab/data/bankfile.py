@@ -1,0 +1,122 @@
+"""The file of a bank of teacher trajectories: safetensors with a header that says how the teacher made them."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sunlab.draws import Draws
+from sunlab.errors import DataError, StorageError
+
+VERSION = 1
+TENSORS = ("states", "times", "seeds", "guidance")
+
+
+@dataclass(frozen=True)
+class BankHeader:
+    """What a bank's file says of itself.
+
+    Attributes:
+        teacher: hash of the teacher's weights.
+        guidance: [low, high] that the guidance scales were drawn from.
+        solver, steps, spacing: of the teacher's grid.
+        noise: "seeded": the noise at the first time is drawn again from each sample's seed; "stored": it is in the file.
+        keys, prompts, negatives: N each.
+        version: of this format.
+    """
+
+    teacher: str
+    guidance: tuple[float, float]
+    solver: str
+    steps: int
+    spacing: str
+    noise: Literal["seeded", "stored"]
+    keys: tuple[str, ...]
+    prompts: tuple[str, ...]
+    negatives: tuple[str, ...]
+    version: int = VERSION
+
+
+def noise_of(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """The noise (N, C, H, W), float32, that trajectories with these seeds start from."""
+    return Draws(list(seeds)).normal("noise", shape)
+
+
+def write_bank(
+    path: str | Path,
+    *,
+    states: Tensor,
+    times: Tensor,
+    seeds: Tensor,
+    guidance: Tensor,
+    header: BankHeader,
+) -> Path:
+    """Write one file of a bank, atomically. Name files `bank-00000.safetensors` and up.
+
+    Args:
+        path: the file.
+        states: (N, T, C, H, W), the first at the noise; kept as float16.
+        times: (T,) int64, descending, the last may be -1, the clean end.
+        seeds: (N,) int64.
+        guidance: (N,) float32, the scale w of each.
+        header: with N keys, prompts and negatives. With noise "seeded" the first state is left out of the file.
+
+    Raises:
+        DataError: lengths that differ, times that do not fall, non-finite states, or a first state that is not
+            `noise_of(seeds)` though the header says "seeded".
+        StorageError: the file cannot be written.
+    """
+    path, count = Path(path), len(states)
+    lengths = [len(seeds), len(guidance), len(header.keys), len(header.prompts), len(header.negatives)]
+    if states.ndim != 5 or any(length != count for length in lengths) or len(times) != states.shape[1]:
+        raise DataError(f"{path}: states {tuple(states.shape)}, {len(times)} times, and {lengths} do not belong together")
+    if not bool((times.diff() < 0).all()):
+        raise DataError(f"{path}: times must fall, got {times.tolist()}")
+    if header.noise == "seeded":
+        if not torch.equal(states[:, 0].float().cpu(), noise_of(seeds.tolist(), states.shape[2:])):
+            raise DataError(f"{path}: the first states are not the noise of their seeds; write them with noise 'stored'")
+        states = states[:, 1:]
+    stored = states.to("cpu", torch.float16).contiguous()
+    if not bool(stored.isfinite().all()):
+        raise DataError(f"{path}: states are not finite in float16; look at the teacher's guidance scale")
+    tensors = {
+        "states": stored,
+        "times": times.to("cpu", torch.int64),
+        "seeds": seeds.to("cpu", torch.int64),
+        "guidance": guidance.to("cpu", torch.float32),
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, {name: json.dumps(value) for name, value in asdict(header).items()})
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{path}: cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def open_bank(path: Path) -> tuple[Any, BankHeader]:
+    """The open file, its tensors unread, and its header. Raises `DataError` where it is not a bank."""
+    try:
+        file = safe_open(path, framework="pt")
+        metadata = file.metadata() or {}
+        values = {field.name: json.loads(metadata[field.name]) for field in fields(BankHeader)}
+        header = BankHeader(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        sizes = {name: tuple(file.get_slice(name).get_shape()) for name in TENSORS}
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: not a bank of trajectories ({error!r}); make it again") from error
+    times = sizes["times"][0] - (header.noise == "seeded") if sizes["times"] else -1
+    lengths = {sizes["states"][:1], sizes["seeds"], sizes["guidance"]}
+    lengths |= {(len(header.keys),), (len(header.prompts),), (len(header.negatives),)}
+    if header.version != VERSION or len(lengths) != 1 or len(sizes["states"]) != 5 or sizes["states"][1] != times:
+        raise DataError(f"{path}: version {header.version} with {sizes}, expected {VERSION}; make the bank again")
+    return file, header

@@ -1,0 +1,81 @@
+"""`Sample`s -> `Samples`, and batches joined or cut along B."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from sunlab.data.base import Sample
+from sunlab.data.prompts import Drawn
+from sunlab.errors import DataError
+from sunlab.types import Samples, Trajectory
+
+
+def collate(samples: Sequence[Sample], drawn: Sequence[Drawn]) -> Samples:
+    """A batch of B samples with what was drawn for each.
+
+    Raises:
+        DataError: where some samples have an image, latent or trajectory and others not, or their shapes differ.
+    """
+    trajectories = [sample.trajectory for sample in samples]
+    _same(samples, "trajectory", [path and (tuple(path.states.shape), tuple(path.times.tolist())) for path in trajectories])
+    _same(samples, "guidance", [sample.guidance is not None for sample in samples])
+    first = trajectories[0]
+    return Samples(
+        keys=tuple(sample.key for sample in samples),
+        prompts=tuple(one.prompt for one in drawn),
+        negatives=tuple(one.negative for one in drawn),
+        seeds=tuple(one.seed for one in drawn),
+        images=_stack(samples, "image"),
+        latents=_stack(samples, "latent"),
+        trajectory=first and Trajectory(torch.cat([path.states for path in trajectories if path]), first.times),
+        guidance=None if samples[0].guidance is None else torch.tensor([sample.guidance for sample in samples]),
+    )
+
+
+def join(parts: Sequence[Samples]) -> Samples:
+    """Batches one after the other. Raises `DataError` where their shapes or fields differ."""
+    if len(parts) == 1:
+        return parts[0]
+    try:
+        return Samples(**{field.name: _cat([getattr(part, field.name) for part in parts]) for field in fields(Samples)})
+    except (RuntimeError, TypeError) as error:
+        raise DataError(f"samples {parts[0].keys[0]!r} and {parts[-1].keys[0]!r} differ in shape: {error}") from None
+
+
+def take(batch: Samples, index: Sequence[int]) -> Samples:
+    """The samples of `batch` at the positions `index`, in that order."""
+    rows = torch.tensor(index)
+    return Samples(**{field.name: _take(getattr(batch, field.name), rows) for field in fields(Samples)})
+
+
+def _stack(samples: Sequence[Sample], name: str) -> Tensor | None:
+    tensors = [getattr(sample, name) for sample in samples]
+    _same(samples, name, [None if tensor is None else tuple(tensor.shape) for tensor in tensors])
+    return None if tensors[0] is None else torch.stack(tensors)
+
+
+def _same(samples: Sequence[Sample], name: str, shapes: Sequence[object]) -> None:
+    for sample, shape in zip(samples, shapes, strict=True):
+        if shape != shapes[0]:
+            raise DataError(
+                f"samples {samples[0].key!r} and {sample.key!r} of one batch differ in {name}: {shapes[0]} and {shape}; "
+                "all samples of a source need one size (`sunlab doctor data` lists the sizes)"
+            )
+
+
+def _cat(values: Sequence):  # noqa: ANN202 -- of the fields' own types
+    if isinstance(values[0], Tensor):
+        return torch.cat(list(values))
+    if isinstance(values[0], Trajectory):
+        return Trajectory(torch.cat([path.states for path in values]), values[0].times)
+    return None if values[0] is None else sum(values, ())
+
+
+def _take(value, rows: Tensor):  # noqa: ANN001, ANN202
+    if isinstance(value, Trajectory):
+        return Trajectory(value.states[rows], value.times)
+    if isinstance(value, tuple):
+        return tuple(value[row] for row in rows.tolist())
+    return None if value is None else value[rows]

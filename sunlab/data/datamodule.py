@@ -1,0 +1,119 @@
+"""The LightningDataModule: from a source to each rank's batches, resumable by the optimizer step."""
+
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+
+from sunlab.data.base import NegativeSampler, Pool, Source
+from sunlab.data.loader import Loader
+from sunlab.data.prompts import PromptDraws
+from sunlab.data.streams import Layout, Streams
+from sunlab.errors import ConfigError
+
+POOL = 4096  # captions and keywords that negative prompts may be drawn from
+
+
+class DataModule(LightningDataModule):
+    """Batches of `Samples`, endless over all epochs: training ends by `trainer.max_steps`.
+
+    Which samples, prompts, negatives and seeds an optimizer step has is a function of (source, seed, batch_size, streams,
+    step): not of ranks, workers, accumulation, or where a run was interrupted.
+
+    Args:
+        source: what is read.
+        negatives: how negative prompts are drawn.
+        batch_size: samples in one optimizer step, over all ranks and accumulated micro-batches.
+        streams: virtual streams; a multiple of ranks x workers, and a divisor of batch_size.
+        workers: loader processes of each rank; 0 reads in the training process.
+        seed: of order and draws.
+        caption_dropout: share of prompts replaced by the empty one.
+        accumulate: micro-batches in a step; None: the trainer's accumulate_grad_batches.
+
+    Raises:
+        ConfigError: numbers that do not divide, with a remedy.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        negatives: NegativeSampler,
+        *,
+        batch_size: int,
+        streams: int = 8,
+        workers: int = 0,
+        seed: int = 0,
+        caption_dropout: float = 0.0,
+        accumulate: int | None = None,
+    ):
+        super().__init__()
+        self.source, self.negatives = source, negatives
+        self.layout = Layout(len(source), batch_size, streams)
+        self.workers, self.seed, self.caption_dropout, self.accumulate = workers, seed, caption_dropout, accumulate
+        PromptDraws(negatives, Pool(), seed, caption_dropout)  # checked now, before any weights load
+        self._resumed = 0  # the step that a checkpoint gave
+
+    def loader(self, *, rank: int = 0, ranks: int = 1) -> Loader:
+        """The batches of one rank, for use without a Trainer too."""
+        pool = Pool(self.source.prompts(POOL), self.source.keywords(POOL))
+        draws = PromptDraws(self.negatives, pool, self.seed, self.caption_dropout)
+
+        def streams(first_step: int) -> Streams:
+            return Streams(
+                self.source, draws, self.layout, seed=self.seed, rank=rank, ranks=ranks, first_step=first_step
+            )
+
+        return Loader(streams, self.workers, self._accumulate(), self.step)
+
+    def train_dataloader(self) -> Loader:
+        trainer = self.trainer
+        assert trainer is not None
+        self._align()
+        return self.loader(rank=trainer.global_rank, ranks=trainer.world_size)
+
+    def teardown(self, stage: str) -> None:
+        self._resumed = 0  # the next fit with this object may be a run of its own
+
+    def step(self) -> int:
+        """Optimizer steps whose batches were trained on, not merely fetched ahead."""
+        return max(self._resumed, self._processed() // self._accumulate())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.step(), **self._identity()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue after `state`'s step. Raises `ConfigError` where another order would follow."""
+        for name, value in self._identity().items():
+            if state.get(name) != value:
+                raise ConfigError(
+                    f"data: the checkpoint was made with {name} = {state.get(name)}, this run has {value}: samples would be "
+                    "lost or repeated; resume with the same, or start a new run from the checkpoint's weights"
+                )
+        self._resumed = int(state["step"])
+
+    def _identity(self) -> dict[str, int]:
+        layout = self.layout
+        return {
+            "batch_size": layout.batch_size, "streams": layout.streams, "seed": self.seed, "samples": layout.samples
+        }
+
+    def _accumulate(self) -> int:
+        trainers = None if self.trainer is None else self.trainer.accumulate_grad_batches
+        if self.accumulate and trainers and trainers != self.accumulate:
+            raise ConfigError(f"accumulate is {self.accumulate}, trainer.accumulate_grad_batches is {trainers}: drop one")
+        return trainers or self.accumulate or 1
+
+    def _processed(self) -> int:
+        """Micro-batches that the trainer finished. It is counted up before the hooks in which checkpoints are saved."""
+        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+
+    def _align(self) -> None:
+        """Lightning resumes its count of micro-batches, and steps the optimizer where it divides by accumulate; a count
+        saved within a step, or under another accumulate, is moved to the start of the step that comes next."""
+        shift = self._resumed * self._accumulate() - self._processed()
+        if not self._processed() or not shift:
+            return
+        assert self.trainer is not None
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        for tracker in (progress.total, progress.current):
+            for name in ("ready", "started", "processed", "completed"):
+                setattr(tracker, name, getattr(tracker, name) + shift)

@@ -1,0 +1,64 @@
+"""Looking at shards: what decodes, what does not and why, and of what size it is."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from sunlab.data.decode import BadSample
+from sunlab.data.shards import Shards
+from sunlab.errors import DataError
+
+NAMED = 20  # bad samples that a report names
+
+
+@dataclass
+class Report:
+    """What `examine` saw.
+
+    Attributes:
+        examined, ok: samples.
+        reasons: samples by why they cannot be decoded ("undecodable image", "missing caption", "bad json", ...).
+        bad: the first bad samples: shard, key, what is wrong.
+        sizes: samples by image size (height, width).
+        latents: samples by the shape of a latent (C, h, w).
+        captions: samples by the length of the caption in characters.
+        repeated: keys seen more than once; their draws would be alike.
+        stopped: why reading ended early (a damaged shard), or None.
+    """
+
+    examined: int = 0
+    ok: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    bad: list[tuple[str, str, str]] = field(default_factory=list)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    latents: Counter[tuple[int, ...]] = field(default_factory=Counter)
+    captions: Counter[int] = field(default_factory=Counter)
+    repeated: list[str] = field(default_factory=list)
+    stopped: str | None = None
+
+    @property
+    def healthy(self) -> bool:
+        return self.ok == self.examined and not self.repeated and self.stopped is None
+
+
+def examine(source: Shards, samples: int, *, seed: int = 0) -> Report:
+    """Decode `samples` samples (at most all) of randomly ordered shards, past the bad ones."""
+    report, keys = Report(), Counter[str]()
+    try:
+        for item in source.attempts(seed=seed, epoch=0, start=0, stop=min(samples, len(source))):
+            report.examined += 1
+            if isinstance(item, BadSample):
+                report.reasons[item.reason] += 1
+                if len(report.bad) < NAMED:
+                    report.bad.append((item.shard, item.key, str(item)))
+                continue
+            report.ok += 1
+            keys[item.key] += 1
+            report.captions[len(item.prompt)] += 1
+            if item.image is not None:
+                report.sizes[item.image.shape[1], item.image.shape[2]] += 1
+            if item.latent is not None:
+                report.latents[tuple(item.latent.shape)] += 1
+    except DataError as error:
+        report.stopped = str(error)
+    report.repeated = [key for key, count in keys.items() if count > 1]
+    return report

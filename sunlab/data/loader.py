@@ -1,0 +1,94 @@
+"""One rank's batches: the shares of its workers joined in the order of streams, and cut into micro-batches."""
+
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import DataLoader
+
+from sunlab.data.collate import join, take
+from sunlab.data.streams import Streams
+from sunlab.errors import ConfigError, SunlabError
+from sunlab.types import Samples
+
+
+@dataclass(frozen=True)
+class Loader:
+    """An endless iterable of micro-batches; each `iter()` begins at the step that `position` gives then.
+
+    It has no length and no state of its own, so that Lightning neither counts epochs in it nor forwards it on resume.
+
+    Attributes:
+        streams: the rank's `Streams` from a given optimizer step on.
+        workers: loader processes; 0 reads in this one.
+        accumulate: micro-batches in a step.
+        position: the optimizer step to begin at.
+
+    Raises:
+        ConfigError: where the rank's share of a step cannot be cut into `accumulate` equal parts, or streams into readers.
+    """
+
+    streams: Callable[[int], Streams]
+    workers: int
+    accumulate: int
+    position: Callable[[], int]
+
+    def __post_init__(self) -> None:
+        streams = self.streams(0)
+        ranks, layout = streams.ranks, streams.layout
+        layout.deal(0, ranks * max(self.workers, 1))
+        if (layout.batch_size // ranks) % self.accumulate:
+            raise ConfigError(
+                f"data.batch_size: {layout.batch_size} cannot be cut into {ranks} ranks x {self.accumulate} accumulated "
+                "micro-batches; set it to a multiple, or change trainer.accumulate_grad_batches"
+            )
+
+    def __iter__(self) -> Iterator[Samples]:
+        streams = self.streams(self.position())
+        order = self._by_stream(streams)
+        size = len(order) // self.accumulate
+        parts = iter(streams if self.workers == 0 else self._processes(streams))
+        while True:
+            batch = take(join([_good(next(parts)) for _ in range(max(self.workers, 1))]), order)
+            for start in range(0, len(order), size):
+                yield batch if size == len(order) else take(batch, range(start, start + size))
+
+    def _by_stream(self, streams: Streams) -> list[int]:
+        """Where the samples of the joined batch stand when they are ordered by stream."""
+        layout, readers = streams.layout, max(self.workers, 1)
+        owners = [
+            stream
+            for worker in range(readers)
+            for stream in layout.deal(streams.rank + streams.ranks * worker, streams.ranks * readers)
+            for _ in range(layout.chunk)
+        ]
+        return sorted(range(len(owners)), key=owners.__getitem__)
+
+    def _processes(self, streams: Streams) -> DataLoader:
+        return DataLoader(
+            streams,
+            batch_size=None,  # items are shares of a step already; they come in turn: worker 0, 1, ..., 0, 1, ...
+            collate_fn=_as_it_is,
+            num_workers=self.workers,
+            worker_init_fn=_ignore_signals,
+            # a forked worker starts at once and needs no guard in the user's script; it touches neither CUDA nor Lightning
+            multiprocessing_context="fork",
+            generator=torch.Generator(),  # its own: starting workers must not draw from the run's random state
+        )
+
+
+def _good(part: Samples | SunlabError) -> Samples:
+    if isinstance(part, SunlabError):
+        raise part
+    return part
+
+
+def _as_it_is(item: Samples) -> Samples:
+    return item
+
+
+def _ignore_signals(_worker: int) -> None:
+    """A stop is agreed by the ranks at the end of a step; a worker that died of the same signal would break that step."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,111 @@
+"""Negative prompts in training: none, a pool, other captions, keywords, or a mixture of these.
+
+What already stands in the sample's own prompt is not drawn: "a cat on a red background" without "red background" asks for
+nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+from sunlab.data.base import NEGATIVES, NegativeSampler, Pool
+from sunlab.errors import ConfigError, DataError
+
+COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "white", "black")
+COMMON = (
+    "blurry", "low quality", "worst quality", "jpeg artifacts", "noise", "watermark", "text", "signature", "cropped",
+    "out of frame", "deformed", "bad anatomy", "extra limbs", "duplicate", "ugly", "oversaturated", "monochrome",
+    *(f"{colour} background" for colour in COLOURS), "small", "large",
+)  # fmt: skip
+TRIES = 16  # random tries for a candidate that is not in the prompt
+
+
+@NEGATIVES.register("empty")
+class Empty(NegativeSampler):
+    """Always the empty prompt."""
+
+    def __call__(self, random: Random, prompt: str, pool: Pool) -> str:
+        return ""
+
+
+@NEGATIVES.register("pool")
+class Prompts(NegativeSampler):
+    """One of a list of negative prompts.
+
+    Args:
+        prompts: the list; null: common ones for photos, and the lab's attributes ("red background", "small").
+    """
+
+    def __init__(self, *, prompts: list[str] | None = None):
+        self.prompts = tuple(COMMON if prompts is None else prompts)
+        if not self.prompts:
+            raise ConfigError("prompts of the negative pool: the list is empty; name some, or use negatives: empty")
+
+    def __call__(self, random: Random, prompt: str, pool: Pool) -> str:
+        return _other(random, self.prompts, prompt)
+
+
+@NEGATIVES.register("captions")
+class Captions(NegativeSampler):
+    """The caption of another sample."""
+
+    def __call__(self, random: Random, prompt: str, pool: Pool) -> str:
+        return _other(random, _some(pool.prompts, "captions"), prompt)
+
+
+@NEGATIVES.register("keywords")
+class Keywords(NegativeSampler):
+    """One to three keywords of the data, joined by commas."""
+
+    def __call__(self, random: Random, prompt: str, pool: Pool) -> str:
+        words = _some(pool.keywords, "keywords")
+        drawn = [_other(random, words, prompt) for _ in range(random.randint(1, 3))]
+        return ", ".join(dict.fromkeys(word for word in drawn if word))
+
+
+@NEGATIVES.register("mixture")
+class Mixture(NegativeSampler):
+    """A mixture of empty, pool, captions and keywords, by weight.
+
+    A kind that the data cannot give (LAION has no keywords) is passed over, and the others keep their proportions.
+
+    Args:
+        empty, pool, captions, keywords: weights, at least one above 0.
+        prompts: the list of the pool, as in "pool".
+    """
+
+    def __init__(
+        self,
+        *,
+        empty: float = 0.25,
+        pool: float = 0.25,
+        captions: float = 0.25,
+        keywords: float = 0.25,
+        prompts: list[str] | None = None,
+    ):
+        weights = (empty, pool, captions, keywords)
+        if min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+            raise ConfigError(f"weights of the negative mixture are {weights}: none below 0 and one above 0, please")
+        samplers = (Empty(), Prompts(prompts=prompts), Captions(), Keywords())
+        self.parts = tuple((s, w) for s, w in zip(samplers, weights, strict=True) if w)
+
+    def __call__(self, random: Random, prompt: str, pool: Pool) -> str:
+        lacking = {Captions: not pool.prompts, Keywords: not pool.keywords}
+        parts = [(sampler, weight) for sampler, weight in self.parts if not lacking.get(type(sampler))]
+        if not parts:
+            return _some((), "captions or keywords")
+        samplers, weights = zip(*parts, strict=True)
+        chosen: NegativeSampler = random.choices(samplers, weights)[0]
+        return chosen(random, prompt, pool)
+
+
+def _other(random: Random, candidates: Sequence[str], prompt: str) -> str:
+    """A random candidate that does not stand in `prompt`; empty where none is found in a few tries."""
+    used: Callable[[str], bool] = prompt.lower().__contains__
+    tries = (random.choice(candidates) for _ in range(TRIES))
+    return next((one for one in tries if not used(one.lower())), "")
+
+
+def _some(found: Sequence[str], what: str) -> Sequence[str]:
+    if not found:
+        raise DataError(f"the data source gives no {what} for negative prompts; use negatives: pool or empty")
+    return found

@@ -1,0 +1,46 @@
+"""Where data patterns point: local files only, by path, glob or brace pattern."""
+
+import re
+from glob import glob, has_magic
+from pathlib import Path
+
+from braceexpand import UnbalancedBracesError, braceexpand
+
+import sunlab
+from sunlab.errors import DataError
+
+ASSETS = Path(sunlab.__file__).parent / "assets"
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
+
+
+def expand(pattern: str) -> list[Path]:
+    """The files that `pattern` names, globs sorted by name.
+
+    A relative pattern is tried in the working directory, then in the package's `sunlab/assets`.
+
+    Raises:
+        DataError: for a URL or a command (`pipe:...`), for broken braces, or where no file is found.
+    """
+    if _SCHEME.match(pattern):
+        # webdataset would run the rest of "pipe:" in a shell; a shard list from elsewhere must never do that
+        raise DataError(f"{pattern!r}: only local paths are read, no URLs and no commands; copy the shards to a disk")
+    if Path(pattern).is_file():
+        return [Path(pattern)]  # taken as it stands, brackets and braces in its name included
+    try:
+        parts = list(braceexpand(pattern))
+    except (UnbalancedBracesError, ValueError) as error:
+        raise DataError(f"{pattern!r}: {error}; write ranges as {{00000..00009}}") from None
+    return [path for part in parts for path in _find(part, pattern)]
+
+
+def _find(part: str, pattern: str) -> list[Path]:
+    folders = [Path()] if Path(part).is_absolute() else [Path.cwd(), ASSETS]
+    for folder in folders:
+        whole = str(folder / part)
+        found = sorted(glob(whole)) if has_magic(part) else [whole]
+        files = [Path(name) for name in found if Path(name).is_file()]
+        if files:
+            return files
+    looked = " and ".join(str(folder / part) for folder in folders)
+    where = f" (part of {pattern!r})" if part != pattern else ""
+    raise DataError(f"{part!r}{where}: no such file; looked for {looked}. Check the pattern and its suffix")

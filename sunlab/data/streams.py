@@ -1,0 +1,130 @@
+"""Virtual streams: the global order of samples, cut so that any number of ranks and workers reads the same batches."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+
+from torch.utils.data import IterableDataset, get_worker_info
+
+from sunlab.data.base import Source
+from sunlab.data.collate import collate
+from sunlab.data.prompts import PromptDraws
+from sunlab.errors import ConfigError, DataError, SunlabError
+from sunlab.types import Samples
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an epoch of `samples` becomes steps of `batch_size` samples from `streams` virtual streams.
+
+    Stream v is the v-th of V equal, contiguous ranges of the epoch's order; every step takes batch_size / V samples of
+    each stream, so *which samples a step has* does not depend on who reads them. The epoch has floor(samples /
+    batch_size) steps; the rest of its order, less than one batch, is left out of this epoch (another rest in the next).
+
+    Attributes:
+        samples: in an epoch.
+        batch_size: samples in an optimizer step, over all ranks and accumulated micro-batches.
+        streams: V.
+
+    Raises:
+        ConfigError: batch_size is no multiple of streams, or exceeds the samples.
+    """
+
+    samples: int
+    batch_size: int
+    streams: int
+
+    def __post_init__(self) -> None:
+        if self.streams < 1 or self.batch_size < 1 or self.batch_size % self.streams:
+            raise ConfigError(
+                f"data.batch_size: {self.batch_size} is no multiple of data.streams = {self.streams}; "
+                f"set data.streams={_divisor(self.batch_size, self.streams)}, or another batch size"
+            )
+        if self.samples < self.batch_size:
+            raise ConfigError(
+                f"data.batch_size: {self.batch_size} exceeds the {self.samples} samples of an epoch, which would repeat "
+                f"samples within a step; set data.batch_size to at most {self.samples}, or add data"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in an epoch."""
+        return self.samples // self.batch_size
+
+    @property
+    def chunk(self) -> int:
+        """Samples of each stream in a step."""
+        return self.batch_size // self.streams
+
+    def range(self, stream: int) -> tuple[int, int]:
+        """Positions start and stop of a stream in the epoch's order."""
+        return stream * self.steps * self.chunk, (stream + 1) * self.steps * self.chunk
+
+    def deal(self, reader: int, readers: int) -> tuple[int, ...]:
+        """The streams of one of `readers` readers: v = reader mod readers.
+
+        Reader r + ranks * w is worker w of rank r, so that the streams of a rank are v = r mod ranks for any workers.
+
+        Raises:
+            ConfigError: streams is no multiple of readers.
+        """
+        if self.streams % readers:
+            raise ConfigError(
+                f"data.streams: {self.streams} cannot be dealt evenly to {readers} readers (ranks x workers); set "
+                f"data.streams to a multiple of {readers}, or change the number of ranks (trainer.devices) or data.workers"
+            )
+        return tuple(range(reader, self.streams, readers))
+
+
+class Streams(IterableDataset):
+    """An endless stream of one rank's (or one worker's) share of each optimizer step, from `first_step` on.
+
+    Args:
+        source: what is read.
+        draws: prompts, negatives and seeds.
+        layout: of the epoch.
+        seed: of the order.
+        rank, ranks: of the process.
+        first_step: the optimizer step, counted over all epochs, to begin at.
+    """
+
+    def __init__(
+        self, source: Source, draws: PromptDraws, layout: Layout, *, seed: int, rank: int, ranks: int, first_step: int = 0
+    ):
+        self.source, self.draws, self.layout, self.seed = source, draws, layout, seed
+        self.rank, self.ranks, self.first_step = rank, ranks, first_step
+
+    def __iter__(self) -> Iterator[Samples | SunlabError]:
+        """Batches of chunk x (own streams) samples, ordered by stream. In a loader's worker an error is handed over as
+        an item, because torch would bury its message in a traceback."""
+        worker = get_worker_info()
+        if worker is None:
+            yield from self._steps(self.rank, self.ranks)
+            return
+        try:
+            yield from self._steps(self.rank + self.ranks * worker.id, self.ranks * worker.num_workers)
+        except SunlabError as error:
+            yield error
+
+    def _steps(self, reader: int, readers: int) -> Iterator[Samples]:
+        layout, own = self.layout, self.layout.deal(reader, readers)
+        first, skip = divmod(self.first_step, layout.steps)
+        for epoch in count(first):
+            ranges = [layout.range(stream) for stream in own]
+            reads = [
+                self.source.read(seed=self.seed, epoch=epoch, start=start, stop=stop, skip=skip * layout.chunk)
+                for start, stop in ranges
+            ]
+            for _ in range(skip, layout.steps):
+                samples = [sample for read in reads for sample in islice(read, layout.chunk)]
+                if len(samples) != layout.chunk * len(own):
+                    raise DataError(
+                        f"{type(self.source).__name__} has fewer samples than it counted: some were left out, which would "
+                        "make ranks unequal; train with on_error: raise, on shards without bad samples"
+                    )
+                yield collate(samples, [self.draws(sample, epoch) for sample in samples])
+            skip = 0
+
+
+def _divisor(number: int, near: int) -> int:
+    return max(d for d in range(1, max(1, min(number, near)) + 1) if number % d == 0) if number > 0 else 1

@@ -1,0 +1,55 @@
+"""Negative control on the lab: does a negative prompt keep its background out of the picture?"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sunlab.evaluation.backgrounds import background_of, palette
+from sunlab.pipelines.base import ASSETS, BaseModel
+from sunlab.pipelines.compare import Variant
+from sunlab.pipelines.draw import Request, draw
+
+SHARDS = ASSETS / "emoji" / "noto"
+
+
+@dataclass(frozen=True)
+class Control:
+    """How often the background that the negative prompt names is drawn.
+
+    Attributes:
+        name: of the variant.
+        named: share of pictures with the background that their negative prompt names.
+        empty: the same share for the same prompts and seeds with an empty negative prompt.
+        pictures: how many of each.
+    """
+
+    name: str
+    named: float
+    empty: float
+    pictures: int
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"{self.name}: the background named in the negative prompt is drawn in {self.named:.1%} of "
+            f"{self.pictures} pictures; with an empty negative prompt in {self.empty:.1%}"
+        )
+
+
+def negative_control(base: BaseModel, variants: Sequence[Variant], *, pictures: int = 64) -> list[Control]:
+    """Prompts without a background, negative prompts that name one, every colour as often."""
+    colours = palette(SHARDS / "manifest.json")
+    names = list(colours)
+    subjects = json.loads((SHARDS / "subjects.json").read_text())
+    prompts = [f"a {subjects[(7 * i) % len(subjects)]}" for i in range(pictures)]
+    named = [names[i % len(names)] for i in range(pictures)]
+    seeds = [5000 + i for i in range(pictures)]
+    found = []
+    for variant in variants:
+        shares = []
+        for negatives in ([f"a {name} background" for name in named], [""] * pictures):
+            drawn = draw(base, variant.sampling, variant.bind, Request(prompts, negatives, seeds), w=variant.w)
+            backgrounds = background_of(drawn.images, colours)
+            shares.append(sum(a == b for a, b in zip(backgrounds, named, strict=True)) / pictures)
+        found.append(Control(variant.name, *shares, pictures))
+    return found

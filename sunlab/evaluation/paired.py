@@ -1,0 +1,57 @@
+"""Distances between the two pictures of each pair, in pixels."""
+
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from sunlab.evaluation.base import METRICS, Metric
+
+
+class Paired(Metric):
+    """The mean over pairs of a value of each pair (B,).
+
+    Summed in float64, so that the batch size does not show; torchmetrics' MeanMetric computes in float32.
+    """
+
+    def __init__(self) -> None:
+        self._sum, self._pairs = 0.0, 0
+
+    def _add(self, values: Tensor) -> None:
+        self._sum += float(values.double().sum())
+        self._pairs += len(values)
+
+    def _value(self) -> float:
+        if not self._pairs:
+            raise ValueError("no pair of pictures was given")
+        return self._sum / self._pairs
+
+
+def _require_alike(before: Tensor, after: Tensor) -> None:
+    if before.shape != after.shape or before.ndim != 4 or before.shape[1] != 3:
+        raise ValueError(f"expected pairs (B, 3, H, W), got {tuple(before.shape)} and {tuple(after.shape)}")
+
+
+@METRICS.register("paired_l2")
+class PairedL2(Paired):
+    """Root mean square difference of each pair's pixels, in [0, 1], averaged over pairs."""
+
+    def update(self, before: Tensor, after: Tensor) -> None:
+        _require_alike(before, after)
+        self._add((before.double() - after.double()).square().flatten(1).mean(dim=1).sqrt())
+
+    def compute(self) -> dict[str, float]:
+        return {"paired_l2": self._value()}
+
+
+@METRICS.register("psnr")
+class PSNR(Paired):
+    """Peak signal-to-noise ratio of each pair in dB, averaged over pairs; equal pictures make it infinite."""
+
+    def update(self, before: Tensor, after: Tensor) -> None:
+        _require_alike(before, after)
+        values = peak_signal_noise_ratio(
+            after.double(), before.double(), data_range=1.0, dim=(1, 2, 3), reduction="none"
+        )
+        self._add(values)
+
+    def compute(self) -> dict[str, float]:
+        return {"psnr": self._value()}

@@ -1,0 +1,99 @@
+"""Prompts -> pictures: the sampling loop of sunlab's own, for teacher and student alike."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sunlab.adapters import Adapter
+from sunlab.diffusion.guidance import Passes, guided
+from sunlab.diffusion.prediction import Prediction
+from sunlab.draws import Draws
+from sunlab.pipelines.base import BaseModel
+from sunlab.solvers import Sampling
+from sunlab.types import Conditioning, Denoiser
+
+Bind = Callable[[Conditioning, Conditioning, Tensor, Passes], Denoiser]
+"""(positive, negative, guidance, counter) -> a denoiser bound to them."""
+
+
+def with_guidance(base: BaseModel) -> Bind:
+    """The base under classifier-free guidance, two passes an evaluation."""
+
+    def bind(positive: Conditioning, negative: Conditioning, w: Tensor, passes: Passes) -> Denoiser:
+        return guided(base.backbone, positive, negative, w, passes=passes)
+
+    return bind
+
+
+def with_adapter(base: BaseModel, adapter: Adapter) -> Bind:
+    """The base with the adapter on, one pass an evaluation."""
+
+    def bind(positive: Conditioning, negative: Conditioning, w: Tensor, passes: Passes) -> Denoiser:
+        inputs = adapter.inputs(positive, negative, w)
+
+        def denoise(x: Tensor, t: Tensor) -> Prediction:
+            adapter.switch(True)
+            passes.student += len(x)
+            return base.backbone(x, t, positive, inputs)
+
+        return denoise
+
+    return bind
+
+
+@dataclass(frozen=True)
+class Request:
+    """Pictures to draw: prompts, negative prompts and seeds, one of each a picture."""
+
+    prompts: Sequence[str]
+    negatives: Sequence[str]
+    seeds: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def part(self, start: int, stop: int) -> "Request":
+        return Request(self.prompts[start:stop], self.negatives[start:stop], self.seeds[start:stop])
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn, and what it cost.
+
+    Attributes:
+        images: (B, 3, H, W) in [0, 1].
+        latents: (B, C, h, w).
+        passes: U-Net passes a picture.
+        seconds: a picture, text encoder and decoder included.
+    """
+
+    images: Tensor
+    latents: Tensor
+    passes: float
+    seconds: float
+
+
+@torch.no_grad()
+def draw(base: BaseModel, sampling: Sampling, bind: Bind, request: Request, *, w: float, batch: int = 64) -> Drawn:
+    """Draw the pictures of a request.
+
+    Args:
+        bind: makes the denoiser: `with_guidance` for a base, `with_adapter` for an adapter.
+        w: the guidance scale.
+        batch: pictures at a time.
+    """
+    images, latents, started, passes = [], [], time.perf_counter(), Passes()
+    for start in range(0, len(request), batch):
+        part = request.part(start, start + batch)
+        scale = torch.full((len(part),), float(w), device=base.device)
+        inner = bind(base.encode(part.prompts), base.encode(part.negatives), scale, passes)
+        noise = Draws(part.seeds, device=base.device).normal("noise", base.backbone.sample_shape)
+        x = sampling.solver.solve(inner, noise, sampling.times.to(base.device))
+        latents.append(x)
+        images.append(base.autoencoder.decode(x))
+    seconds = time.perf_counter() - started
+    n = max(len(request), 1)
+    return Drawn(torch.cat(images), torch.cat(latents), passes.equivalents / n, seconds / n)

@@ -1,0 +1,1 @@
+"""Many runs: configurations of a grid, and where they are launched."""

@@ -1,0 +1,113 @@
+"""What a step holds depends on neither ranks nor workers, and resuming continues exactly."""
+
+from itertools import islice
+
+import pytest
+
+from sunlab.data.datamodule import DataModule
+from sunlab.data.negatives import Empty, Mixture
+from sunlab.data.streams import Layout
+from sunlab.errors import ConfigError, DataError
+
+STEPS = 14  # over two epochs of 6 steps and into the third
+
+
+def batches(source, *, ranks=1, workers=0, first=0, steps=STEPS, streams=4, **given):
+    """One list a step of (key, prompt, negative, seed), ranks in turn, and the keys alone of each rank's batches."""
+    module = DataModule(source, Mixture(), batch_size=8, streams=streams, workers=workers, caption_dropout=0.3, **given)
+    module._resumed = first
+    found = [list(islice(module.loader(rank=rank, ranks=ranks), steps - first)) for rank in range(ranks)]
+    for step in zip(*found, strict=True):
+        rows = [(b.keys[i], b.prompts[i], b.negatives[i], b.seeds[i], int(b.images[i, 0, 0, 0])) for b in step
+                for i in range(len(b))]
+        yield rows
+
+
+@pytest.fixture
+def alone(source):
+    return list(batches(source()))
+
+
+@pytest.mark.parametrize(("ranks", "workers"), [(2, 0), (4, 0), (1, 2), (2, 2)])
+def test_steps_do_not_depend_on_ranks_and_workers(source, alone, ranks, workers):
+    shared = list(batches(source(), ranks=ranks, workers=workers))
+    assert [sorted(step) for step in shared] == [sorted(step) for step in alone]
+    if ranks == 1:
+        assert shared == alone  # order too: by stream
+
+
+def test_local_batches_are_ordered_by_stream(source, alone):
+    first, second = (list(islice(DataModule(source(), Mixture(), batch_size=8, streams=4).loader(rank=r, ranks=2), 1))[0]
+                     for r in (0, 1))
+    assert [row[0] for row in alone[0]] == [*first.keys[:2], *second.keys[:2], *first.keys[2:], *second.keys[2:]]
+
+
+@pytest.mark.parametrize("first", [1, 5, 6, 9, 12])
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (2, 0), (1, 2)])
+def test_resume_continues(source, alone, first, ranks, workers):
+    if workers and first != 9:
+        pytest.skip("processes are slow to start; once is enough")
+    rest = list(batches(source(), ranks=ranks, workers=workers, first=first))
+    assert [sorted(step) for step in rest] == [sorted(step) for step in alone[first:]]
+
+
+def test_an_epoch_repeats_nothing_and_leaves_out_less_than_a_batch(source, alone):
+    epoch = [row[0] for step in alone[:6] for row in step]
+    assert len(set(epoch)) == len(epoch) == 48  # of 51
+    second = [row[0] for step in alone[6:12] for row in step]
+    assert epoch != second and len(set(second)) == 48
+
+
+def test_draws_are_keyed_by_epoch(alone):
+    seeds = [row[3] for step in alone for row in step]
+    assert len(set(seeds)) == len(seeds)
+    prompts = [row[1] for step in alone for row in step]
+    assert 0.15 < prompts.count("") / len(prompts) < 0.45
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_accumulation_cuts_the_same_step(source, alone, workers):
+    module = DataModule(source(), Mixture(), batch_size=8, streams=4, accumulate=4, caption_dropout=0.3, workers=workers)
+    micro = list(islice(module.loader(), 4 * 3))
+    assert all(len(batch) == 2 for batch in micro)
+    assert [key for batch in micro for key in batch.keys] == [row[0] for step in alone[:3] for row in step]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"batch_size": 10, "streams": 4}, "no multiple of data.streams = 4; set data.streams=2"),
+        ({"batch_size": 64, "streams": 4}, "exceeds the 51 samples"),
+        ({"batch_size": 8, "streams": 0}, "no multiple"),
+        ({"batch_size": 8, "streams": 4, "caption_dropout": 2.0}, "not a share"),
+    ],
+)
+def test_wrong_numbers_are_refused_at_once(source, given, message):
+    with pytest.raises(ConfigError, match=message):
+        DataModule(source(), Empty(), **given)
+
+
+def test_uneven_readers_and_cuts_are_refused(source):
+    with pytest.raises(ConfigError, match="multiple of 3"):
+        DataModule(source(), Empty(), batch_size=8, streams=4).loader(rank=0, ranks=3)
+    with pytest.raises(ConfigError, match="multiple of 8"):
+        DataModule(source(), Empty(), batch_size=8, streams=4, workers=4).loader(rank=0, ranks=2)
+    with pytest.raises(ConfigError, match="accumulated"):
+        DataModule(source(), Empty(), batch_size=8, streams=4, accumulate=3).loader()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_errors_of_workers_read_as_our_own(source, workers, folder):
+    shards = source()
+    for path in folder.glob("*.tar"):
+        path.write_bytes(b"garbage" * 1000)
+    module = DataModule(shards, Empty(), batch_size=8, streams=4, workers=workers)
+    module.source.prompts = module.source.keywords = lambda limit: ()
+    with pytest.raises(DataError, match=r"^/.*train-0000\d.tar: damaged shard"):
+        next(iter(module.loader()))
+
+
+def test_layout_deals_every_stream_once():
+    layout = Layout(100, 16, 8)
+    assert sorted(sum((layout.deal(r, 4) for r in range(4)), ())) == list(range(8))
+    assert [layout.range(v) for v in (0, 7)] == [(0, 12), (84, 96)]

@@ -1,0 +1,70 @@
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from sunlab.diffusion.schedule import Schedule
+from sunlab.diffusion.timesteps import grid
+from sunlab.losses.weighting import WEIGHTINGS
+
+SCHEDULE = Schedule.from_betas()
+
+
+def abar(t: int) -> float:
+    """alpha_t^2 of Stable Diffusion, from the definition of its betas."""
+    low, high = math.sqrt(0.00085), math.sqrt(0.012)
+    return math.prod(1 - (low + (high - low) * i / 999) ** 2 for i in range(t + 1))
+
+
+def weights(request, t, s):
+    return WEIGHTINGS.build(request)(SCHEDULE, torch.tensor(t), torch.tensor(s)).tolist()
+
+
+def test_uniform():
+    assert weights("uniform", [999, 3], [749, -1]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("gamma", [1.0, 5.0])
+def test_min_snr(gamma):
+    times = [0, 100, 300, 500, 999]
+    snr = [abar(t) / (1 - abar(t)) for t in times]
+    expected = [min(r, gamma) / r for r in snr]
+    assert weights({"name": "min_snr", "gamma": gamma}, times, times) == pytest.approx(expected, rel=1e-5)
+    assert expected[0] < 0.01 and expected[-1] == 1
+
+
+def jumps(times):
+    """What a unit epsilon error moves x_s by, from its definition."""
+    moved = []
+    for t, s in pairwise(times):
+        a_t, a_s = abar(t), 1.0 if s < 0 else abar(s)
+        moved.append(abs(math.sqrt(1 - a_s) - math.sqrt(a_s * (1 - a_t) / a_t)))
+    return moved
+
+
+def test_the_four_jumps_of_stable_diffusion():
+    assert jumps(grid(4).tolist()) == pytest.approx([2.5064, 1.3009, 0.7558, 0.6932], abs=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 8])
+def test_inverse_jump(steps):
+    times = grid(steps).tolist()
+    expected = [c**-2 for c in jumps(times)]
+    assert weights("inverse_jump", times[:-1], times[1:]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_inverse_jump_undoes_the_measure_in_x_s():
+    """A unit epsilon error costs the same, whatever the jump."""
+    from sunlab.diffusion.prediction import Prediction
+
+    t, s = grid(4)[:-1], grid(4)[1:]
+    x = torch.zeros(4, 1, 1, 1, dtype=torch.float64)
+    (alpha, sigma), (alpha_s, sigma_s) = SCHEDULE.at(t, x), SCHEDULE.at(s, x)
+    off = Prediction(torch.ones_like(x), "epsilon", x, alpha, sigma)
+    error = (alpha_s * off.x_0 + sigma_s * off.epsilon).flatten() ** 2  # the true epsilon is 0, and moves x = 0 to 0
+    torch.testing.assert_close(error * WEIGHTINGS.build("inverse_jump")(SCHEDULE, t, s), torch.ones_like(error))
+
+
+def test_a_jump_of_no_length_weighs_nothing():
+    assert weights("inverse_jump", [500], [500]) == [0.0]

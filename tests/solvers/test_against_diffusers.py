@@ -1,0 +1,109 @@
+"""The same model through diffusers' scheduler and through ours."""
+
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+)
+
+from sunlab.diffusion.prediction import Prediction
+from sunlab.diffusion.schedule import Schedule
+from sunlab.diffusion.timesteps import grid
+from sunlab.registries import registry_of
+
+SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+TOLERANCE = 1e-5
+
+# diffusers hands tensors to numpy in the old way
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def output(x, t, scheduler):
+    """A smooth model whose v is bounded, as that of a trained one is, so that states keep the size of noise: v itself,
+    or the epsilon that goes with it. t (B, 1, 1, 1) or a number."""
+    v = torch.tanh(0.8 * x + t / 1000 + 0.3 * x.roll(1, -1))
+    if scheduler.config.prediction_type == "v_prediction":
+        return v
+    squared = scheduler.alphas_cumprod[torch.as_tensor(t).long()].to(x.dtype)
+    return (1 - squared).sqrt() * x + squared.sqrt() * v
+
+
+def noise():
+    return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def ours(request, scheduler, steps, spacing):
+    """On diffusers' own table, which is float32: the test is of the solver, not of the table."""
+    schedule = Schedule(scheduler.alphas_cumprod.double())
+    kind = scheduler.config.prediction_type
+
+    def denoise(x, t):
+        return Prediction(output(x, t.reshape(-1, 1, 1, 1), scheduler), kind, x, *schedule.at(t, x))
+
+    solver = registry_of("solvers").build(request, schedule)
+    return solver.solve(denoise, noise(), grid(steps, spacing=spacing))
+
+
+def theirs(scheduler, steps, spacing, *, karras):
+    """Args: karras, whether the scheduler's states are x / alpha: then the start is divided by alpha, so that both
+    start from the same variance-preserving state. (diffusers' pipelines multiply by `init_noise_sigma` instead, which
+    for trailing spacing starts at sigma_T times the noise.)"""
+    if spacing == "leading" and isinstance(scheduler, DPMSolverMultistepScheduler):
+        # its own "leading" divides by steps + 1; the other schedulers divide by steps
+        scheduler.set_timesteps(timesteps=grid(steps, spacing="leading")[:-1].tolist())
+    else:
+        scheduler.set_timesteps(steps)
+    x = noise()
+    if karras:
+        x = x * (scheduler.sigmas[0] ** 2 + 1) ** 0.5
+    for t in scheduler.timesteps:
+        x = scheduler.step(output(scheduler.scale_model_input(x, t), t, scheduler), t, x).prev_sample
+    return x
+
+
+CASES = {
+    "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": True}, "ddim", False),
+    "dpmpp_2m": (DPMSolverMultistepScheduler, {}, "dpmpp_2m", False),
+    "dpmpp_2m, not lower_order_final": (DPMSolverMultistepScheduler, {"lower_order_final": False}, "dpmpp_2m", False),
+    "dpmpp_2m heun": (
+        DPMSolverMultistepScheduler, {"solver_type": "heun"}, {"name": "dpmpp_2m", "variant": "heun"}, False,
+    ),
+    "euler": (EulerDiscreteScheduler, {}, "euler", True),
+    "heun": (HeunDiscreteScheduler, {}, "heun", True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("spacing", ["trailing", "leading"])
+@pytest.mark.parametrize("steps", [4, 25])
+@pytest.mark.parametrize("case", CASES)
+def test_the_same_picture(case, steps, spacing, kind):
+    scheduler_class, options, request, karras = CASES[case]
+    if scheduler_class is not DPMSolverMultistepScheduler:
+        options = {**options, "steps_offset": 1}
+    scheduler = scheduler_class(**SD, timestep_spacing=spacing, prediction_type=kind, **options)
+    expected = theirs(scheduler, steps, spacing, karras=karras)
+    difference = (ours(request, scheduler, steps, spacing) - expected).abs().max()
+    assert difference < TOLERANCE
+
+
+@pytest.mark.parametrize("scheduler_class", [DDIMScheduler, DPMSolverMultistepScheduler])
+def test_a_start_in_pure_noise(scheduler_class):
+    options = {"clip_sample": False} if scheduler_class is DDIMScheduler else {}
+    name = "ddim" if scheduler_class is DDIMScheduler else "dpmpp_2m"
+    scheduler = scheduler_class(
+        **SD, timestep_spacing="trailing", prediction_type="v_prediction", rescale_betas_zero_snr=True, **options
+    )
+    difference = (ours(name, scheduler, 25, "trailing") - theirs(scheduler, 25, "trailing", karras=False)).abs().max()
+    assert difference < TOLERANCE
+
+
+def test_stable_diffusions_own_table_makes_no_visible_difference():
+    """Ours is computed in float64."""
+    scheduler = DPMSolverMultistepScheduler(**SD, timestep_spacing="trailing")
+    expected = theirs(scheduler, 25, "trailing", karras=False)
+    scheduler.alphas_cumprod = Schedule.from_betas().alphas_cumprod
+    assert (ours("dpmpp_2m", scheduler, 25, "trailing") - expected).abs().max() < TOLERANCE

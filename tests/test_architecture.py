@@ -1,0 +1,86 @@
+"""The house rules that a machine can check: who imports whom, how long a file may be, and what stands where."""
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+ROOT = Path(__file__).resolve().parents[1]
+LONGEST = 300  # lines
+VAGUE = ("utils", "util", "common", "helpers", "helper", "misc", "manager")
+TOP_LEVEL = {
+    *("sunlab", "configs", "registry", "tests", "tools", "setup.cfg", "README.md"),
+    *("pyproject.toml", "Makefile", "LICENSE", "NOTICE", "CHANGELOG.md", "CONTRIBUTING.md", "docs"),
+    *(".ci", ".git", ".gitignore", ".gitattributes"),
+}
+SOURCES = sorted(path for folder in ("registry", "sunlab", "tools") for path in (ROOT / folder).rglob("*.py"))
+COMPOSERS = {
+    "sunlab/build.py",  # the composition root
+    "sunlab/export.py",  # an adapter file says which adapter it holds
+    "sunlab/pipelines/base.py",  # a folder of weights is wrapped as it is read
+}
+PACKAGES = sorted({path.parent for path in SOURCES if path.relative_to(ROOT).parts[0] != "tools"})
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_imports_point_downwards(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(ROOT)
+    status = lint_imports(config_filename="setup.cfg", no_cache=True, no_logo=True)
+    assert status == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_a_file_is_one_idea(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGEST, f"{name(path)} has {lines} lines: split it by ideas"
+    assert path.stem not in VAGUE, f"{name(path)}: name the file after what is in it"
+
+
+def test_no_folder_is_a_drawer() -> None:
+    folders = [path for top in ("registry", "sunlab", "tools", "tests") for path in (ROOT / top).rglob("*")]
+    assert not [name(path) for path in folders if path.is_dir() and path.name in VAGUE]
+
+
+@pytest.mark.parametrize("folder", PACKAGES, ids=name)
+def test_every_folder_of_code_is_a_package(folder: Path) -> None:
+    assert (folder / "__init__.py").is_file(), f"{name(folder)} needs an __init__.py, or it is not installed"
+
+
+def test_the_top_level_is_fixed() -> None:
+    strangers = {path.name for path in ROOT.iterdir()} - TOP_LEVEL
+    assert not strangers - _ignored(strangers), "the top level is fixed; ignore a by-product in .gitignore"
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if name(path).startswith("sunlab/")], ids=name)
+def test_only_the_composition_root_builds_plugs(path: Path) -> None:
+    if name(path) in COMPOSERS or "testing" in path.parts:
+        return
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    builds = [node.lineno for node in calls if node.func.attr == "build" and _is_a_registry(node.func.value)]
+    assert not builds, f"{name(path)}: lines {builds} build a plug; be handed it, and let sunlab/build.py build it"
+
+
+def _is_a_registry(value: ast.expr) -> bool:
+    """`LOSSES` or `registry_of(...)`."""
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
+        return value.func.id == "registry_of"
+    return isinstance(value, ast.Name) and value.id.isupper()
+
+
+def _ignored(names: set[str]) -> set[str]:
+    """Those that git ignores; outside a checkout, what tools are known to leave behind."""
+    command = ["git", "check-ignore", "--stdin"]
+    try:
+        answer = subprocess.run(command, cwd=ROOT, input="\n".join(names), text=True, capture_output=True, check=False)
+    except OSError:
+        answer = None
+    if answer is None or answer.returncode not in (0, 1):
+        return {entry for entry in names if entry.startswith(".") or entry.endswith((".egg-info", "__pycache__"))}
+    return set(answer.stdout.splitlines())
