@@ -1,8 +1,9 @@
 """`Registry[T]`: one table of named plugs of a kind."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 from registry.errors import RegistryError, suggestion
@@ -42,10 +43,12 @@ class Registry(Generic[T]):
         kind: what a plug is called in messages ("loss").
         base: the contract that every class registered here must derive from.
         entry_points: the entry-point group through which installed packages add plugs.
+        plugs: modules that register the built-in plugs, imported when the registry is first asked for a name.
     """
 
-    def __init__(self, kind: str, *, base: type[T], entry_points: str):
+    def __init__(self, kind: str, *, base: type[T], entry_points: str, plugs: Sequence[str] = ()):
         self.kind, self.base, self.entry_points = kind, base, entry_points
+        self._plugs = list(plugs)
         self._entries: dict[str, Entry[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
@@ -64,6 +67,9 @@ class Registry(Generic[T]):
         return decorate
 
     def names(self) -> list[str]:
+        while self._plugs:
+            import_module(self._plugs[0])
+            del self._plugs[0]  # only now: a failed import is tried, and fails, again
         load_entry_points(self.entry_points)
         return sorted(self._entries)
 

@@ -1,5 +1,6 @@
 """The composition root: from a checked configuration to runtime objects. The only caller of `.build`."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,9 +17,14 @@ from sunlab.callbacks.stop import StopAfter
 from sunlab.checkpoint import AtomicCheckpointIO, resume_path
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Config, Sampler
+from sunlab.data.bank import Trajectories
+from sunlab.data.base import Pool, Source
+from sunlab.data.cache import cache_tag, cached
 from sunlab.data.datamodule import DataModule
+from sunlab.data.shards import Shards
 from sunlab.diffusion.timesteps import grid
 from sunlab.errors import Preempted
+from sunlab.hashing import files_hash
 from sunlab.memory import keep_freed_memory
 from sunlab.modules.adapter import AdapterModule
 from sunlab.modules.autoencoder import AutoencoderModule
@@ -26,11 +32,10 @@ from sunlab.modules.base import Module
 from sunlab.modules.optimization import Optimization
 from sunlab.modules.student import StudentModule
 from sunlab.modules.teacher import TeacherModule
-from sunlab.pipelines.base import BaseModel, load_base, offline
+from sunlab.pipelines.base import BaseModel, load_base, quiet
+from sunlab.pipelines.trajectories import BankMaker
 from sunlab.registries import registry_of
 from sunlab.solvers import Sampling
-
-__all__ = ["build_base", "build_data", "build_module", "fit"]
 
 
 def plug(kind: str, request: Any, *runtime: Any) -> Any:
@@ -39,16 +44,27 @@ def plug(kind: str, request: Any, *runtime: Any) -> Any:
 
 def build_base(config: Config) -> BaseModel:
     """The base model. Raises `ConfigError` for a folder that is none."""
-    offline()
-    registry_of("backbones")
+    quiet()
     model = config.model
     return load_base(model.base, backbone=model.backbone, fresh=model.fresh, dtype=getattr(torch, model.dtype))
 
 
-def build_data(config: Config, *, accumulate: int = 1) -> DataModule:
+def build_source(config: Config, base: BaseModel) -> Source:
+    """The data source; its latents made once, where `data.cache` asks for it."""
+    source: Source = plug("sources", config.data.source)
+    if isinstance(source, Trajectories):
+        source.require_teacher(base.fingerprint())
+    if config.data.cache is not None and isinstance(source, Shards):
+        encoder = files_hash(sorted((base.folder / "vae").glob("*")))
+        tag = cache_tag(encoder[:16], source)
+        return cached(source, base.autoencoder.encode, config.data.cache, tag)
+    return source
+
+
+def build_data(config: Config, base: BaseModel, *, accumulate: int = 1) -> DataModule:
     data = config.data
     return DataModule(
-        plug("sources", data.source),
+        build_source(config, base),
         plug("negatives", data.negatives),
         batch_size=data.batch_size,
         streams=data.streams,
@@ -90,7 +106,7 @@ def build_module(config: Config, base: BaseModel) -> Module:
 
 
 def build_trainer(config: Config, folder: Path, extra: list[Any]) -> Trainer:
-    """Lightning's Trainer: everything under `trainer:`, with our checkpoints and offline loggers."""
+    """Lightning's Trainer: everything under `trainer:`, with our checkpoints and quiet loggers."""
     settings: dict[str, Any] = {
         "accelerator": "auto",
         "max_steps": 1000,
@@ -102,7 +118,10 @@ def build_trainer(config: Config, folder: Path, extra: list[Any]) -> Trainer:
         **config.trainer,
     }
     if settings.pop("logger", True):
-        settings["logger"] = [CSVLogger(folder, name="", version="csv"), TensorBoardLogger(folder, name="", version="tb")]
+        settings["logger"] = [
+            CSVLogger(folder, name="", version="csv"),
+            TensorBoardLogger(folder, name="", version="tb"),
+        ]
     else:
         settings["logger"] = False
     every = settings.pop("checkpoint_every", None)
@@ -145,7 +164,7 @@ def fit(
     base = build_base(config)
     module = build_module(config, base)
     trainer = build_trainer(config, folder, list(stop))
-    data = build_data(config, accumulate=trainer.accumulate_grad_batches)
+    data = build_data(config, base, accumulate=trainer.accumulate_grad_batches)
     if dry_run:
         return {"folder": folder, "module": module, "files": []}
     folder.mkdir(parents=True, exist_ok=True)
@@ -170,3 +189,38 @@ def export(trainer: Trainer, module: LightningModule, folder: Path) -> list[Path
     finally:
         for average in averages:
             average.swap(module)
+
+
+def make_bank(loaded: LoadedConfig, *, out: str | Path, count: int, shard_size: int = 256) -> list[Path]:
+    """Store `count` of the teacher's guided trajectories under `out`, in shards. Shards that are there are kept; with
+    RANK and WORLD_SIZE set (torchrun, srun) each rank makes its share.
+
+    Raises:
+        ConfigError: a source without captions, or a teacher's grid without the student's times.
+    """
+    keep_freed_memory()
+    config = loaded.config
+    load_plugins(config.plugins)
+    base = build_base(config).freeze().to("cuda" if torch.cuda.is_available() else "cpu")
+    source: Source = plug("sources", config.data.source)
+    prompts = source.prompts(1_000_000)
+    maker = BankMaker(
+        base,
+        build_sampling(config.teacher, base),
+        build_sampling(config.student, base).times,
+        prompts,
+        plug("negatives", config.data.negatives),
+        Pool(prompts, source.keywords(4096)),
+        guidance=(config.teacher.guidance[0], config.teacher.guidance[-1]),
+        describe={
+            "solver": registry_of("solvers").check(config.teacher.solver).name,
+            "spacing": config.teacher.spacing,
+        },
+        seed=config.seed,
+    )
+    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    starts = list(range(0, count, shard_size))[rank::ranks]
+    return [
+        maker.shard(Path(out) / f"bank-{start // shard_size:05d}.safetensors", start, min(start + shard_size, count))
+        for start in starts
+    ]

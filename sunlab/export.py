@@ -93,11 +93,15 @@ def fill(adapter: Adapter, tensors: Mapping[str, Tensor], where: str) -> None:
     wanted = adapter.tensors()
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or extra:
-        raise DataError(f"{where}: does not fit this U-Net: missing {missing[:2]}, unknown {extra[:2]}; "
-                        "is it an adapter of another base family?")
+        raise DataError(
+            f"{where}: does not fit this U-Net: missing {missing[:2]}, unknown {extra[:2]}; "
+            "is it an adapter of another base family?"
+        )
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
-            raise DataError(f"{where}: {name} has shape {tuple(tensor.shape)}, this U-Net needs "
-                            f"{tuple(wanted[name].shape)}; is it an adapter of another base family?")
+            raise DataError(
+                f"{where}: {name} has shape {tuple(tensor.shape)}, this U-Net needs "
+                f"{tuple(wanted[name].shape)}; is it an adapter of another base family?"
+            )
         with torch.no_grad():
             wanted[name].copy_(tensor)

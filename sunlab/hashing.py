@@ -1,7 +1,8 @@
 """Which weights are these?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,4 +16,12 @@ def state_hash(tensors: Mapping[str, Tensor]) -> str:
         flat = tensor.detach().cpu().contiguous().flatten()
         if flat.numel():
             digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def files_hash(files: Sequence[Path]) -> str:
+    """SHA-256 over the files' contents, in the order given."""
+    digest = sha256()
+    for file in files:
+        digest.update(sha256(file.read_bytes()).digest())
     return digest.hexdigest()

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from emoji.artwork import BACKGROUNDS, SIZES, Artwork, artwork_pixels, compose, encode
-from emoji.captions import Drawing, draw
+from emoji.captions import Drawing, draw, phrase
 from emoji.catalogue import CATEGORIES, catalogue
 from emoji.packages import KEYWORDS, STYLES, Files, fetch
 
@@ -27,8 +27,16 @@ SPLITS = ("train", "test", "unseen")
 
 
 def make_shards(
-    packages: dict[str, Files], keywords: Files, out: Path, *, style: str = "noto",
-    categories: Iterable[str] = CATEGORIES, variants: int = 16, seed: int = 0, shard_size: int = 500, size: int = 64,
+    packages: dict[str, Files],
+    keywords: Files,
+    out: Path,
+    *,
+    style: str = "noto",
+    categories: Iterable[str] = CATEGORIES,
+    variants: int = 16,
+    seed: int = 0,
+    shard_size: int = 500,
+    size: int = 64,
     compress: bool = False,
 ) -> dict:
     """Writes the shards of one style and their manifest.json into `out`, and returns the manifest."""
@@ -41,22 +49,36 @@ def make_shards(
     for split in SPLITS:
         members = [drawing for drawing in drawings if drawing.split == split]
         for number, start in enumerate(range(0, len(members), shard_size)):
-            part = members[start:start + shard_size]
+            part = members[start : start + shard_size]
             content = _tar(file for drawing in part for file in sample_files(drawing, artwork, style, size))
             path = out / f"{split}-{number:05d}.tar{'.gz' if compress else ''}"
             path.write_bytes(gzip.compress(content, mtime=0) if compress else content)
-            shards.append({"file": path.name, "split": split, "samples": len(part), "bytes": path.stat().st_size,
-                           "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+            shards.append(
+                {
+                    "file": path.name,
+                    "split": split,
+                    "samples": len(part),
+                    "bytes": path.stat().st_size,
+                    "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                }
+            )
     manifest = {
         "tool": "tools/make_emoji_shards.py",
         "style": style,
         "license": STYLES[style].licence,
         "sources": [asdict(STYLES[style]), asdict(KEYWORDS)],
-        "parameters": {"categories": list(categories), "variants": variants, "seed": seed, "shard_size": shard_size,
-                       "size": size, "gzip": compress},
+        "parameters": {
+            "categories": list(categories),
+            "variants": variants,
+            "seed": seed,
+            "shard_size": shard_size,
+            "size": size,
+            "gzip": compress,
+        },
         "backgrounds": BACKGROUNDS,
         "sizes": SIZES,
         "emoji": len(emoji),
+        "subjects": sorted({phrase(one.emoji.name) for one in drawings if one.split == "train"}),
         "samples": dict(Counter(drawing.split for drawing in drawings)),
         "shards": shards,
     }
@@ -76,7 +98,10 @@ def sample_files(drawing: Drawing, artwork: Artwork, style: str, frame: int) -> 
         "url": f"npm:{package.name}@{package.version}#{icon}",
         "license": package.licence,
         "status": "success",
-        "width": frame, "height": frame, "original_width": frame, "original_height": frame,
+        "width": frame,
+        "height": frame,
+        "original_width": frame,
+        "original_height": frame,
         "sha256": hashlib.sha256(image).hexdigest(),
         "name": drawing.emoji.name,
         "keywords": drawing.emoji.keywords,
@@ -91,8 +116,11 @@ def sample_files(drawing: Drawing, artwork: Artwork, style: str, frame: int) -> 
             "keyword": drawing.keyword,
         },
     }
-    return [(f"{drawing.key}.webp", image), (f"{drawing.key}.txt", drawing.caption.encode()),
-            (f"{drawing.key}.json", json.dumps(facts).encode())]
+    return [
+        (f"{drawing.key}.webp", image),
+        (f"{drawing.key}.txt", drawing.caption.encode()),
+        (f"{drawing.key}.json", json.dumps(facts).encode()),
+    ]
 
 
 def _tar(files: Iterable[tuple[str, bytes]]) -> bytes:
@@ -111,19 +139,32 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards and manifest.json")
     parser.add_argument("--style", choices=STYLES, default="noto")
     parser.add_argument("--categories", nargs="+", default=CATEGORIES, help="noto's categories to draw")
-    parser.add_argument("--variants", type=int, default=16, help="drawings of each emoji; 16 draw each combination once")
+    parser.add_argument(
+        "--variants", type=int, default=16, help="drawings of each emoji; 16 draw each combination once"
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other variants in the same splits")
     parser.add_argument("--shard-size", type=int, default=500, help="samples in a shard, at most")
     parser.add_argument("--size", type=int, default=64, help="pixels of a side")
     parser.add_argument("--gzip", action="store_true", help="write .tar.gz, which webdataset reads as well")
-    parser.add_argument("--packages", type=Path, default=Path(tempfile.gettempdir()) / "emoji-packages",
-                        help="folder the npm packages are kept in")
+    parser.add_argument(
+        "--packages",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "emoji-packages",
+        help="folder the npm packages are kept in",
+    )
     arguments = parser.parse_args()
     manifest = make_shards(
         {style: fetch(package, arguments.packages) for style, package in STYLES.items()},
-        fetch(KEYWORDS, arguments.packages), arguments.out, style=arguments.style, categories=arguments.categories,
-        variants=arguments.variants, seed=arguments.seed, shard_size=arguments.shard_size, size=arguments.size,
-        compress=arguments.gzip)
+        fetch(KEYWORDS, arguments.packages),
+        arguments.out,
+        style=arguments.style,
+        categories=arguments.categories,
+        variants=arguments.variants,
+        seed=arguments.seed,
+        shard_size=arguments.shard_size,
+        size=arguments.size,
+        compress=arguments.gzip,
+    )
     total = sum(shard["bytes"] for shard in manifest["shards"])
     print(f"{manifest['emoji']} emoji, {manifest['samples']}, {len(manifest['shards'])} shards, {total:,} bytes")
 

@@ -35,7 +35,7 @@ Merge = tuple[str, str]
 def clip_merges() -> list[Merge]:
     """CLIP's merges, first to last, from the installed clip-anytorch."""
     path = importlib.metadata.distribution("clip-anytorch").locate_file("clip/bpe_simple_vocab_16e6.txt.gz")
-    lines = gzip.decompress(Path(path).read_bytes()).decode().split("\n")[1:1 + MERGES]
+    lines = gzip.decompress(Path(path).read_bytes()).decode().split("\n")[1 : 1 + MERGES]
     return [tuple(line.split()) for line in lines]
 
 
@@ -57,7 +57,7 @@ def merges_of(word: str, ranks: dict[Merge, int]) -> set[Merge]:
         taken.add(best)
         merged, place = [], 0
         while place < len(pieces):
-            here = tuple(pieces[place:place + 2]) == best
+            here = tuple(pieces[place : place + 2]) == best
             merged.append("".join(best) if here else pieces[place])
             place += 2 if here else 1
         pieces = merged
@@ -88,8 +88,14 @@ def write_tokenizer(merges: list[Merge], out: Path) -> int:
     letters = list(byte_tokens().values())
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), START, END]
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
-    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": LENGTH, "do_lower_case": True,
-                "add_prefix_space": False, "errors": "replace", **special}
+    settings = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": LENGTH,
+        "do_lower_case": True,
+        "add_prefix_space": False,
+        "errors": "replace",
+        **special,
+    }
     out.mkdir(parents=True, exist_ok=True)
     vocabulary = {token: number for number, token in enumerate(tokens)}
     (out / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")

@@ -43,4 +43,12 @@ class Adapter(nn.Module, ABC):
         return [p for p in self.tensors().values() if isinstance(p, nn.Parameter)]
 
 
-ADAPTERS: Registry[Adapter] = Registry("adapter", base=Adapter, entry_points="sunlab.adapters")
+ADAPTERS: Registry[Adapter] = Registry(
+    "adapter",
+    base=Adapter,
+    entry_points="sunlab.adapters",
+    plugs=(
+        "sunlab.adapters.sun",
+        "sunlab.adapters.lora",
+    ),
+)

@@ -42,6 +42,8 @@ class LoRA(Adapter):
     def detach(self) -> None:
         if self._unet is not None:
             self._unet.delete_adapters(NAME)
+            if not getattr(self._unet, "peft_config", {}):
+                self._unet.unload_lora()  # no other LoRA left: take peft's wrappers out as well
             object.__setattr__(self, "_unet", None)
 
     def switch(self, on: bool) -> None:

@@ -41,4 +41,9 @@ class Backbone(nn.Module, ABC):
         return Prediction(value, self.prediction_type, x, alpha, sigma)
 
 
-BACKBONES: Registry[Backbone] = Registry("backbone", base=Backbone, entry_points="sunlab.backbones")
+BACKBONES: Registry[Backbone] = Registry(
+    "backbone",
+    base=Backbone,
+    entry_points="sunlab.backbones",
+    plugs=("sunlab.backbones.diffusers_unet",),
+)

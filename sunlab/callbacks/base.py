@@ -4,4 +4,15 @@ from lightning.pytorch.callbacks import Callback
 
 from registry import Registry
 
-CALLBACKS: Registry[Callback] = Registry("callback", base=Callback, entry_points="sunlab.callbacks")
+CALLBACKS: Registry[Callback] = Registry(
+    "callback",
+    base=Callback,
+    entry_points="sunlab.callbacks",
+    plugs=(
+        "sunlab.callbacks.before_after",
+        "sunlab.callbacks.ema",
+        "sunlab.callbacks.loss_by_time",
+        "sunlab.callbacks.sample_images",
+        "sunlab.callbacks.throughput",
+    ),
+)

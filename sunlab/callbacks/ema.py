@@ -44,9 +44,7 @@ class EMA(Callback):
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         parameters = self._parameters(module)
-        torch._foreach_lerp_(
-            list(self.average.values()), [parameters[k].detach() for k in self.average], 1 - decay
-        )
+        torch._foreach_lerp_(list(self.average.values()), [parameters[k].detach() for k in self.average], 1 - decay)
 
     @torch.no_grad()
     def swap(self, module: LightningModule) -> None:

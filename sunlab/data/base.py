@@ -61,7 +61,9 @@ class Source(ABC):
     def fingerprint(self) -> str:
         """Identity of the samples, by which a cache of latents is found again. Raises `ConfigError` where the source
         has none and so cannot be cached."""
-        raise ConfigError(f"{type(self).__name__} has no fingerprint, so its latents cannot be cached: set data.cache=null")
+        raise ConfigError(
+            f"{type(self).__name__} has no fingerprint, so its latents cannot be cached: set data.cache=null"
+        )
 
     def prompts(self, limit: int) -> Sequence[str]:
         """Up to `limit` captions, in an order of the source's own: the pool of "captions of other images"."""
@@ -88,7 +90,9 @@ class NegativeSampler(ABC):
         """Args: random, keyed by (seed, epoch, key); prompt, the sample's own; pool, other captions and keywords."""
 
 
-SOURCES: Registry[Source] = Registry("data source", base=Source, entry_points="sunlab.sources")
+SOURCES: Registry[Source] = Registry(
+    "data source", base=Source, entry_points="sunlab.sources", plugs=("sunlab.data.shards", "sunlab.data.bank")
+)
 NEGATIVES: Registry[NegativeSampler] = Registry(
-    "negative-prompt sampler", base=NegativeSampler, entry_points="sunlab.negatives"
+    "negative-prompt sampler", base=NegativeSampler, entry_points="sunlab.negatives", plugs=("sunlab.data.negatives",)
 )

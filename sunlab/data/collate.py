@@ -19,7 +19,11 @@ def collate(samples: Sequence[Sample], drawn: Sequence[Drawn]) -> Samples:
         DataError: where some samples have an image, latent or trajectory and others not, or their shapes differ.
     """
     trajectories = [sample.trajectory for sample in samples]
-    _same(samples, "trajectory", [path and (tuple(path.states.shape), tuple(path.times.tolist())) for path in trajectories])
+    _same(
+        samples,
+        "trajectory",
+        [path and (tuple(path.states.shape), tuple(path.times.tolist())) for path in trajectories],
+    )
     _same(samples, "guidance", [sample.guidance is not None for sample in samples])
     first = trajectories[0]
     return Samples(

@@ -9,6 +9,7 @@ from sunlab.data.loader import Loader
 from sunlab.data.prompts import PromptDraws
 from sunlab.data.streams import Layout, Streams
 from sunlab.errors import ConfigError
+from sunlab.types import Samples
 
 POOL = 4096  # captions and keywords that negative prompts may be drawn from
 
@@ -50,7 +51,7 @@ class DataModule(LightningDataModule):
         self.layout = Layout(len(source), batch_size, streams)
         self.workers, self.seed, self.caption_dropout, self.accumulate = workers, seed, caption_dropout, accumulate
         PromptDraws(negatives, Pool(), seed, caption_dropout)  # checked now, before any weights load
-        self._resumed = 0  # the step that a checkpoint gave
+        self._resumed: int | None = None  # the step that a checkpoint gave, until the trainer's own count agrees
 
     def loader(self, *, rank: int = 0, ranks: int = 1) -> Loader:
         """The batches of one rank, for use without a Trainer too."""
@@ -67,15 +68,21 @@ class DataModule(LightningDataModule):
     def train_dataloader(self) -> Loader:
         trainer = self.trainer
         assert trainer is not None
-        self._align()
+        if self._processed():  # else the trainer asks early, before it restores its counts
+            self._align()
         return self.loader(rank=trainer.global_rank, ranks=trainer.world_size)
 
+    def on_before_batch_transfer(self, batch: Samples, dataloader_idx: int) -> Samples:
+        if self._resumed is not None and self.trainer is not None and self.trainer.training:
+            self._align()
+        return batch
+
     def teardown(self, stage: str) -> None:
-        self._resumed = 0  # the next fit with this object may be a run of its own
+        self._resumed = None  # the next fit with this object may be a run of its own
 
     def step(self) -> int:
         """Optimizer steps whose batches were trained on, not merely fetched ahead."""
-        return max(self._resumed, self._processed() // self._accumulate())
+        return self._processed() // self._accumulate() if self._resumed is None else self._resumed
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step(), **self._identity()}
@@ -93,13 +100,18 @@ class DataModule(LightningDataModule):
     def _identity(self) -> dict[str, int]:
         layout = self.layout
         return {
-            "batch_size": layout.batch_size, "streams": layout.streams, "seed": self.seed, "samples": layout.samples
+            "batch_size": layout.batch_size,
+            "streams": layout.streams,
+            "seed": self.seed,
+            "samples": layout.samples,
         }
 
     def _accumulate(self) -> int:
         trainers = None if self.trainer is None else self.trainer.accumulate_grad_batches
         if self.accumulate and trainers and trainers != self.accumulate:
-            raise ConfigError(f"accumulate is {self.accumulate}, trainer.accumulate_grad_batches is {trainers}: drop one")
+            raise ConfigError(
+                f"accumulate is {self.accumulate}, trainer.accumulate_grad_batches is {trainers}: drop one"
+            )
         return trainers or self.accumulate or 1
 
     def _processed(self) -> int:
@@ -109,11 +121,10 @@ class DataModule(LightningDataModule):
     def _align(self) -> None:
         """Lightning resumes its count of micro-batches, and steps the optimizer where it divides by accumulate; a count
         saved within a step, or under another accumulate, is moved to the start of the step that comes next."""
-        shift = self._resumed * self._accumulate() - self._processed()
-        if not self._processed() or not shift:
-            return
         assert self.trainer is not None
+        shift = self.step() * self._accumulate() - self._processed()
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
         for tracker in (progress.total, progress.current):
             for name in ("ready", "started", "processed", "completed"):
                 setattr(tracker, name, getattr(tracker, name) + shift)
+        self._resumed = None

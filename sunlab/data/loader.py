@@ -1,8 +1,10 @@
 """One rank's batches: the shares of its workers joined in the order of streams, and cut into micro-batches."""
 
+import atexit
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -48,11 +50,23 @@ class Loader:
         streams = self.streams(self.position())
         order = self._by_stream(streams)
         size = len(order) // self.accumulate
-        parts = iter(streams if self.workers == 0 else self._processes(streams))
-        while True:
-            batch = take(join([_good(next(parts)) for _ in range(max(self.workers, 1))]), order)
-            for start in range(0, len(order), size):
-                yield batch if size == len(order) else take(batch, range(start, start + size))
+        parts = [iter(streams if self.workers == 0 else self._processes(streams))]
+        # workers ignore signals, so at exit they must be told to leave before multiprocessing waits for them
+        atexit.register(parts.clear)
+        try:
+            while True:
+                batch = take(join([_good(next(parts[0])) for _ in range(max(self.workers, 1))]), order)
+                for start in range(0, len(order), size):
+                    yield batch if size == len(order) else take(batch, range(start, start + size))
+        finally:
+            atexit.unregister(parts.clear)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the data module keeps the position. It tells Lightning that this loader can be resumed."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing, as above."""
 
     def _by_stream(self, streams: Streams) -> list[int]:
         """Where the samples of the joined batch stand when they are ordered by stream."""

@@ -25,7 +25,7 @@ def expand(pattern: str) -> list[Path]:
         # webdataset would run the rest of "pipe:" in a shell; a shard list from elsewhere must never do that
         raise DataError(f"{pattern!r}: only local paths are read, no URLs and no commands; copy the shards to a disk")
     if Path(pattern).is_file():
-        return [Path(pattern)]  # taken as it stands, brackets and braces in its name included
+        return [Path.cwd() / pattern]  # taken as it stands, brackets and braces in its name included
     try:
         parts = list(braceexpand(pattern))
     except (UnbalancedBracesError, ValueError) as error:

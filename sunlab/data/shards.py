@@ -68,9 +68,7 @@ class Shards(Source):
             elif self.on_error == "raise":
                 raise item
 
-    def attempts(
-        self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0
-    ) -> Iterator[Sample | BadSample]:
+    def attempts(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample | BadSample]:
         """As `read`, with the error in the place of each sample that cannot be decoded."""
         order = BufferOrder(stop - start, self.shuffle, Random(keyed_seed(seed, epoch, "buffer", start, stop)))
         order.skip(skip)

@@ -89,7 +89,15 @@ class Streams(IterableDataset):
     """
 
     def __init__(
-        self, source: Source, draws: PromptDraws, layout: Layout, *, seed: int, rank: int, ranks: int, first_step: int = 0
+        self,
+        source: Source,
+        draws: PromptDraws,
+        layout: Layout,
+        *,
+        seed: int,
+        rank: int,
+        ranks: int,
+        first_step: int = 0,
     ):
         self.source, self.draws, self.layout, self.seed = source, draws, layout, seed
         self.rank, self.ranks, self.first_step = rank, ranks, first_step

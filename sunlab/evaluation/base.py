@@ -24,4 +24,9 @@ class Metric(ABC):
         """The values over all pairs so far, by name. Raises `ValueError` where there were none."""
 
 
-METRICS: Registry[Metric] = Registry("metric", base=Metric, entry_points="sunlab.metrics")
+METRICS: Registry[Metric] = Registry(
+    "metric",
+    base=Metric,
+    entry_points="sunlab.metrics",
+    plugs=("sunlab.evaluation.paired",),
+)

@@ -40,8 +40,8 @@ def negative_control(base: BaseModel, variants: Sequence[Variant], *, pictures: 
     """Prompts without a background, negative prompts that name one, every colour as often."""
     colours = palette(SHARDS / "manifest.json")
     names = list(colours)
-    subjects = json.loads((SHARDS / "subjects.json").read_text())
-    prompts = [f"a {subjects[(7 * i) % len(subjects)]}" for i in range(pictures)]
+    subjects = json.loads((SHARDS / "manifest.json").read_text())["subjects"]
+    prompts = [subjects[(7 * i) % len(subjects)] for i in range(pictures)]
     named = [names[i % len(names)] for i in range(pictures)]
     seeds = [5000 + i for i in range(pictures)]
     found = []

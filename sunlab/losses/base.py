@@ -92,4 +92,12 @@ class Loss(ABC):
         """
 
 
-LOSSES: Registry[Loss] = Registry("loss", base=Loss, entry_points="sunlab.losses")
+LOSSES: Registry[Loss] = Registry(
+    "loss",
+    base=Loss,
+    entry_points="sunlab.losses",
+    plugs=(
+        "sunlab.losses.msc",
+        "sunlab.losses.cfg",
+    ),
+)

@@ -37,13 +37,15 @@ class MinSNR(Weighting):
 
     def __call__(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
         snr = (2 * schedule.log_snr(t)).exp()
-        return (snr.clamp(max=self.gamma) / snr).float()
+        return (self.gamma / snr).clamp(max=1).float()
 
 
 @WEIGHTINGS.register("inverse_jump")
 class InverseJump(Weighting):
-    """1 / c^2 with c = |sigma_s - alpha_s sigma_t / alpha_t|, what a unit epsilon error moves x_s by: undoes the measure
-    in x_s, for squared distances."""
+    """1 / c^2 with c = |sigma_s - alpha_s sigma_t / alpha_t|: undoes the measure in x_s.
+
+    c is what a unit epsilon error moves x_s by; for squared distances.
+    """
 
     def __call__(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
         alpha_t, sigma_t = schedule.alpha_sigma(t)

@@ -53,11 +53,6 @@ class AutoencoderModule(Module):
         self.log("psnr", psnr(pixels, target), prog_bar=True, batch_size=len(samples))
         return loss
 
-    def validation_step(self, samples: Samples, index: int) -> None:
-        assert samples.images is not None
-        _, pixels, target = self._reconstruct(samples, to_signed(samples.images))
-        self.log("validation/psnr", psnr(pixels, target), batch_size=len(samples))
-
     def _view(self, samples: Samples) -> Tensor:
         """What this step sees: every other picture mirrored, and early on a crop, its corner on the latents' lattice."""
         assert samples.images is not None

@@ -50,8 +50,11 @@ class Module(LightningModule, ABC):
         state: dict[str, Tensor] = checkpoint["state_dict"]
         wanted = self.trainable()
         missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-        wrong = [f"{k}: {tuple(state[k].shape)} for {tuple(wanted[k].shape)}" for k in sorted(wanted.keys() & state)
-                 if state[k].shape != wanted[k].shape]
+        wrong = [
+            f"{k}: {tuple(state[k].shape)} for {tuple(wanted[k].shape)}"
+            for k in sorted(wanted.keys() & state)
+            if state[k].shape != wanted[k].shape
+        ]
         if missing or extra or wrong:
             raise ConfigError(
                 f"the checkpoint does not fit this model: missing {missing[:3]}, unknown {extra[:3]}, "

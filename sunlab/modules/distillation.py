@@ -127,5 +127,3 @@ class DistillationModule(Module):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.passes = Passes(**checkpoint["passes"])
-
-

@@ -65,4 +65,3 @@ class TeacherModule(Module):
 
     def on_train_start(self) -> None:
         self.autoencoder.eval()
-

@@ -15,6 +15,7 @@ from sunlab.diffusion.schedule import Schedule
 from sunlab.encoders.text import TextEncoder
 from sunlab.encoders.vae import Autoencoder
 from sunlab.errors import ConfigError
+from sunlab.hashing import files_hash
 from sunlab.types import Conditioning
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -32,6 +33,11 @@ class BaseModel:
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         return self.text.remembered(prompts)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights that make a trajectory: the files of the U-Net and the text encoder."""
+        files = [f for part in ("unet", "text_encoder") for f in sorted((self.folder / part).glob("*.safetensors"))]
+        return files_hash(files)
 
     def freeze(self) -> "BaseModel":
         for part in (self.backbone, self.autoencoder, self.text):
@@ -91,8 +97,9 @@ def load_base(
         if name in fresh:
             return kind.from_config(kind.load_config(folder / name))
         if not list((folder / name).glob("*.safetensors")):
-            raise ConfigError(f"{folder / name} holds no safetensors weights; to train them from scratch add "
-                              f"{name!r} to model.fresh")
+            raise ConfigError(
+                f"{folder / name} holds no safetensors weights; to train them from scratch add {name!r} to model.fresh"
+            )
         return kind.from_pretrained(folder / name, torch_dtype=dtype, use_safetensors=True)
 
     if "text_encoder" in fresh:
@@ -127,13 +134,23 @@ def save_base(model: BaseModel, folder: Path, *, dtype: torch.dtype = torch.floa
     shutil.copy(model.folder / "model_index.json", folder / "model_index.json")
     shutil.copytree(model.folder / "scheduler", folder / "scheduler", dirs_exist_ok=True)
     model.text.tokenizer.save_pretrained(folder / "tokenizer")
-    for name, part in (("unet", model.backbone.unet), ("vae", model.autoencoder.vae),
-                       ("text_encoder", model.text.model)):
+    for name, part in (
+        ("unet", model.backbone.unet),
+        ("vae", model.autoencoder.vae),
+        ("text_encoder", model.text.model),
+    ):
         before = next(part.parameters()).dtype
-        part.to(dtype).save_pretrained(folder / name, safe_serialization=True)
-        part.to(before)
+        nn.Module.to(part, dtype)  # diffusers' own `to` warns of an empty list
+        part.save_pretrained(folder / name, safe_serialization=True)
+        nn.Module.to(part, before)
 
 
-def offline() -> None:
-    """Keep the hub libraries from looking for a network that a run does not need."""
+def quiet() -> None:
+    """Keep the hub libraries from looking for a network that a run does not need, and from talking."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()

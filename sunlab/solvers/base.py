@@ -61,4 +61,14 @@ class Sampling:
         return len(self.times) - 1
 
 
-SOLVERS: Registry[Solver] = Registry("solver", base=Solver, entry_points="sunlab.solvers")
+SOLVERS: Registry[Solver] = Registry(
+    "solver",
+    base=Solver,
+    entry_points="sunlab.solvers",
+    plugs=(
+        "sunlab.solvers.ddim",
+        "sunlab.solvers.dpmpp_2m",
+        "sunlab.solvers.euler",
+        "sunlab.solvers.heun",
+    ),
+)

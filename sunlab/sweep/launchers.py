@@ -23,4 +23,9 @@ class Launcher(ABC):
         """
 
 
-LAUNCHERS: Registry[Launcher] = Registry("launcher", base=Launcher, entry_points="sunlab.launchers")
+LAUNCHERS: Registry[Launcher] = Registry(
+    "launcher",
+    base=Launcher,
+    entry_points="sunlab.launchers",
+    plugs=("sunlab.sweep.local",),
+)

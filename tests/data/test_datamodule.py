@@ -16,6 +16,9 @@ from sunlab.data.negatives import Mixture
 from sunlab.errors import ConfigError
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # Lightning 2.6.6 on torch 2.13
+
+
 class Recorder(LightningModule):
     """Learns one number, and notes the keys and negatives of every micro-batch with the step that it belongs to."""
 
@@ -34,13 +37,15 @@ class Recorder(LightningModule):
 
 
 def fit(source, folder, steps, *, ckpt=None, every=None, data=None, **given):
-    saving = [ModelCheckpoint(folder, filename="{step}", every_n_train_steps=every, save_top_k=-1)] if every else []
+    saving = [ModelCheckpoint(folder / "saved", filename="{step}", every_n_train_steps=every, save_top_k=-1)]
     trainer = Trainer(
         accelerator="cpu", max_steps=steps, logger=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=saving, enable_checkpointing=bool(saving), default_root_dir=folder, **given,
+        callbacks=saving if every else [], enable_checkpointing=bool(every), **given,
     )  # fmt: skip
     module = Recorder()
-    trainer.fit(module, DataModule(source(), Mixture(), **{"batch_size": 8, "streams": 4, **(data or {})}), ckpt_path=ckpt)
+    trainer.fit(
+        module, DataModule(source(), Mixture(), **{"batch_size": 8, "streams": 4, **(data or {})}), ckpt_path=ckpt
+    )
     return module
 
 
@@ -61,17 +66,21 @@ def unbroken(source, tmp_path):
 )
 def test_resume_sees_the_same_batches(source, tmp_path, unbroken, trainer, data):
     first = fit(source, tmp_path, 9, every=3, data=data, **trainer)
-    second = fit(source, tmp_path, 14, ckpt=tmp_path / "step=9.ckpt", data=data, **trainer)
+    saved = {step: tmp_path / "saved" / f"step={step}.ckpt" for step in (6, 9)}
+    second = fit(source, tmp_path, 14, every=3, ckpt=saved[9], data=data, **trainer)
     assert first.seen | second.seen == unbroken.seen and not first.seen.keys() & second.seen.keys()
     assert second.number.item() == pytest.approx(unbroken.number.item(), abs=1e-6)
-    third = fit(source, tmp_path, 14, ckpt=tmp_path / "step=6.ckpt", data=data, **trainer)
+    third = fit(source, tmp_path, 14, every=3, ckpt=saved[6], data=data, **trainer)
     assert third.seen == {step: seen for step, seen in unbroken.seen.items() if step >= 6}
 
 
+@pytest.mark.parametrize("epochs", [None, 1000])
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (4, 2)])
-def test_resume_with_another_accumulation(source, tmp_path, unbroken, before, after):
+def test_resume_with_another_accumulation(source, tmp_path, unbroken, before, after, epochs):
     fit(source, tmp_path, 5, every=5, accumulate_grad_batches=before)
-    second = fit(source, tmp_path, 14, ckpt=tmp_path / "step=5.ckpt", accumulate_grad_batches=after)
+    saved = tmp_path / "saved" / "step=5.ckpt"
+    second = fit(source, tmp_path, 14, every=5, ckpt=saved, accumulate_grad_batches=after, max_epochs=epochs)
+    assert second.number.item() == pytest.approx(unbroken.number.item(), abs=1e-6)
     assert second.seen == {step: seen for step, seen in unbroken.seen.items() if step >= 5}
 
 
@@ -81,16 +90,29 @@ def test_a_checkpoint_made_within_a_step_repeats_that_step(source, tmp_path, unb
             if self.trainer.fit_loop.epoch_loop.batch_progress.total.processed == 7:  # the first half of step 3
                 self.trainer.save_checkpoint(tmp_path / "within.ckpt")
 
-    trainer = Trainer(accelerator="cpu", max_steps=5, logger=False, enable_progress_bar=False, enable_checkpointing=False,
-                      enable_model_summary=False, accumulate_grad_batches=2)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=5,
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        accumulate_grad_batches=2,
+    )
     trainer.fit(Interrupted(), DataModule(source(), Mixture(), batch_size=8, streams=4))
     rest = fit(source, tmp_path, 14, ckpt=tmp_path / "within.ckpt", accumulate_grad_batches=2)
     assert rest.seen == {step: seen for step, seen in unbroken.seen.items() if step >= 3}
 
 
 def test_a_second_fit_of_one_trainer_goes_on(source, tmp_path, unbroken):
-    trainer = Trainer(accelerator="cpu", max_steps=5, logger=False, enable_progress_bar=False, enable_checkpointing=False,
-                      enable_model_summary=False)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=5,
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
     module, data = Recorder(), DataModule(source(), Mixture(), batch_size=8, streams=4)
     trainer.fit(module, data)
     trainer.fit_loop.epoch_loop.max_steps = 14
@@ -135,18 +157,21 @@ if sys.argv[2] == "wait":
 
 @pytest.mark.parametrize("ending", ["exit", "wait"])
 def test_workers_ignore_signals_and_leave_with_their_parent(folder, ending):
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), ending], stdout=subprocess.PIPE, text=True,
-                               stdin=subprocess.PIPE)
-    pids = [int(pid) for pid in process.stdout.readline().split()]
-    assert len(pids) == 2
-    if ending == "wait":
-        for pid in pids:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-                os.kill(pid, number)
-        time.sleep(0.5)
-        assert all(_alive(pid) for pid in pids)
-        process.kill()
-    assert process.wait(timeout=20) == (0 if ending == "exit" else -signal.SIGKILL)
+    command = [sys.executable, "-c", SCRIPT, str(folder), ending]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 2
+        if ending == "wait":
+            for pid in pids:
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+                    os.kill(pid, number)
+            time.sleep(0.5)
+            assert all(_alive(pid) for pid in pids)
+            process.kill()
+        try:
+            assert process.wait(timeout=20) == (0 if ending == "exit" else -signal.SIGKILL)
+        finally:
+            process.kill()
     deadline = time.monotonic() + 15
     while any(map(_alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.2)

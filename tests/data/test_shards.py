@@ -149,7 +149,10 @@ def test_manifest_counts_and_sizes_are_held_to(folder):
     manifest.write_text(json.dumps({"shards": [{**entry, "samples": 8}]}))
     with pytest.raises(DataError, match="only 7 of 8"):
         keys(Shards(urls=[str(path)]), 0, 8)
-    for broken, message in (({**entry, "bytes": 1}, "cut short or replaced"), ({**entry, "samples": "7"}, "whole numbers")):
+    for broken, message in (
+        ({**entry, "bytes": 1}, "cut short or replaced"),
+        ({**entry, "samples": "7"}, "whole numbers"),
+    ):
         manifest.write_text(json.dumps({"shards": [broken]}))
         with pytest.raises(DataError, match=message):
             Shards(urls=[str(path)])

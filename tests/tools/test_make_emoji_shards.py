@@ -35,20 +35,29 @@ def packages():
     chars = {f"{codepoint}-fe0f" if codepoint == "1f347" else codepoint: name for codepoint, name in NAMES.items()}
     iconify = {
         "chars.json": json.dumps(chars | {"1f9c4": "garlic"}),
-        "icons.json": json.dumps({"icons": {name: {"body": body} for name in chars.values()}, "width": 32, "height": 32}),
+        "icons.json": json.dumps(
+            {"icons": {name: {"body": body} for name in chars.values()}, "width": 32, "height": 32}
+        ),
         "metadata.json": json.dumps({"categories": {"Everything": [*chars.values(), "garlic"]}}),
     }
     buffer = io.BytesIO()
     Image.new("RGBA", (256, 256), (192, 255, 238, 128)).save(buffer, "WEBP", lossless=True)
     iconify = {path: text.encode() for path, text in iconify.items()}
-    return {"noto": iconify, "twemoji": iconify, "fluent-flat": iconify,
-            "fluent-3d": {f"assets/{codepoint}.webp": buffer.getvalue() for codepoint in NAMES}}
+    return {
+        "noto": iconify,
+        "twemoji": iconify,
+        "fluent-flat": iconify,
+        "fluent-3d": {f"assets/{codepoint}.webp": buffer.getvalue() for codepoint in NAMES},
+    }
 
 
 @pytest.fixture(scope="module")
 def keywords():
-    return {"dist/emoji-en-US.json": json.dumps(
-        {"🍎": ["red_apple", "treat", "mac"], "🍇": ["grapes", "treat"], "🐕‍🦺": ["service_dog", "treat"]}).encode()}
+    return {
+        "dist/emoji-en-US.json": json.dumps(
+            {"🍎": ["red_apple", "treat", "mac"], "🍇": ["grapes", "treat"], "🐕‍🦺": ["service_dog", "treat"]}
+        ).encode()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -88,16 +97,22 @@ def test_style_changes_pictures_only(tool, packages, keywords, tmp_path):
     told = []
     for style in packages:
         make(tool, packages, keywords, tmp_path / style, style=style)
-        told.append([(caption, facts["key"], facts["split"], facts["attributes"])
-                     for _, caption, facts in read(tmp_path / style)])
+        told.append(
+            [
+                (caption, facts["key"], facts["split"], facts["attributes"])
+                for _, caption, facts in read(tmp_path / style)
+            ]
+        )
         assert {facts["style"] for *_, facts in read(tmp_path / style)} == {style}
     assert all(other == told[0] for other in told)
 
 
 def test_sixteen_variants_draw_each_combination_once(tool, packages, keywords, tmp_path):
     make(tool, packages, keywords, tmp_path, variants=16)
-    drawn = {(facts["codepoint"], facts["attributes"]["background"], facts["attributes"]["size"])
-             for *_, facts in read(tmp_path)}
+    drawn = {
+        (facts["codepoint"], facts["attributes"]["background"], facts["attributes"]["size"])
+        for *_, facts in read(tmp_path)
+    }
     assert len(drawn) == 3 * 16
 
 
@@ -118,17 +133,26 @@ def test_wrong_package_is_refused(tool, tmp_path):
         packages.fetch(packages.KEYWORDS, tmp_path)
 
 
-@pytest.mark.parametrize(("noun", "adjective", "phrase"), [
-    ("apple", "", "an apple"), ("apple", "red", "a red apple"), ("unicorn", "", "a unicorn"), ("ewe", "", "a ewe"),
-    ("grapes", "small", "small grapes"), ("glass of milk", "", "a glass of milk"), ("cactus", "", "a cactus"),
-    ("nest with eggs", "large", "a large nest with eggs"), ("bread", "", "bread"), ("orange", "", "an orange"),
-])
+@pytest.mark.parametrize(
+    ("noun", "adjective", "phrase"),
+    [
+        ("apple", "", "an apple"),
+        ("apple", "red", "a red apple"),
+        ("unicorn", "", "a unicorn"),
+        ("ewe", "", "a ewe"),
+        ("grapes", "small", "small grapes"),
+        ("glass of milk", "", "a glass of milk"),
+        ("cactus", "", "a cactus"),
+        ("nest with eggs", "large", "a large nest with eggs"),
+        ("bread", "", "bread"),
+        ("orange", "", "an orange"),
+    ],
+)
 def test_articles(captions, noun, adjective, phrase):
     assert captions._phrase(noun, adjective) == phrase
 
 
-@pytest.mark.parametrize("person", [
-    "1f3c3-1f3fd", "1f3c3-200d-2640", "1f3c3-1f3ff-200d-2642", "1f3c3"])
+@pytest.mark.parametrize("person", ["1f3c3-1f3fd", "1f3c3-200d-2640", "1f3c3-1f3ff-200d-2642", "1f3c3"])
 def test_skin_tones_and_genders_share_a_split(captions, person):
     assert captions.family_of(person) == "1f3c3"
     assert captions.family_of("1f469-1f3fd-200d-1f33e") == captions.family_of("1f9d1-200d-1f33e")

@@ -33,8 +33,10 @@ class Artwork:
             return picture.resize((pixels, pixels), Image.Resampling.LANCZOS)
         entry = self._svg["icons"][icon]
         width, height = (entry.get(side, self._svg[side]) for side in ("width", "height"))
-        svg = (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-               f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">{entry["body"]}</svg>')
+        svg = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">{entry["body"]}</svg>'
+        )
         png = resvg_py.svg_to_bytes(svg_string=svg, width=pixels, height=pixels, dpi=96, skip_system_fonts=True)
         return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
 

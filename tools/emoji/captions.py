@@ -13,11 +13,55 @@ ALONE = 0.08  # an attribute without the emoji: "a green background"
 KEYWORD = 0.15  # a keyword replaces or accompanies the name
 UNSEEN = 1 / 48  # of the emoji are held out altogether
 PLAIN = {  # names that take no article; those of several things, "grapes", are known by their -s
-    "bacon", "baguette bread", "bread", "broccoli", "bubble tea", "butter", "canned food", "cooked rice", "cooking",
-    "coral", "curry rice", "food", "fruit", "garlic", "ginger root", "ice", "mate", "nature", "oden", "popcorn",
-    "pouring liquid", "sake", "salt", "seafood", "shaved ice", "soft ice cream", "ice cream", "spaghetti", "sushi",
-    "alcohol", "beef", "cheese", "chocolate", "cutlery", "grass", "luck", "meat", "milk", "pasta", "rice", "spice",
-    "spring", "summer", "tableware", "tea", "toast", "water", "wine", "wood",
+    "bacon",
+    "baguette bread",
+    "bread",
+    "broccoli",
+    "bubble tea",
+    "butter",
+    "canned food",
+    "cooked rice",
+    "cooking",
+    "coral",
+    "curry rice",
+    "food",
+    "fruit",
+    "garlic",
+    "ginger root",
+    "ice",
+    "mate",
+    "nature",
+    "oden",
+    "popcorn",
+    "pouring liquid",
+    "sake",
+    "salt",
+    "seafood",
+    "shaved ice",
+    "soft ice cream",
+    "ice cream",
+    "spaghetti",
+    "sushi",
+    "alcohol",
+    "beef",
+    "cheese",
+    "chocolate",
+    "cutlery",
+    "grass",
+    "luck",
+    "meat",
+    "milk",
+    "pasta",
+    "rice",
+    "spice",
+    "spring",
+    "summer",
+    "tableware",
+    "tea",
+    "toast",
+    "water",
+    "wine",
+    "wood",
 }
 
 
@@ -42,6 +86,7 @@ class Drawing:
 
 def draw(emoji: Emoji, variant: int, seed: int) -> Drawing:
     """The numbered drawing of an emoji; all combinations come once before any comes again."""
+
     def chance(of: str) -> float:
         return _fraction(seed, emoji.codepoint, variant, of)
 
@@ -82,18 +127,18 @@ def family_of(codepoint: str) -> str:
 
 def _caption(name: str, keyword: str | None, background: str, size: str, mentioned: set[str]) -> str:
     if mentioned == {"size"}:
-        return _phrase(f"{size} picture")
-    where = f"{_phrase(background)} background"
+        return phrase(f"{size} picture")
+    where = f"{phrase(background)} background"
     if mentioned == {"background"}:
         return where
     noun = name if "name" in mentioned else keyword
-    what = _phrase(noun, size if "size" in mentioned else "")
+    what = phrase(noun, size if "size" in mentioned else "")
     if {"name", "keyword"} <= mentioned:
-        what = f"{_phrase(keyword)}, {what}"
+        what = f"{phrase(keyword)}, {what}"
     return f"{what} on {where}" if "background" in mentioned else what
 
 
-def _phrase(noun: str, adjective: str = "") -> str:
+def phrase(noun: str, adjective: str = "") -> str:
     """The noun with its adjective and the article it takes."""
     words = f"{adjective} {noun}".strip()
     head = noun.split(" with ")[0].split(" of ")[0].split(" in ")[0]

@@ -11,9 +11,36 @@ from emoji.packages import STYLES, Files
 CATEGORIES = ("Animals & Nature", "Food & Drink")
 SHARED_BY = 3  # a keyword counts once this many emoji have it: the rest are too rare to learn
 UNFIT = {  # rude, or at odds with the words of the attributes, or no nouns
-    "black", "blue", "brown", "green", "large", "orange", "pink", "purple", "red", "small", "white", "yellow",
-    "assets", "booze", "bottom", "butt", "drunk", "phallic",
-    "blind", "chinese", "cook", "extinct", "fall", "hot", "japanese", "mexican", "slow", "tropical", "wild"}
+    "black",
+    "blue",
+    "brown",
+    "green",
+    "large",
+    "orange",
+    "pink",
+    "purple",
+    "red",
+    "small",
+    "white",
+    "yellow",
+    "assets",
+    "booze",
+    "bottom",
+    "butt",
+    "drunk",
+    "phallic",
+    "blind",
+    "chinese",
+    "cook",
+    "extinct",
+    "fall",
+    "hot",
+    "japanese",
+    "mexican",
+    "slow",
+    "tropical",
+    "wild",
+}
 
 
 @dataclass(frozen=True)
@@ -34,13 +61,20 @@ def catalogue(packages: dict[str, Files], keywords: Files, categories: Iterable[
         raise SystemExit(f"no such category: {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
     wanted = {name for category in categories for name in known[category]}
     common = sorted(
-        codepoint for codepoint, name in icons["noto"].items()
-        if name in wanted and not _country_flag(codepoint) and all(codepoint in icons[style] for style in STYLES))
+        codepoint
+        for codepoint, name in icons["noto"].items()
+        if name in wanted and not _country_flag(codepoint) and all(codepoint in icons[style] for style in STYLES)
+    )
     words = _keywords(keywords, common)
     return [
-        Emoji(codepoint, icons["noto"][codepoint].replace("-", " "),
-              {style: icons[style][codepoint] for style in STYLES}, words.get(codepoint, ()))
-        for codepoint in common]
+        Emoji(
+            codepoint,
+            icons["noto"][codepoint].replace("-", " "),
+            {style: icons[style][codepoint] for style in STYLES},
+            words.get(codepoint, ()),
+        )
+        for codepoint in common
+    ]
 
 
 def _icons(files: Files) -> dict[str, str]:
@@ -48,7 +82,7 @@ def _icons(files: Files) -> dict[str, str]:
     if "chars.json" in files:
         names = json.loads(files["chars.json"])
     else:
-        pictures = [path[len("assets/"):-len(".webp")] for path in files if re.fullmatch(r"assets/.*\.webp", path)]
+        pictures = [path[len("assets/") : -len(".webp")] for path in files if re.fullmatch(r"assets/.*\.webp", path)]
         names = {picture: picture for picture in pictures}
     return {_plain(codepoint): name for codepoint, name in names.items()}
 
@@ -57,8 +91,14 @@ def _keywords(files: Files, codepoints: list[str]) -> dict[str, tuple[str, ...]]
     """codepoint -> the lower-case words that several of these emoji share, other than the emoji's own name."""
     library = json.loads(files["dist/emoji-en-US.json"])
     listed = {_plain("-".join(f"{ord(char):04x}" for char in emoji)): words for emoji, words in library.items()}
-    fit = {codepoint: [word for word in listed.get(codepoint, ())[1:]  # the first one is the name
-                       if re.fullmatch("[a-z]{3,}", word) and word not in UNFIT] for codepoint in codepoints}
+    fit = {
+        codepoint: [
+            word
+            for word in listed.get(codepoint, ())[1:]  # the first one is the name
+            if re.fullmatch("[a-z]{3,}", word) and word not in UNFIT
+        ]
+        for codepoint in codepoints
+    }
     sharers = Counter(word for words in fit.values() for word in set(words))
     return {codepoint: tuple(word for word in words if sharers[word] >= SHARED_BY) for codepoint, words in fit.items()}
 
@@ -68,5 +108,6 @@ def _plain(codepoint: str) -> str:
 
 
 def _country_flag(codepoint: str) -> bool:
-    return any(0x1F1E6 <= int(part, 16) <= 0x1F1FF or 0xE0020 <= int(part, 16) <= 0xE007F
-               for part in codepoint.split("-"))
+    return any(
+        0x1F1E6 <= int(part, 16) <= 0x1F1FF or 0xE0020 <= int(part, 16) <= 0xE007F for part in codepoint.split("-")
+    )

@@ -27,26 +27,41 @@ class Package:
 
 STYLES = {
     "noto": Package(
-        "@iconify-json/noto", "1.2.9", "Apache-2.0",
+        "@iconify-json/noto",
+        "1.2.9",
+        "Apache-2.0",
         "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad",
-        "Noto Emoji by Google Inc, https://github.com/googlefonts/noto-emoji"),
+        "Noto Emoji by Google Inc, https://github.com/googlefonts/noto-emoji",
+    ),
     "twemoji": Package(
-        "@iconify-json/twemoji", "1.2.5", "CC-BY-4.0",
+        "@iconify-json/twemoji",
+        "1.2.5",
+        "CC-BY-4.0",
         "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7",
-        "Twemoji by Twitter, https://github.com/jdecked/twemoji; drawn on coloured backgrounds"),
+        "Twemoji by Twitter, https://github.com/jdecked/twemoji; drawn on coloured backgrounds",
+    ),
     "fluent-flat": Package(
-        "@iconify-json/fluent-emoji-flat", "1.2.6", "MIT",
+        "@iconify-json/fluent-emoji-flat",
+        "1.2.6",
+        "MIT",
         "7d064769dee690815f823bc5bcc511d957198caf9f5edd8dd9c1aa48a6aeb175",
-        "Fluent Emoji by Microsoft Corporation, https://github.com/microsoft/fluentui-emoji"),
+        "Fluent Emoji by Microsoft Corporation, https://github.com/microsoft/fluentui-emoji",
+    ),
     "fluent-3d": Package(
-        "@lobehub/fluent-emoji-3d", "1.1.0", "MIT",
+        "@lobehub/fluent-emoji-3d",
+        "1.1.0",
+        "MIT",
         "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
-        "Fluent Emoji by Microsoft Corporation, packaged by LobeHub, https://github.com/lobehub/fluent-emoji"),
+        "Fluent Emoji by Microsoft Corporation, packaged by LobeHub, https://github.com/lobehub/fluent-emoji",
+    ),
 }
 KEYWORDS = Package(
-    "emojilib", "4.0.3", "MIT",
+    "emojilib",
+    "4.0.3",
+    "MIT",
     "7f9a6b43cff31d18985b7d65d11faba5bd971cbcc60020cf6d09322fbaaaf303",
-    "emojilib by Mu-An Chiou, https://github.com/muan/emojilib")
+    "emojilib by Mu-An Chiou, https://github.com/muan/emojilib",
+)
 
 
 def fetch(package: Package, folder: Path) -> Files:

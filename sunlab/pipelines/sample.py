@@ -1,0 +1,56 @@
+"""What `sunlab sample` does: a grid of pictures from a base, with an adapter or without."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sunlab.diffusion.timesteps import grid
+from sunlab.export import load_adapter
+from sunlab.pipelines.base import load_base, quiet
+from sunlab.pipelines.draw import Request, draw, with_adapter, with_guidance
+from sunlab.pipelines.picture import grid_image, save_png
+from sunlab.solvers import SOLVERS, Sampling
+
+
+def sample_grid(
+    *,
+    prompts: Sequence[str],
+    negatives: Sequence[str],
+    seed: int = 0,
+    count: int = 4,
+    steps: int = 4,
+    base: str = "emoji-sd",
+    adapter: str | None = None,
+    guidance: float | None = None,
+    solver: str | None = None,
+    out: str | Path = "grid.png",
+) -> Path:
+    """A row of `count` pictures for each prompt, the same seeds in every row.
+
+    Args:
+        adapter: its file; None: the base with classifier-free guidance.
+        guidance: w; None: the adapter's training mean, or 3.
+        solver: by name; None: the adapter's, or dpmpp_2m.
+
+    Raises:
+        ConfigError: no such base, or an unknown solver.
+        DataError: an unusable adapter file.
+    """
+    quiet()
+    model = load_base(base).freeze()
+    if adapter is None:
+        bind, name, w = with_guidance(model), "dpmpp_2m", 3.0
+    else:
+        plugged, header = load_adapter(adapter, model.backbone.unet)
+        low, high = header["guidance"]
+        bind, name, w = with_adapter(model, plugged), header["solver"], (low + high) / 2
+    schedule = model.backbone.schedule
+    sampling = Sampling(
+        SOLVERS.build(solver or name, schedule, key="--solver"), grid(steps, train_steps=schedule.steps)
+    )
+    w = w if guidance is None else guidance
+    rows = []
+    for prompt, negative in zip(prompts, negatives, strict=True):
+        request = Request([prompt] * count, [negative] * count, range(seed, seed + count))
+        rows.append(draw(model, sampling, bind, request, w=w).images)
+    labels = [p + (f" (not: {n})" if n else "") for p, n in zip(prompts, negatives, strict=True)]
+    return save_png(grid_image(rows, labels=labels, zoom=2), Path(out))

@@ -1,0 +1,97 @@
+"""Banks: a teacher's guided trajectories, made once, so that training then costs one student pass a sample."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+
+from sunlab.data.bankfile import BankHeader, noise_of, write_bank
+from sunlab.data.base import NegativeSampler, Pool
+from sunlab.diffusion.guidance import guided
+from sunlab.draws import Draws, keyed_seed
+from sunlab.errors import ConfigError
+from sunlab.pipelines.base import BaseModel
+from sunlab.solvers import Sampling
+
+
+class BankMaker:
+    """Draws trajectories and writes them as shards.
+
+    Args:
+        base: the teacher, frozen.
+        teacher: its solver and grid.
+        stored: the times whose states are kept, (K + 1,); all of them times of the teacher's grid.
+        prompts: one is drawn for each trajectory.
+        negatives: likewise, from `pool`.
+        guidance: [low, high] of w.
+        describe: solver's name and spacing, for the header.
+        seed: of every draw; a trajectory is a function of (seed, its index).
+
+    Raises:
+        ConfigError: the teacher's grid does not contain the stored times.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        teacher: Sampling,
+        stored: torch.Tensor,
+        prompts: Sequence[str],
+        negatives: NegativeSampler,
+        pool: Pool,
+        *,
+        guidance: tuple[float, float],
+        describe: dict[str, Any],
+        seed: int = 0,
+    ):
+        missing = sorted(set(stored.tolist()) - set(teacher.times.tolist()))
+        if missing:
+            raise ConfigError(
+                f"teacher.steps: a grid of {teacher.steps} steps misses the times {missing} of the "
+                "student's; choose a multiple of student.steps"
+            )
+        if not prompts:
+            raise ConfigError("data.source: it has no captions to draw trajectories for")
+        self.base, self.teacher, self.stored, self.prompts = base, teacher, stored, prompts
+        self.negatives, self.pool, self.guidance, self.describe, self.seed = negatives, pool, guidance, describe, seed
+
+    def shard(self, path: Path, start: int, stop: int) -> Path:
+        """Trajectories number start ... stop - 1, as one file. One that is there already is left alone."""
+        if path.is_file():
+            return path
+        randoms = [Random(keyed_seed(self.seed, "bank", i)) for i in range(start, stop)]
+        prompts = tuple(r.choice(self.prompts) for r in randoms)
+        negatives = tuple(self.negatives(r, p, self.pool) for r, p in zip(randoms, prompts, strict=True))
+        seeds = [keyed_seed(self.seed, "bank", i, "noise") for i in range(start, stop)]
+        w = Draws(seeds, device=self.base.device).uniform("guidance", *self.guidance)
+        states = self._integrate(prompts, negatives, seeds, w)
+        header = BankHeader(
+            teacher=self.base.fingerprint(),
+            guidance=self.guidance,
+            steps=self.teacher.steps,
+            noise="seeded",
+            keys=tuple(f"{i:08d}" for i in range(start, stop)),
+            prompts=prompts,
+            negatives=negatives,
+            **self.describe,
+        )
+        return write_bank(
+            path, states=states, times=self.stored, seeds=torch.tensor(seeds), guidance=w.cpu(), header=header
+        )
+
+    @torch.no_grad()
+    def _integrate(
+        self, prompts: Sequence[str], negatives: Sequence[str], seeds: Sequence[int], w: torch.Tensor
+    ) -> torch.Tensor:
+        """The states at the stored times, (N, K + 1, C, H, W), the noise first."""
+        noise = noise_of(seeds, self.base.backbone.sample_shape).to(self.base.device)
+        bound = guided(self.base.backbone, self.base.encode(prompts), self.base.encode(negatives), w)
+        times = self.teacher.times.to(self.base.device)
+        kept = [noise.cpu()]
+        wanted = set(self.stored.tolist())
+        for time, x in zip(times[1:].tolist(), self.teacher.solver.states(bound, noise, times), strict=True):
+            if time in wanted:
+                kept.append(x.cpu())
+        return torch.stack(kept, dim=1)
