@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from registry import load_plugins
 from sunlab.callbacks.ema import EMA
+from sunlab.callbacks.progress import Progress
 from sunlab.callbacks.stop import StopAfter
 from sunlab.checkpoint import AtomicCheckpointIO, resume_path
 from sunlab.config.load import LoadedConfig
@@ -133,8 +134,9 @@ def build_trainer(config: Config, folder: Path, extra: list[Any]) -> Trainer:
         enable_version_counter=False,
     )
     callbacks = [plug("callbacks", request) for request in config.callbacks]
+    bar = [Progress()] if settings.get("enable_progress_bar", True) else []
     return Trainer(
-        default_root_dir=folder, callbacks=[*callbacks, *extra, checkpoint], plugins=[AtomicCheckpointIO()], **settings
+        default_root_dir=folder, callbacks=[*callbacks, *extra, *bar, checkpoint], plugins=[AtomicCheckpointIO()], **settings
     )
 
 

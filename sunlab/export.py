@@ -28,9 +28,7 @@ class AdapterFile:
     tensors: Mapping[str, Tensor]
 
 
-def save_adapter(
-    path: Path, adapter: Adapter, header: Mapping[str, Any], *, dtype: torch.dtype = torch.float16
-) -> Path:
+def save_adapter(path: Path, adapter: Adapter, header: Mapping[str, Any], *, dtype: torch.dtype = torch.float16) -> Path:
     """Write the adapter's tensors, named by layer, beside its final name, and move it there."""
     tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in adapter.tensors().items()}
     described = {**header, "format": FORMAT, "adapter": dict(adapter.spec), "sha256": state_hash(tensors)}

@@ -16,4 +16,4 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError):
         return False
     wishes = {M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 64 * 2**20}
-    return all([mallopt(option, value) for option, value in wishes.items()])
+    return min(mallopt(option, value) for option, value in wishes.items()) == 1

@@ -139,9 +139,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards and manifest.json")
     parser.add_argument("--style", choices=STYLES, default="noto")
     parser.add_argument("--categories", nargs="+", default=CATEGORIES, help="noto's categories to draw")
-    parser.add_argument(
-        "--variants", type=int, default=16, help="drawings of each emoji; 16 draw each combination once"
-    )
+    parser.add_argument("--variants", type=int, default=16, help="drawings of each emoji; 16 draw each combination once")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other variants in the same splits")
     parser.add_argument("--shard-size", type=int, default=500, help="samples in a shard, at most")
     parser.add_argument("--size", type=int, default=64, help="pixels of a side")

@@ -78,8 +78,8 @@ class SUN(Adapter):
             branches = self.layers[layer]
             processors[name] = SUNCrossAttention(
                 processor,
-                branches["negative"] if "negative" in branches else None,
-                branches["positive"] if "positive" in branches else None,
+                _branch(branches, "negative"),
+                _branch(branches, "positive"),
             )
         unet.set_attn_processor(processors)
         object.__setattr__(self, "_unet", unet)  # not a submodule: the adapter does not own the U-Net
@@ -113,6 +113,10 @@ class SUN(Adapter):
                     branch.alpha.zero_()
             layer[name] = branch.to(key.device)
         return layer
+
+
+def _branch(layer: Any, name: str) -> Any:
+    return layer[name] if name in layer else None  # noqa: SIM401 - ModuleDict has no get
 
 
 def _key(path: str) -> str:

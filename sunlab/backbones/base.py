@@ -28,9 +28,7 @@ class Backbone(nn.Module, ABC):
     sample_shape: tuple[int, int, int]
 
     @abstractmethod
-    def predict(
-        self, x: Tensor, t: Tensor, conditioning: Conditioning, inputs: Mapping[str, Any] | None = None
-    ) -> Tensor:
+    def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, inputs: Mapping[str, Any] | None = None) -> Tensor:
         """The raw output (B, C, H, W) at x (B, C, H, W), t (B,); `inputs` are an adapter's further keyword arguments."""
 
     def forward(

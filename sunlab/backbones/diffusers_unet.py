@@ -49,9 +49,7 @@ class DiffusersUNet(Backbone):
         if channels_last:
             self.unet.to(memory_format=torch.channels_last)
 
-    def predict(
-        self, x: Tensor, t: Tensor, conditioning: Conditioning, inputs: Mapping[str, Any] | None = None
-    ) -> Tensor:
+    def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, inputs: Mapping[str, Any] | None = None) -> Tensor:
         dtype = self.unet.dtype
         tokens = conditioning.tokens.to(dtype)
         output = self.unet(x.to(dtype), t, encoder_hidden_states=tokens, return_dict=False, **(inputs or {}))[0]

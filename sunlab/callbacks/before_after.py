@@ -74,9 +74,7 @@ class BeforeAfter(Callback):
         shown = compare(base, variants, self.shown)
         control = negative_control(base, variants[:2])
         labels = [f"{v.name}: {row.passes:.0f} passes" for v, row in zip(variants, rows, strict=True)]
-        captions = [
-            p + (f" (not: {n})" if n else "") for p, n in zip(self.shown.prompts, self.shown.negatives, strict=True)
-        ]
+        captions = [p + (f" (not: {n})" if n else "") for p, n in zip(self.shown.prompts, self.shown.negatives, strict=True)]
         picture = grid_image([row.images for row in shown], labels=labels, captions=captions, zoom=self.zoom)
         save_png(picture, folder / "before_after.png")
         write(folder, rows, control, len(self.measured))

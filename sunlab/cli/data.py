@@ -13,9 +13,7 @@ def add(subparsers: Any) -> None:
     add_config(trajectories)
     trajectories.add_argument("--out", required=True, metavar="DIR", help="folder of the bank")
     trajectories.add_argument("--count", required=True, type=int, metavar="N", help="trajectories")
-    trajectories.add_argument(
-        "--shard-size", type=int, default=256, metavar="N", help="trajectories a file (default 256)"
-    )
+    trajectories.add_argument("--shard-size", type=int, default=256, metavar="N", help="trajectories a file (default 256)")
     trajectories.set_defaults(run=run)
 
 

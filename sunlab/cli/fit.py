@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from sunlab.cli.configured import add_config, load
+from sunlab.cli.quiet import quiet
 
 UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}  # seconds
 
@@ -22,10 +23,27 @@ def run(args: argparse.Namespace) -> int:
     loaded = load(args)  # before torch and the rest: a wrong configuration is told at once
     from sunlab.build import fit
 
-    fit(loaded, resume=args.resume, time_limit=args.time_limit, dry_run=args.dry_run)
+    if not args.debug:
+        quiet()
+    done = fit(loaded, resume=args.resume, time_limit=args.time_limit, dry_run=args.dry_run)
     if args.dry_run:
         print("the configuration is right and everything builds; nothing was trained")
+    else:
+        tell(done)
     return 0
+
+
+def tell(done: Any) -> None:
+    """What the run left, and what to try next."""
+    for path in done["files"]:
+        print(f"wrote {path}")
+    print(f"wrote {done['folder']}: config.yaml, checkpoints, csv and tb logs")
+    adapters = [path for path in done["files"] if path.suffix == ".safetensors"]
+    if adapters:
+        picture = done["folder"] / "before_after.png"
+        print(f"look at {picture}\nnext:" if picture.is_file() else "next:")
+        print(f'  sunlab sample --prompt "a large tiger" --negative "a white background" --adapter {adapters[0]}')
+        print(f"  tensorboard --logdir {done['folder']}")
 
 
 def duration(text: str) -> float:

@@ -12,13 +12,15 @@ from sunlab.errors import ConfigError, StorageError, SunlabError
 
 COMMANDS = (fit, sample, list_command, config, doctor, data)
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+INTERNAL = 70  # a bug: EX_SOFTWARE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0; 78 wrong configuration; 65 bad data; 74 a file cannot be read or written; 75 preempted; 130 interrupted.
+        0; 78 wrong configuration; 65 bad data; 74 a file cannot be read or written; 75 preempted; 130 interrupted; 70
+        a bug of sunlab's.
         Wrong arguments end in argparse's own exit with 2.
     """
     args = parse(argv)
@@ -27,12 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (SunlabError, OSError, ValueError) as error:
-        code = exit_code(error)
-        if code is None:
-            raise
+    except Exception as error:
         if args.debug:
             traceback.print_exc()
+        code = exit_code(error)
+        if code is None:
+            kind = type(error).__name__
+            print(f"internal error: {kind}: {error}\nplease report it with what --debug shows", file=sys.stderr)
+            return INTERNAL
         print(f"error: {error}", file=sys.stderr)
         return code
 

@@ -23,13 +23,9 @@ def add(subparsers: Any) -> None:
         metavar="FOLDER",
         help="a diffusers folder (default: emoji-sd, inside the package)",
     )
-    parser.add_argument(
-        "--adapter", metavar="FILE", help="safetensors; without it: the base with classifier-free guidance"
-    )
+    parser.add_argument("--adapter", metavar="FILE", help="safetensors; without it: the base with classifier-free guidance")
     parser.add_argument("--guidance", type=float, metavar="W", help="guidance scale (default: the adapter's, or 3)")
-    parser.add_argument(
-        "--solver", metavar="NAME", help="default: the adapter's, or dpmpp_2m; see `sunlab list solvers`"
-    )
+    parser.add_argument("--solver", metavar="NAME", help="default: the adapter's, or dpmpp_2m; see `sunlab list solvers`")
     parser.add_argument("--out", default="grid.png", metavar="PNG", help="(default grid.png)")
     parser.set_defaults(run=run)
 
@@ -39,12 +35,8 @@ def run(args: argparse.Namespace) -> int:
     from sunlab.pipelines.sample import sample_grid
 
     if len(args.negative) not in (0, 1, len(args.prompt)):
-        raise ConfigError(
-            f"--negative: give one, or one for each of {len(args.prompt)} prompts; got {len(args.negative)}"
-        )
-    negatives = (
-        args.negative * len(args.prompt) if len(args.negative) == 1 else args.negative or [""] * len(args.prompt)
-    )
+        raise ConfigError(f"--negative: give one, or one for each of {len(args.prompt)} prompts; got {len(args.negative)}")
+    negatives = args.negative * len(args.prompt) if len(args.negative) == 1 else args.negative or [""] * len(args.prompt)
     sample_grid(
         prompts=args.prompt,
         negatives=negatives,

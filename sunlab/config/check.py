@@ -71,9 +71,7 @@ class Check:
             name = value.get("name") if isinstance(value, Mapping) and error.key != f"{here}.name" else None
             subject = f"{kind} {name}" if name else kind
             key = error.key or here
-            return self.problem(
-                key, str(error).removeprefix(f"{key}: "), f"`sunlab list {subject}` shows what there is"
-            )
+            return self.problem(key, str(error).removeprefix(f"{key}: "), f"`sunlab list {subject}` shows what there is")
         self.defaulted += [f"{here}.{name}" for name in spec.parameters if name not in value]
         return {"name": spec.name, **spec.parameters}
 

@@ -38,9 +38,7 @@ class LoadedConfig:
         return dump(self.saved, self.origins.__getitem__ if origins else None)
 
 
-def load_config(
-    files: Sequence[str | Path], overrides: Sequence[str] = (), *, plugins: Sequence[str] = ()
-) -> LoadedConfig:
+def load_config(files: Sequence[str | Path], overrides: Sequence[str] = (), *, plugins: Sequence[str] = ()) -> LoadedConfig:
     """Load and check a configuration.
 
     Args:

@@ -32,9 +32,7 @@ class Model:
 
     base: str = "emoji-sd"  # a diffusers folder, or `emoji-sd`, the one inside the package
     backbone: Plug = plug("backbones", "diffusers_unet")  # how its U-Net is wrapped
-    fresh: list[Literal["vae", "unet", "text_encoder"]] = field(
-        default_factory=list
-    )  # parts to start at random weights
+    fresh: list[Literal["vae", "unet", "text_encoder"]] = field(default_factory=list)  # parts to start at random weights
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of frozen weights
 
 

@@ -76,16 +76,12 @@ def write_bank(
     path, count = Path(path), len(states)
     lengths = [len(seeds), len(guidance), len(header.keys), len(header.prompts), len(header.negatives)]
     if states.ndim != 5 or any(length != count for length in lengths) or len(times) != states.shape[1]:
-        raise DataError(
-            f"{path}: states {tuple(states.shape)}, {len(times)} times, and {lengths} do not belong together"
-        )
+        raise DataError(f"{path}: states {tuple(states.shape)}, {len(times)} times, and {lengths} do not belong together")
     if not bool((times.diff() < 0).all()):
         raise DataError(f"{path}: times must fall, got {times.tolist()}")
     if header.noise == "seeded":
         if not torch.equal(states[:, 0].float().cpu(), noise_of(seeds.tolist(), states.shape[2:])):
-            raise DataError(
-                f"{path}: the first states are not the noise of their seeds; write them with noise 'stored'"
-            )
+            raise DataError(f"{path}: the first states are not the noise of their seeds; write them with noise 'stored'")
         states = states[:, 1:]
     stored = states.to("cpu", torch.float16).contiguous()
     if not bool(stored.isfinite().all()):

@@ -61,9 +61,7 @@ class Source(ABC):
     def fingerprint(self) -> str:
         """Identity of the samples, by which a cache of latents is found again. Raises `ConfigError` where the source
         has none and so cannot be cached."""
-        raise ConfigError(
-            f"{type(self).__name__} has no fingerprint, so its latents cannot be cached: set data.cache=null"
-        )
+        raise ConfigError(f"{type(self).__name__} has no fingerprint, so its latents cannot be cached: set data.cache=null")
 
     def prompts(self, limit: int) -> Sequence[str]:
         """Up to `limit` captions, in an order of the source's own: the pool of "captions of other images"."""

@@ -59,9 +59,7 @@ class DataModule(LightningDataModule):
         draws = PromptDraws(self.negatives, pool, self.seed, self.caption_dropout)
 
         def streams(first_step: int) -> Streams:
-            return Streams(
-                self.source, draws, self.layout, seed=self.seed, rank=rank, ranks=ranks, first_step=first_step
-            )
+            return Streams(self.source, draws, self.layout, seed=self.seed, rank=rank, ranks=ranks, first_step=first_step)
 
         return Loader(streams, self.workers, self._accumulate(), self.step)
 
@@ -109,9 +107,7 @@ class DataModule(LightningDataModule):
     def _accumulate(self) -> int:
         trainers = None if self.trainer is None else self.trainer.accumulate_grad_batches
         if self.accumulate and trainers and trainers != self.accumulate:
-            raise ConfigError(
-                f"accumulate is {self.accumulate}, trainer.accumulate_grad_batches is {trainers}: drop one"
-            )
+            raise ConfigError(f"accumulate is {self.accumulate}, trainer.accumulate_grad_batches is {trainers}: drop one")
         return trainers or self.accumulate or 1
 
     def _processed(self) -> int:

@@ -58,6 +58,4 @@ def _entries(folder: Path) -> Mapping[str, Mapping[str, Any]]:
     try:
         return {entry["file"]: entry for entry in json.loads(path.read_text())["shards"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: not a manifest ({error!r}); rebuild it, or delete it to have shards counted"
-        ) from None
+        raise DataError(f"{path}: not a manifest ({error!r}); rebuild it, or delete it to have shards counted") from None

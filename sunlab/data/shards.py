@@ -120,7 +120,7 @@ class Shards(Source):
 def _counted(shard: Shard, wanted: int) -> Iterator[dict[str, Any]]:
     """The first `wanted` samples of a shard. Raises `DataError` where it has fewer."""
     count = 0
-    for count, raw in enumerate(islice(samples_of(shard.path), wanted), 1):
+    for count, raw in enumerate(islice(samples_of(shard.path), wanted), 1):  # noqa: B007
         yield raw
     if count < wanted:
         raise DataError(f"{shard.path}: only {count} of {shard.samples} samples; copy the shard or count it again")

@@ -48,9 +48,7 @@ class PSNR(Paired):
 
     def update(self, before: Tensor, after: Tensor) -> None:
         _require_alike(before, after)
-        values = peak_signal_noise_ratio(
-            after.double(), before.double(), data_range=1.0, dim=(1, 2, 3), reduction="none"
-        )
+        values = peak_signal_noise_ratio(after.double(), before.double(), data_range=1.0, dim=(1, 2, 3), reduction="none")
         self._add(values)
 
     def compute(self) -> dict[str, float]:

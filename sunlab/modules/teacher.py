@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from sunlab.diffusion.prediction import target
 from sunlab.draws import Draws

@@ -44,9 +44,7 @@ def sample_grid(
         low, high = header["guidance"]
         bind, name, w = with_adapter(model, plugged), header["solver"], (low + high) / 2
     schedule = model.backbone.schedule
-    sampling = Sampling(
-        SOLVERS.build(solver or name, schedule, key="--solver"), grid(steps, train_steps=schedule.steps)
-    )
+    sampling = Sampling(SOLVERS.build(solver or name, schedule, key="--solver"), grid(steps, train_steps=schedule.steps))
     w = w if guidance is None else guidance
     rows = []
     for prompt, negative in zip(prompts, negatives, strict=True):

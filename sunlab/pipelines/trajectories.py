@@ -77,9 +77,7 @@ class BankMaker:
             negatives=negatives,
             **self.describe,
         )
-        return write_bank(
-            path, states=states, times=self.stored, seeds=torch.tensor(seeds), guidance=w.cpu(), header=header
-        )
+        return write_bank(path, states=states, times=self.stored, seeds=torch.tensor(seeds), guidance=w.cpu(), header=header)
 
     @torch.no_grad()
     def _integrate(

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
@@ -38,7 +39,7 @@ class Solver(ABC):
     def states(self, denoise: Denoiser, x: Tensor, times: Tensor | Sequence[Tensor]) -> Iterator[Tensor]:
         """The state at each of `times` after the first: (K + 1,) shared by the batch or (K + 1, B)."""
         memory = None
-        for t, s in zip(times[:-1], times[1:], strict=True):
+        for t, s in pairwise(times):
             x, memory = self.step(denoise, x, t.expand(len(x)), s.expand(len(x)), memory)
             yield x
 

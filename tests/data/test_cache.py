@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import sunlab.data.decode as decode_module
+from sunlab.data.base import SOURCES
 from sunlab.data.cache import cache_tag, cached
 from sunlab.errors import DataError
-from sunlab.data.base import SOURCES
 
 
 class Encoder:

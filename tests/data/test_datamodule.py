@@ -8,13 +8,11 @@ import time
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from sunlab.data.datamodule import DataModule
 from sunlab.data.negatives import Mixture
 from sunlab.errors import ConfigError
-
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # Lightning 2.6.6 on torch 2.13
 
@@ -36,16 +34,24 @@ class Recorder(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class Save(Callback):
+    """As ModelCheckpoint saves, in the same hook, without its remarks on folders."""
+
+    def __init__(self, folder, every):
+        self.folder, self.every = folder, every
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step % self.every == 0:
+            trainer.save_checkpoint(self.folder / f"step={trainer.global_step}.ckpt")
+
+
 def fit(source, folder, steps, *, ckpt=None, every=None, data=None, **given):
-    saving = [ModelCheckpoint(folder / "saved", filename="{step}", every_n_train_steps=every, save_top_k=-1)]
     trainer = Trainer(
         accelerator="cpu", max_steps=steps, logger=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=saving if every else [], enable_checkpointing=bool(every), **given,
+        callbacks=[Save(folder, every)] if every else [], enable_checkpointing=False, **given,
     )  # fmt: skip
     module = Recorder()
-    trainer.fit(
-        module, DataModule(source(), Mixture(), **{"batch_size": 8, "streams": 4, **(data or {})}), ckpt_path=ckpt
-    )
+    trainer.fit(module, DataModule(source(), Mixture(), **{"batch_size": 8, "streams": 4, **(data or {})}), ckpt_path=ckpt)
     return module
 
 
@@ -66,11 +72,11 @@ def unbroken(source, tmp_path):
 )
 def test_resume_sees_the_same_batches(source, tmp_path, unbroken, trainer, data):
     first = fit(source, tmp_path, 9, every=3, data=data, **trainer)
-    saved = {step: tmp_path / "saved" / f"step={step}.ckpt" for step in (6, 9)}
-    second = fit(source, tmp_path, 14, every=3, ckpt=saved[9], data=data, **trainer)
+    saved = {step: tmp_path / f"step={step}.ckpt" for step in (6, 9)}
+    second = fit(source, tmp_path, 14, ckpt=saved[9], data=data, **trainer)
     assert first.seen | second.seen == unbroken.seen and not first.seen.keys() & second.seen.keys()
     assert second.number.item() == pytest.approx(unbroken.number.item(), abs=1e-6)
-    third = fit(source, tmp_path, 14, every=3, ckpt=saved[6], data=data, **trainer)
+    third = fit(source, tmp_path, 14, ckpt=saved[6], data=data, **trainer)
     assert third.seen == {step: seen for step, seen in unbroken.seen.items() if step >= 6}
 
 
@@ -78,8 +84,8 @@ def test_resume_sees_the_same_batches(source, tmp_path, unbroken, trainer, data)
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (4, 2)])
 def test_resume_with_another_accumulation(source, tmp_path, unbroken, before, after, epochs):
     fit(source, tmp_path, 5, every=5, accumulate_grad_batches=before)
-    saved = tmp_path / "saved" / "step=5.ckpt"
-    second = fit(source, tmp_path, 14, every=5, ckpt=saved, accumulate_grad_batches=after, max_epochs=epochs)
+    saved = tmp_path / "step=5.ckpt"
+    second = fit(source, tmp_path, 14, ckpt=saved, accumulate_grad_batches=after, max_epochs=epochs)
     assert second.number.item() == pytest.approx(unbroken.number.item(), abs=1e-6)
     assert second.seen == {step: seen for step, seen in unbroken.seen.items() if step >= 5}
 
@@ -142,11 +148,15 @@ def test_accumulation_is_told_once(source):
 
 SCRIPT = """
 import sys
-from sunlab.data.datamodule import DataModule
+from sunlab.data.base import Pool
+from sunlab.data.loader import Loader
 from sunlab.data.negatives import Empty
+from sunlab.data.prompts import PromptDraws
 from sunlab.data.shards import Shards
-module = DataModule(Shards(urls=[sys.argv[1] + "/train-*.tar"]), Empty(), batch_size=8, streams=4, workers=2)
-batches = iter(module.loader())
+from sunlab.data.streams import Layout, Streams
+source = Shards(urls=[sys.argv[1] + "/train-*.tar"])
+streams = Streams(source, PromptDraws(Empty(), Pool()), Layout(len(source), 8, 4), seed=0, rank=0, ranks=1)
+batches = iter(Loader(lambda step: streams, 2, 1, lambda: 0))
 next(batches)
 import multiprocessing
 print(*[child.pid for child in multiprocessing.active_children()], flush=True)

@@ -3,6 +3,7 @@
 import os
 
 from conftest import members, png, write_tar
+
 from sunlab.data.doctor import examine
 from sunlab.data.shards import Shards
 

@@ -6,10 +6,10 @@ from io import BytesIO
 
 import pytest
 import torch
+from conftest import members, png, write_tar
 from PIL import Image
 
 import sunlab.data.shards as shards_module
-from conftest import members, png, write_tar
 from sunlab.data.decode import BadSample
 from sunlab.data.shards import Shards
 from sunlab.errors import ConfigError, DataError

@@ -41,8 +41,7 @@ def test_steps_do_not_depend_on_ranks_and_workers(source, alone, ranks, workers)
 
 def test_local_batches_are_ordered_by_stream(source, alone):
     first, second = (
-        list(islice(DataModule(source(), Mixture(), batch_size=8, streams=4).loader(rank=r, ranks=2), 1))[0]
-        for r in (0, 1)
+        list(islice(DataModule(source(), Mixture(), batch_size=8, streams=4).loader(rank=r, ranks=2), 1))[0] for r in (0, 1)
     )
     assert [row[0] for row in alone[0]] == [*first.keys[:2], *second.keys[:2], *first.keys[2:], *second.keys[2:]]
 
@@ -72,9 +71,7 @@ def test_draws_are_keyed_by_epoch(alone):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_accumulation_cuts_the_same_step(source, alone, workers):
-    module = DataModule(
-        source(), Mixture(), batch_size=8, streams=4, accumulate=4, caption_dropout=0.3, workers=workers
-    )
+    module = DataModule(source(), Mixture(), batch_size=8, streams=4, accumulate=4, caption_dropout=0.3, workers=workers)
     micro = list(islice(module.loader(), 4 * 3))
     assert all(len(batch) == 2 for batch in micro)
     assert [key for batch in micro for key in batch.keys] == [row[0] for step in alone[:3] for row in step]

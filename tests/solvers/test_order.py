@@ -67,9 +67,7 @@ def measured_order(solver, kind="epsilon"):
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize(
-    ("request_", "order"), [*ORDERS.items(), ({"name": "dpmpp_2m", "variant": "heun"}, 2)], ids=str
-)
+@pytest.mark.parametrize(("request_", "order"), [*ORDERS.items(), ({"name": "dpmpp_2m", "variant": "heun"}, 2)], ids=str)
 def test_order_of_convergence(request_, order, kind):
     solver = registry_of("solvers").build(request_, SCHEDULE)
     assert measured_order(solver, kind) == pytest.approx(order, abs=0.25)

@@ -35,9 +35,7 @@ def packages():
     chars = {f"{codepoint}-fe0f" if codepoint == "1f347" else codepoint: name for codepoint, name in NAMES.items()}
     iconify = {
         "chars.json": json.dumps(chars | {"1f9c4": "garlic"}),
-        "icons.json": json.dumps(
-            {"icons": {name: {"body": body} for name in chars.values()}, "width": 32, "height": 32}
-        ),
+        "icons.json": json.dumps({"icons": {name: {"body": body} for name in chars.values()}, "width": 32, "height": 32}),
         "metadata.json": json.dumps({"categories": {"Everything": [*chars.values(), "garlic"]}}),
     }
     buffer = io.BytesIO()
@@ -98,10 +96,7 @@ def test_style_changes_pictures_only(tool, packages, keywords, tmp_path):
     for style in packages:
         make(tool, packages, keywords, tmp_path / style, style=style)
         told.append(
-            [
-                (caption, facts["key"], facts["split"], facts["attributes"])
-                for _, caption, facts in read(tmp_path / style)
-            ]
+            [(caption, facts["key"], facts["split"], facts["attributes"]) for _, caption, facts in read(tmp_path / style)]
         )
         assert {facts["style"] for *_, facts in read(tmp_path / style)} == {style}
     assert all(other == told[0] for other in told)
@@ -110,8 +105,7 @@ def test_style_changes_pictures_only(tool, packages, keywords, tmp_path):
 def test_sixteen_variants_draw_each_combination_once(tool, packages, keywords, tmp_path):
     make(tool, packages, keywords, tmp_path, variants=16)
     drawn = {
-        (facts["codepoint"], facts["attributes"]["background"], facts["attributes"]["size"])
-        for *_, facts in read(tmp_path)
+        (facts["codepoint"], facts["attributes"]["background"], facts["attributes"]["size"]) for *_, facts in read(tmp_path)
     }
     assert len(drawn) == 3 * 16
 

@@ -52,9 +52,7 @@ def test_known_words_have_clips_pieces(tool, small, full):
 
 def test_unknown_text_falls_back_to_bytes(small):
     text = "naïve Zürich 日本, 3D!"
-    assert small.decode(small(text).input_ids, skip_special_tokens=True).replace(" ", "") == text.lower().replace(
-        " ", ""
-    )
+    assert small.decode(small(text).input_ids, skip_special_tokens=True).replace(" ", "") == text.lower().replace(" ", "")
 
 
 def test_pads_as_stable_diffusion_does(small):

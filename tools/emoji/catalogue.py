@@ -108,6 +108,4 @@ def _plain(codepoint: str) -> str:
 
 
 def _country_flag(codepoint: str) -> bool:
-    return any(
-        0x1F1E6 <= int(part, 16) <= 0x1F1FF or 0xE0020 <= int(part, 16) <= 0xE007F for part in codepoint.split("-")
-    )
+    return any(0x1F1E6 <= int(part, 16) <= 0x1F1FF or 0xE0020 <= int(part, 16) <= 0xE007F for part in codepoint.split("-"))
