@@ -13,11 +13,16 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sunlab.callbacks.base import CALLBACKS
 from sunlab.callbacks.ema import EMA
+from sunlab.data.base import Pool, Source
+from sunlab.data.negatives import Mixture
+from sunlab.data.shards import Shards
 from sunlab.diffusion.timesteps import grid
 from sunlab.draws import keyed_seed
 from sunlab.evaluation.negative_control import Control, negative_control
-from sunlab.pipelines.compare import Row, Variant, compare
-from sunlab.pipelines.draw import Request, with_adapter, with_guidance
+from sunlab.export import load_adapter
+from sunlab.pipelines.base import asset
+from sunlab.pipelines.compare import Row, Variant, draw_all, rows_of
+from sunlab.pipelines.draw import Drawn, Request, with_adapter, with_guidance
 from sunlab.pipelines.picture import grid_image, save_png
 from sunlab.solvers import Sampling
 from sunlab.solvers.dpmpp_2m import DPMpp2M
@@ -29,9 +34,8 @@ class BeforeAfter(Callback):
 
     Args:
         prompts, negatives: of the picture, one column each.
-        measured: further pairs behind the table's distances, prompts and negatives paired at random.
-        measured_prompts: the prompts they are drawn from; null: `prompts`.
-        measured_negatives: the negatives; null: `negatives`.
+        measured: further pairs, behind the table's distances: captions and negative prompts at random.
+        measured_urls: the shards whose captions they are drawn from; null: `prompts`.
         longer: an adapter file of a longer training to show beside this one, or null.
         steps: of the teacher before.
         zoom: of the picture.
@@ -43,8 +47,7 @@ class BeforeAfter(Callback):
         prompts: list[str],
         negatives: list[str],
         measured: int = 64,
-        measured_prompts: list[str] | None = None,
-        measured_negatives: list[str] | None = None,
+        measured_urls: list[str] | None = None,
         longer: str | None = None,
         steps: int = 25,
         zoom: int = 2,
@@ -52,7 +55,7 @@ class BeforeAfter(Callback):
         if len(prompts) != len(negatives):
             raise ValueError(f"{len(negatives)} negatives for {len(prompts)} prompts: give one for each")
         self.shown = Request(prompts, negatives, list(range(len(prompts))))
-        self.measured = pairs(measured_prompts or prompts, measured_negatives or negatives, measured)
+        self.measured = pairs(Shards(urls=measured_urls) if measured_urls else None, prompts, measured)
         self.longer, self.steps, self.zoom = longer, steps, zoom
 
     @rank_zero_only
@@ -70,12 +73,18 @@ class BeforeAfter(Callback):
     def report(self, module: Any, folder: Path) -> None:
         base, w = module.base, sum(module.guidance) / 2
         variants = self._variants(module, w)
-        rows = compare(base, variants, self.measured)
-        shown = compare(base, variants, self.shown)
+        measured, shown = (draw_all(base, variants, request) for request in (self.measured, self.shown))
         control = negative_control(base, variants[:2])
-        labels = [f"{v.name}: {row.passes:.0f} passes" for v, row in zip(variants, rows, strict=True)]
-        captions = [p + (f" (not: {n})" if n else "") for p, n in zip(self.shown.prompts, self.shown.negatives, strict=True)]
-        picture = grid_image([row.images for row in shown], labels=labels, captions=captions, zoom=self.zoom)
+        if self.longer is not None:
+            variant, drawn = self._longer(module, w)
+            variants.insert(2, variant)
+            measured.insert(2, drawn[0])
+            shown.insert(2, drawn[1])
+        rows = rows_of(variants, measured)
+        labels = [f"{row.name}: {row.passes:.0f} passes" for row in rows]
+        asked = zip(self.shown.prompts, self.shown.negatives, strict=True)
+        captions = [prompt + (f" (not: {negative})" if negative else "") for prompt, negative in asked]
+        picture = grid_image([d.images for d in shown], labels=labels, captions=captions, zoom=self.zoom)
         save_png(picture, folder / "before_after.png")
         write(folder, rows, control, len(self.measured))
 
@@ -88,18 +97,31 @@ class BeforeAfter(Callback):
             return Variant(f"DPM-Solver++ {steps} steps, CFG {w:g}", sampling, with_guidance(base), w)
 
         n = module.student.steps
-        student = Variant(f"SUN {n} steps", module.student, with_adapter(base, module.adapter), w)
+        student = Variant(f"this run, {n} steps", module.student, with_adapter(base, module.adapter), w)
         return [teacher(self.steps), student, teacher(max(n // 2, 1)), teacher(n)]
 
+    def _longer(self, module: Any, w: float) -> tuple[Variant, list[Drawn]]:
+        """The other adapter in this one's place, for as long as it draws."""
+        assert self.longer is not None
+        base = module.base
+        module.adapter.detach()
+        other, _ = load_adapter(asset(self.longer), base.backbone.unet)
+        name = f"shipped adapter, trained longer, {module.student.steps} steps"
+        variant = Variant(name, module.student, with_adapter(base, other), w)
+        drawn = [draw_all(base, [variant], request)[0] for request in (self.measured, self.shown)]
+        other.detach()
+        module.adapter.attach(base.backbone.unet)
+        return variant, drawn
 
-def pairs(prompts: Sequence[str], negatives: Sequence[str], count: int) -> Request:
-    """`count` pairs drawn at random, each with a seed of its own; none of the shown pictures' seeds."""
+
+def pairs(source: Source | None, prompts: Sequence[str], count: int) -> Request:
+    """`count` pairs of a caption and a negative prompt, each with a seed of its own; none of the shown pictures' seeds."""
     random = Random(keyed_seed("before_after", count))
-    return Request(
-        [random.choice(prompts) for _ in range(count)],
-        [random.choice(negatives) for _ in range(count)],
-        [1000 + i for i in range(count)],
-    )
+    captions = source.prompts(100_000) if source is not None else prompts
+    pool = Pool(captions, source.keywords(1000) if source is not None else ())
+    sampler = Mixture()
+    chosen = [random.choice(captions) for _ in range(count)]
+    return Request(chosen, [sampler(random, prompt, pool) for prompt in chosen], [1000 + i for i in range(count)])
 
 
 def write(folder: Path, rows: Sequence[Row], control: Sequence[Control], n: int) -> None:

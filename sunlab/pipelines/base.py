@@ -54,6 +54,11 @@ class BaseModel:
         return next(self.backbone.parameters()).device
 
 
+def asset(path: str | Path) -> Path:
+    """A file as named, or the one of that name inside the package."""
+    return Path(path) if Path(path).exists() else ASSETS / path
+
+
 def base_folder(base: str | Path) -> Path:
     """The folder of a base: a path, or the name of a model inside the package.
 

@@ -45,10 +45,14 @@ class Row:
     images: Tensor
 
 
-def compare(base: BaseModel, variants: Sequence[Variant], request: Request, *, batch: int = 64) -> list[Row]:
-    """Draw the request with every variant; the first is what the others are measured against."""
+def draw_all(base: BaseModel, variants: Sequence[Variant], request: Request, *, batch: int = 64) -> list[Drawn]:
+    """The request drawn with every variant."""
     base.encode([*request.prompts, *request.negatives])  # remembered: the text encoder is left out of all timings alike
-    drawn = [draw(base, v.sampling, v.bind, request, w=v.w, batch=batch) for v in variants]
+    return [draw(base, v.sampling, v.bind, request, w=v.w, batch=batch) for v in variants]
+
+
+def rows_of(variants: Sequence[Variant], drawn: Sequence[Drawn]) -> list[Row]:
+    """Each variant measured against the first."""
     return [_row(v.name, d, drawn[0]) for v, d in zip(variants, drawn, strict=True)]
 
 

@@ -1,0 +1,169 @@
+"""A base small enough to train in a test, shards of tiny pictures, and the command line in a process of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from webdataset.writer import TarWriter
+
+from sunlab.data.datamodule import DataModule
+from sunlab.data.negatives import Mixture
+from sunlab.data.shards import Shards
+from sunlab.pipelines.base import BaseModel, load_base, quiet
+
+ROOT = Path(__file__).parents[1]
+MODEL = ROOT / "configs" / "emoji" / "model"
+SIDE = 32  # pixels; four of them are a latent position wide
+COUNT = 48
+COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220), "white": (250, 250, 250)}
+
+
+# What Lightning says of every training, and what is meant so or not ours to change.
+QUIET = (
+    "ignore:.*LeafSpec.*:FutureWarning",  # Lightning 2.6.6 on torch 2.13
+    "ignore:.*in eval mode at the start of training",  # the frozen base, on purpose
+    "ignore:.*does not have many workers",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in QUIET:
+        config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture(scope="session")
+def tiny_base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder with random weights: latents (4, 8, 8), text width 16, the lab's tokenizer and scheduler."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    quiet()
+    folder = tmp_path_factory.mktemp("tiny") / "base"
+    folder.mkdir()
+    shutil.copy(MODEL / "model_index.json", folder)
+    for part in ("scheduler", "tokenizer"):
+        shutil.copytree(MODEL / part, folder / part)
+    text = json.loads((MODEL / "text_encoder" / "config.json").read_text())
+    text |= {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(8, 16),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            layers_per_block=1,
+            cross_attention_dim=16,
+            attention_head_dim=2,
+            norm_num_groups=4,
+        )
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            latent_channels=4,
+            norm_num_groups=4,
+            sample_size=SIDE,
+            scaling_factor=0.5,
+            mid_block_add_attention=False,
+        )
+        words = CLIPTextModel(CLIPTextConfig(**text))
+    for name, part in (("unet", unet), ("vae", vae), ("text_encoder", words)):
+        part.save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture
+def tiny_base(tiny_base_folder: Path) -> BaseModel:
+    """Loaded anew for each test, which may change it."""
+    return load_base(tiny_base_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One tar of 48 pictures of squares with captions and keywords."""
+    path = tmp_path_factory.mktemp("shards") / "train-00000.tar"
+    with path.open("wb") as file, TarWriter(file, encoder=False, mtime=0) as tar:
+        for number in range(COUNT):
+            colour = list(COLOURS)[number % len(COLOURS)]
+            pixels = np.full((SIDE, SIDE, 3), COLOURS[colour], np.uint8)
+            pixels[8:24, 4 + number % 16 : 12 + number % 16] = number * 5
+            data = BytesIO()
+            Image.fromarray(pixels).save(data, "PNG")
+            caption = f"a pizza on a {colour} background" if number % 3 else f"a {colour} background"
+            record = {"keywords": [colour, "pizza"], "subject": "pizza"}
+            tar.write(
+                {
+                    "__key__": f"{number:05d}",
+                    "png": data.getvalue(),
+                    "txt": caption.encode(),
+                    "json": json.dumps(record).encode(),
+                }
+            )
+    return str(path)
+
+
+@pytest.fixture
+def tiny_data(tiny_shards: str) -> Callable[..., DataModule]:
+    """The data module over `tiny_shards`; options as `DataModule`'s."""
+    return lambda **given: DataModule(Shards(urls=[tiny_shards]), Mixture(), **{"batch_size": 8, "streams": 4, **given})
+
+
+@pytest.fixture(scope="session")
+def tiny_config(
+    tiny_base_folder: Path, tiny_shards: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A configuration that trains a SUN adapter of the tiny base with `states: data`."""
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(f"""
+task: adapter
+model: {{base: "{tiny_base_folder}"}}
+data:
+  source: {{name: shards, urls: ["{tiny_shards}"]}}
+  batch_size: 8
+  streams: 4
+teacher: {{steps: 4}}
+student: {{steps: 2}}
+loss: {{name: msc, states: data, substeps: 2}}
+optimizer: {{lr: 1.0e-3, warmup_steps: 2, schedule: cosine}}
+trainer: {{max_steps: 6, accelerator: cpu, enable_progress_bar: false, log_every_n_steps: 1}}
+""")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_bank(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bank of 16 trajectories of the tiny base, for a teacher of 24 steps and a student of 4."""
+    from sunlab.build import make_bank
+    from sunlab.config.load import load_config
+
+    folder = tmp_path_factory.mktemp("bank")
+    make_bank(load_config([tiny_config], ["teacher.steps=24", "student.steps=4"]), out=folder, count=16, shard_size=8)
+    return folder
+
+
+@pytest.fixture
+def sunlab(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`python -m sunlab WORDS` in a process of its own, in the test's folder."""
+
+    def command(*words: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "sunlab", *map(str, words)],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            text=True,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return command

@@ -1,0 +1,190 @@
+"""Modules from Python, without a configuration, as the README shows."""
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from sunlab.adapters.lora import LoRA
+from sunlab.adapters.sun import SUN
+from sunlab.callbacks.before_after import BeforeAfter
+from sunlab.callbacks.sample_images import SampleImages
+from sunlab.data.datamodule import DataModule
+from sunlab.data.negatives import Mixture
+from sunlab.data.shards import Shards
+from sunlab.losses.cfg import CFG
+from sunlab.losses.msc import MSC
+from sunlab.modules.adapter import AdapterModule
+from sunlab.modules.autoencoder import AutoencoderModule
+from sunlab.modules.optimization import Optimization
+from sunlab.modules.student import StudentModule
+from sunlab.modules.teacher import TeacherModule
+from sunlab.pipelines.base import load_base
+
+KINDS = ("adapter", "lora", "copy", "teacher", "autoencoder")
+
+
+def make(kind, base, **options):
+    options = {"optimization": Optimization(lr=1e-2), **options}
+    if kind == "adapter":
+        return AdapterModule(base, SUN(), MSC(states="data", substeps=2), **options)
+    if kind == "lora":
+        return StudentModule(base, CFG(), lora=LoRA(rank=2), **options)
+    if kind == "copy":
+        return StudentModule(base, CFG(), **options)
+    return (TeacherModule if kind == "teacher" else AutoencoderModule)(base, **options)
+
+
+def train(module, data, folder, steps=2, **options):
+    trainer = Trainer(
+        accelerator="cpu", max_steps=steps, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, default_root_dir=folder, **options,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    return trainer
+
+
+def everything(base):
+    """Every tensor of the base by name."""
+    parts = {"unet": base.backbone.unet, "vae": base.autoencoder.vae, "text": base.text.model}
+    return {f"{part}.{k}": v for part, m in parts.items() for k, v in m.state_dict().items()}
+
+
+def test_the_example_of_the_readme(tiny_base_folder, tiny_shards, tmp_path):
+    data = DataModule(Shards(urls=[tiny_shards]), Mixture(), batch_size=8)
+    module = AdapterModule(load_base(tiny_base_folder), SUN(), MSC(states="data"))
+    trainer = Trainer(max_steps=2, accelerator="cpu", default_root_dir=tmp_path, logger=False, enable_checkpointing=False,
+                      enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    (file,) = module.export(tmp_path)
+    assert trainer.global_step == 2 and file.is_file()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_what_is_trained_moves_and_is_saved(kind, tiny_base, tiny_data, tmp_path):
+    module = make(kind, tiny_base)
+    before = {k: v.clone() for k, v in everything(tiny_base).items()}
+    trained = {k: v.detach().clone() for k, v in module.trainable().items()}
+    trainer = train(module, tiny_data(), tmp_path, steps=3)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    saved = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    assert saved["state_dict"].keys() == trained.keys()
+    moved = [k for k, v in module.trainable().items() if not torch.equal(v, trained[k])]
+    assert len(moved) > len(trained) / 3
+    own = {id(p) for p in module.trainable().values()}
+    for name, tensor in before.items():
+        now = dict(tiny_base_parameters(tiny_base)).get(name)
+        if now is not None and id(now) not in own:
+            assert torch.equal(now, tensor), name
+
+
+def tiny_base_parameters(base):
+    parts = {"unet": base.backbone.unet, "vae": base.autoencoder.vae, "text": base.text.model}
+    return [(f"{part}.{k}".replace(".base_layer.", "."), v) for part, m in parts.items() for k, v in m.named_parameters()]
+
+
+@pytest.mark.parametrize("kind", ["adapter", "lora", "copy"])
+def test_the_teacher_stays_in_eval(kind, tiny_base, tiny_data, tmp_path):
+    seen = []
+
+    class Watch(MSC):
+        def __call__(self, *args):
+            seen.append([m.training for part in (tiny_base.backbone, tiny_base.text, tiny_base.autoencoder)
+                         for m in list(part.modules())[1:]])  # fmt: skip
+            return super().__call__(*args)
+
+    module = make(kind, tiny_base)
+    module.loss = Watch(substeps=2)
+    train(module, tiny_data(), tmp_path)
+    assert len(seen) == 2 and not any(map(any, seen))
+
+
+@pytest.mark.parametrize("kind", ["adapter", "lora", "copy"])
+def test_one_unet_in_memory(kind, tiny_base, tiny_data, tmp_path):
+    count = sum(p.numel() for p in tiny_base.backbone.unet.parameters())
+    others = sum(p.numel() for part in (tiny_base.text, tiny_base.autoencoder) for p in part.parameters())
+    module = make(kind, tiny_base)
+    train(module, tiny_data(), tmp_path)
+    own = sum(p.numel() for p in module.trainable().values())
+    storages = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() // 4 for p in reachable(module)}
+    assert sum(storages.values()) == count + others + own
+    if kind == "copy":
+        assert own == count
+    else:
+        assert own < count
+
+
+def reachable(module):
+    """Every parameter that the module holds, registered or hidden in a plain attribute."""
+    found = {id(p): p for p in module.parameters()}
+    for value in (*vars(module).values(), *vars(module.base).values()):
+        if isinstance(value, torch.nn.Module):
+            found |= {id(p): p for p in value.parameters()}
+    return found.values()
+
+
+@pytest.mark.parametrize(("kind", "falls"), [("adapter", 0.7), ("lora", 0.9), ("teacher", 0.9), ("autoencoder", 0.7)])
+def test_the_loss_falls_on_one_batch(kind, falls, tiny_base, tiny_data, tmp_path):
+    module = make(kind, tiny_base)
+    samples = next(iter(tiny_data().loader()))
+    first = last = None
+    values = []
+
+    class Repeated(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            while True:
+                yield samples
+
+    original = module.training_step
+
+    def step(batch, index):
+        out = original(batch, index)
+        values.append(float((out["loss"] if isinstance(out, dict) else out).detach()))
+        return out
+
+    module.training_step = step
+    loader = torch.utils.data.DataLoader(Repeated(), batch_size=None)
+    trainer = Trainer(accelerator="cpu", max_steps=25, logger=False, enable_progress_bar=False,
+                      enable_model_summary=False, enable_checkpointing=False, default_root_dir=tmp_path)  # fmt: skip
+    trainer.fit(module, train_dataloaders=loader)
+    first, last = values[0], values[-1]
+    assert last < falls * first, values
+
+
+@pytest.mark.parametrize("kind", ["adapter", "lora"])
+def test_gradient_checkpointing_changes_no_gradient(kind, tiny_base_folder, tiny_data):
+    """The teacher's passes lie between the student's forward and backward: what is recomputed must be the student's."""
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        base = load_base(tiny_base_folder, backbone={"name": "diffusers_unet", "gradient_checkpointing": checkpointing})
+        module = make(kind, base)
+        module.log = lambda *a, **k: None
+        with torch.no_grad():
+            for p in module.trainable().values():
+                p.add_(0.01)
+        module.training_step(next(iter(tiny_data().loader())), 0)["loss"].backward()
+        gradients.append({k: p.grad for k, p in module.trainable().items()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-7, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["adapter", "lora", "copy"])
+def test_pictures_while_training_are_the_students(kind, tiny_base, tiny_data, tmp_path):
+    callbacks = [
+        SampleImages(prompts=["a pizza"], every=1, steps=2),
+        BeforeAfter(prompts=["a pizza"], negatives=["red"], measured=2, steps=2),
+    ]
+    module = make(kind, tiny_base)
+    train(module, tiny_data(), tmp_path, steps=1, callbacks=callbacks)
+    assert (tmp_path / "pictures" / "0000001.png").is_file() and (tmp_path / "before_after.png").is_file()
+
+
+def test_the_last_checkpoint_of_another_model_is_refused(tiny_base_folder, tiny_data, tmp_path):
+    from sunlab.errors import ConfigError
+
+    trainer = train(make("adapter", load_base(tiny_base_folder)), tiny_data(), tmp_path)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    other = AdapterModule(load_base(tiny_base_folder), SUN(extra_positive=False), MSC())
+    trainer = Trainer(accelerator="cpu", max_steps=3, logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    with pytest.raises(ConfigError, match="does not fit this model"):
+        trainer.fit(other, datamodule=tiny_data(), ckpt_path=tmp_path / "x.ckpt", weights_only=True)
