@@ -125,12 +125,11 @@ def build_trainer(config: Config, folder: Path, extra: list[Any]) -> Trainer:
         ]
     else:
         settings["logger"] = False
-    every = settings.pop("checkpoint_every", None)
     checkpoint = ModelCheckpoint(
         folder / "checkpoints",
         save_top_k=0,
         save_last=True,
-        every_n_train_steps=every or 200,
+        every_n_train_steps=config.run.checkpoint_every,
         enable_version_counter=False,
     )
     callbacks = [plug("callbacks", request) for request in config.callbacks]

@@ -119,9 +119,7 @@ def tiny_data(tiny_shards: str) -> Callable[..., DataModule]:
 
 
 @pytest.fixture(scope="session")
-def tiny_config(
-    tiny_base_folder: Path, tiny_shards: str, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def tiny_config(tiny_base_folder: Path, tiny_shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A configuration that trains a SUN adapter of the tiny base with `states: data`."""
     path = tmp_path_factory.mktemp("config") / "tiny.yaml"
     path.write_text(f"""
@@ -152,7 +150,7 @@ def tiny_bank(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture
-def sunlab(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def sunlab_process(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`python -m sunlab WORDS` in a process of its own, in the test's folder."""
 
     def command(*words: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:

@@ -64,7 +64,10 @@ class Branch(nn.Module):
         dims = None if self.compat else (1, 2)
         size_z = torch.linalg.vector_norm(z, dim=dims, keepdim=True, dtype=torch.float32)
         size_n = torch.linalg.vector_norm(n, dim=dims, keepdim=True, dtype=torch.float32)
-        return (size_z / size_n if self.compat else size_z / size_n.clamp(min=EPSILON)).to(n.dtype)
+        if self.compat:
+            return (size_z / size_n).to(n.dtype)
+        ratio = torch.where(size_n > EPSILON, size_z / size_n.clamp(min=EPSILON), 0.0)  # no gradient of 1 / EPSILON either
+        return ratio.to(n.dtype)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:

@@ -1,6 +1,6 @@
 """SpeedUpNet (arXiv 2312.08887)."""
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ class SUN(Adapter):
     def attach(self, unet: nn.Module) -> None:
         if self._unet is not None:
             raise ConfigError("this adapter is plugged in already; detach it first")
-        self._found = dict(unet.attn_processors)
+        self._found = dict(cast(Any, unet).attn_processors)
         foreign = [n for n, p in self._found.items() if isinstance(p, (SUNCrossAttention, UntouchedAttention))]
         if foreign:
             raise ConfigError(f"another SUN adapter is plugged into this U-Net ({foreign[0]}); detach it first")
@@ -93,7 +93,7 @@ class SUN(Adapter):
         return {"cross_attention_kwargs": {"sun": BranchInputs(negative.tokens)}}
 
     def tensors(self) -> dict[str, Tensor]:
-        named = {}
+        named: dict[str, Tensor] = {}
         for layer, branches in self.layers.items():
             for name, parameter in branches.named_parameters():
                 named[f"{_path(layer)}.{NAMES[name]}"] = parameter

@@ -38,8 +38,8 @@ class DiffusersUNet(Backbone):
         super().__init__()
         self.unet: Any = unet
         self.schedule, self.prediction_type = schedule, prediction_type
-        size = unet.config.sample_size
-        self.sample_shape = (unet.config.in_channels, size, size)
+        size = self.unet.config.sample_size
+        self.sample_shape = (self.unet.config.in_channels, size, size)
         if attention == "eager":
             from diffusers.models.attention_processor import AttnProcessor
 

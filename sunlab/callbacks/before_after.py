@@ -22,7 +22,7 @@ from sunlab.evaluation.negative_control import Control, negative_control
 from sunlab.export import load_adapter
 from sunlab.pipelines.base import asset
 from sunlab.pipelines.compare import Row, Variant, draw_all, rows_of
-from sunlab.pipelines.draw import Drawn, Request, with_adapter, with_guidance
+from sunlab.pipelines.draw import Drawn, Request, with_adapter
 from sunlab.pipelines.picture import grid_image, save_png
 from sunlab.solvers import Sampling
 from sunlab.solvers.dpmpp_2m import DPMpp2M
@@ -94,10 +94,10 @@ class BeforeAfter(Callback):
 
         def teacher(steps: int) -> Variant:
             sampling = Sampling(DPMpp2M(schedule), grid(steps, train_steps=schedule.steps))
-            return Variant(f"DPM-Solver++ {steps} steps, CFG {w:g}", sampling, with_guidance(base), w)
+            return Variant(f"DPM-Solver++ {steps} steps, CFG {w:g}", sampling, module.bind_teacher(), w)
 
         n = module.student.steps
-        student = Variant(f"this run, {n} steps", module.student, with_adapter(base, module.adapter), w)
+        student = Variant(f"this run, {n} steps", module.student, module.bind_student(), w)
         return [teacher(self.steps), student, teacher(max(n // 2, 1)), teacher(n)]
 
     def _longer(self, module: Any, w: float) -> tuple[Variant, list[Drawn]]:

@@ -12,5 +12,5 @@ class Progress(RichProgressBar):
     def _get_train_description(self, current_epoch: int) -> str:
         return "Training"
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:  # type: ignore[override]
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}

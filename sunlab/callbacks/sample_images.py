@@ -11,7 +11,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from sunlab.callbacks.base import CALLBACKS
 from sunlab.callbacks.ema import EMA
 from sunlab.diffusion.timesteps import grid
-from sunlab.pipelines.draw import Request, draw, with_adapter, with_guidance
+from sunlab.modules.distillation import DistillationModule
+from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.pipelines.picture import grid_image, save_png
 from sunlab.solvers import Sampling
 from sunlab.solvers.dpmpp_2m import DPMpp2M
@@ -57,13 +58,13 @@ class SampleImages(Callback):
         module.eval()
         base: Any = module.base
         base.text.forget()
-        if hasattr(module, "adapter"):
-            sampling, bind = module.student, with_adapter(base, module.adapter)  # type: ignore[arg-type]
+        if isinstance(module, DistillationModule):
+            sampling, bind = module.student, module.bind_student()
         else:
             schedule = base.backbone.schedule
             sampling = Sampling(DPMpp2M(schedule), grid(self.steps, train_steps=schedule.steps))
             bind = with_guidance(base)
-        drawn = draw(base, sampling, bind, self.request, w=self.guidance)  # type: ignore[arg-type]
+        drawn = draw(base, sampling, bind, self.request, w=self.guidance)
         module.train(mode)
         for average in averages:
             average.swap(module)

@@ -35,6 +35,7 @@ def _streams(config: Config) -> Iterator[tuple[str, str]]:
 
 def _ranges(config: Config) -> Iterator[tuple[str, str]]:
     least = {
+        "run.checkpoint_every": (config.run.checkpoint_every, 1),
         "data.batch_size": (config.data.batch_size, 1),
         "data.streams": (config.data.streams, 1),
         "data.workers": (config.data.workers, 0),

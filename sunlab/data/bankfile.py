@@ -104,13 +104,23 @@ def write_bank(
     return path
 
 
+def _header(values: dict[str, Any]) -> BankHeader:
+    """Raises `ValueError` or `TypeError` where a value is not of its kind: the file may come from anyone."""
+    texts = {name: tuple(values[name]) for name in ("keys", "prompts", "negatives") if isinstance(values[name], list)}
+    words = [*(text for column in texts.values() for text in column), values["teacher"], values["solver"], values["spacing"]]
+    low, high = map(float, values["guidance"])
+    if len(texts) != 3 or not all(isinstance(word, str) for word in words) or values["noise"] not in ("seeded", "stored"):
+        raise ValueError("a header of another kind")
+    steps, version = int(values["steps"]), int(values["version"])
+    return BankHeader(**{**values, **texts, "guidance": (low, high), "steps": steps, "version": version})
+
+
 def open_bank(path: Path) -> tuple[Any, BankHeader]:
     """The open file, its tensors unread, and its header. Raises `DataError` where it is not a bank."""
     try:
         file = safe_open(path, framework="pt")
         metadata = file.metadata() or {}
-        values = {field.name: json.loads(metadata[field.name]) for field in fields(BankHeader)}
-        header = BankHeader(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        header = _header({field.name: json.loads(metadata[field.name]) for field in fields(BankHeader)})
         sizes = {name: tuple(file.get_slice(name).get_shape()) for name in TENSORS}
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path}: not a bank of trajectories ({error!r}); make it again") from error

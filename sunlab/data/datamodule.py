@@ -112,7 +112,9 @@ class DataModule(LightningDataModule):
 
     def _processed(self) -> int:
         """Micro-batches that the trainer finished. It is counted up before the hooks in which checkpoints are saved."""
-        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        if self.trainer is None:
+            return 0
+        return int(self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()["total"]["processed"])
 
     def _align(self) -> None:
         """Lightning resumes its count of micro-batches, and steps the optimizer where it divides by accumulate; a count

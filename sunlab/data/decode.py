@@ -90,9 +90,10 @@ def _image(data: bytes, suffix: str) -> Tensor:
         with Image.open(BytesIO(data), formats=("PNG", "WEBP", "JPEG")) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise _Reason("image too large", f"{image.width}x{image.height}, at most {MAX_PIXELS:,} pixels")
+            picture: Image.Image = image
             if image.has_transparency_data:
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-            pixels = np.array(image.convert("RGB"))
+                picture = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+            pixels = np.array(picture.convert("RGB"))
     except _Reason:
         raise
     except Image.DecompressionBombError as error:

@@ -50,16 +50,18 @@ class Loader:
         streams = self.streams(self.position())
         order = self._by_stream(streams)
         size = len(order) // self.accumulate
-        parts = [iter(streams if self.workers == 0 else self._processes(streams))]
-        # workers ignore signals, so at exit they must be told to leave before multiprocessing waits for them
-        atexit.register(parts.clear)
+        part = iter(streams if self.workers == 0 else self._processes(streams))
+        # workers ignore signals, so they must be told to leave before multiprocessing waits for them at exit
+        close = getattr(part, "_shutdown_workers", _nothing)
+        atexit.register(close)
         try:
             while True:
-                batch = take(join([_good(next(parts[0])) for _ in range(max(self.workers, 1))]), order)
+                batch = take(join([_good(next(part)) for _ in range(max(self.workers, 1))]), order)
                 for start in range(0, len(order), size):
                     yield batch if size == len(order) else take(batch, range(start, start + size))
         finally:
-            atexit.unregister(parts.clear)
+            atexit.unregister(close)
+            close()
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the data module keeps the position. It tells Lightning that this loader can be resumed."""
@@ -98,7 +100,11 @@ def _good(part: Samples | SunlabError) -> Samples:
     return part
 
 
-def _as_it_is(item: Samples) -> Samples:
+def _nothing() -> None:
+    pass
+
+
+def _as_it_is(item: Any) -> Any:
     return item
 
 

@@ -92,7 +92,7 @@ class Mixture(NegativeSampler):
         lacking = {Captions: not pool.prompts, Keywords: not pool.keywords}
         parts = [(sampler, weight) for sampler, weight in self.parts if not lacking.get(type(sampler))]
         if not parts:
-            return _some((), "captions or keywords")
+            raise _lacking("captions or keywords")
         samplers, weights = zip(*parts, strict=True)
         chosen: NegativeSampler = random.choices(samplers, weights)[0]
         return chosen(random, prompt, pool)
@@ -107,5 +107,9 @@ def _other(random: Random, candidates: Sequence[str], prompt: str) -> str:
 
 def _some(found: Sequence[str], what: str) -> Sequence[str]:
     if not found:
-        raise DataError(f"the data source gives no {what} for negative prompts; use negatives: pool or empty")
+        raise _lacking(what)
     return found
+
+
+def _lacking(what: str) -> DataError:
+    return DataError(f"the data source gives no {what} for negative prompts; use negatives: pool or empty")

@@ -4,7 +4,7 @@ import re
 from glob import glob, has_magic
 from pathlib import Path
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 
 import sunlab
 from sunlab.errors import DataError
@@ -28,7 +28,7 @@ def expand(pattern: str) -> list[Path]:
         return [Path.cwd() / pattern]  # taken as it stands, brackets and braces in its name included
     try:
         parts = list(braceexpand(pattern))
-    except (UnbalancedBracesError, ValueError) as error:
+    except ValueError as error:
         raise DataError(f"{pattern!r}: {error}; write ranges as {{00000..00009}}") from None
     return [path for part in parts for path in _find(part, pattern)]
 

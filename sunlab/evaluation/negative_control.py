@@ -51,5 +51,5 @@ def negative_control(base: BaseModel, variants: Sequence[Variant], *, pictures: 
             drawn = draw(base, variant.sampling, variant.bind, Request(prompts, negatives, seeds), w=variant.w)
             backgrounds = background_of(drawn.images, colours)
             shares.append(sum(a == b for a, b in zip(backgrounds, named, strict=True)) / pictures)
-        found.append(Control(variant.name, *shares, pictures))
+        found.append(Control(variant.name, shares[0], shares[1], pictures))
     return found

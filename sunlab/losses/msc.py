@@ -1,10 +1,12 @@
 """Multi-step consistency, first reading (ours; the paper's text allows three)."""
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
 
 from sunlab.diffusion.timesteps import between, grid
+from sunlab.errors import ConfigError
 from sunlab.losses.base import LOSSES, DistanceFunction, Flow, Loss, Terms
 from sunlab.losses.states import States, state_at
 from sunlab.types import Batch
@@ -20,8 +22,8 @@ class MSC(Loss):
         segments: segments of the grid; null: the student's steps.
         substeps: guided teacher steps from t to the segment's end s.
         states: where x_t comes from; with `teacher` the stored trajectory is also the target, at no teacher pass.
-        start: `grid`, t is the segment's start, as at sampling; `uniform`, any time in the segment (not with stored
-            trajectories).
+        start: `grid`, t is the segment's start, as at sampling; `uniform`, any time in the segment (for `states: data`
+            alone: trajectories and rollouts have states at the grid's times only).
     """
 
     def __init__(
@@ -32,10 +34,15 @@ class MSC(Loss):
         states: States = "data",
         start: Literal["grid", "uniform"] = "grid",
     ):
+        if start == "uniform" and states != "data":
+            raise ConfigError(f"loss.start: uniform needs loss.states: data, there are no {states} states between the times")
         self.segments, self.substeps, self.states, self.start = segments, substeps, states, start
 
     def __call__(self, batch: Batch, student: Flow, teacher: Flow, distance: DistanceFunction) -> Terms:
-        times = student.times if self.segments is None else grid(self.segments).to(student.times)
+        if self.segments is not None:
+            times = grid(self.segments, train_steps=student.solver.schedule.steps)
+            student = replace(student, times=times.to(student.times))
+        times = student.times
         index = batch.draws.integers("segment", 0, len(times) - 1)
         t, s = times[index], times[index + 1]
         if self.start == "uniform":

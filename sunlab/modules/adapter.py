@@ -10,6 +10,7 @@ from sunlab.export import save_adapter
 from sunlab.losses import Loss
 from sunlab.modules.distillation import DistillationModule
 from sunlab.pipelines.base import BaseModel
+from sunlab.pipelines.draw import Bind, with_adapter
 from sunlab.types import Batch
 
 
@@ -37,17 +38,10 @@ class AdapterModule(DistillationModule):
         inputs = self.adapter.inputs(batch.positive, batch.negative, batch.guidance)
         return self.base.backbone(x, t, batch.positive, inputs)
 
+    def bind_student(self) -> Bind:
+        return with_adapter(self.base, self.adapter)
+
     def export(self, folder: Path) -> list[Path]:
         """The adapter file."""
         folder.mkdir(parents=True, exist_ok=True)
         return [save_adapter(folder / "adapter.safetensors", self.adapter, self.header())]
-
-    def header(self) -> dict[str, Any]:
-        """What the file says of its training and use."""
-        return {
-            "prediction_type": self.base.backbone.prediction_type,
-            "solver": type(self.student.solver).__name__,
-            "times": self.student.times.tolist(),
-            "guidance": list(self.guidance),
-            "training": {"loss": type(self.loss).__name__, "steps": self.global_step, **vars(self.passes)},
-        }

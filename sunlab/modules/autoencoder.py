@@ -1,5 +1,7 @@
 """Training the autoencoder of a base."""
 
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sunlab.draws import Draws
-from sunlab.encoders.vae import to_signed
+from sunlab.encoders.vae import Autoencoder, to_signed
 from sunlab.modules.base import Module
 from sunlab.modules.optimization import Optimization
 from sunlab.pipelines.base import BaseModel, save_base
@@ -49,8 +51,8 @@ class AutoencoderModule(Module):
 
     def training_step(self, samples: Samples, index: int) -> Tensor:
         loss, pixels, target = self._reconstruct(samples, self._view(samples))
-        self.log("loss", loss, prog_bar=True, batch_size=len(samples))
-        self.log("psnr", psnr(pixels, target), prog_bar=True, batch_size=len(samples))
+        self.log("loss", loss, prog_bar=True, batch_size=len(samples), sync_dist=True)
+        self.log("psnr", psnr(pixels, target), prog_bar=True, batch_size=len(samples), sync_dist=True)
         return loss
 
     def _view(self, samples: Samples) -> Tensor:
@@ -87,12 +89,21 @@ class AutoencoderModule(Module):
 
     def export(self, folder: Path) -> list[Path]:
         """The base with this autoencoder, its latents standardised by channel, `scaling_factor` = `latent_std`."""
-        weight, mean, square = self.moments
+        weight, mean, square = self.moments.unbind()  # type: ignore[operator]
         mean = mean / weight
-        standardise(self.vae, mean, (square / weight - mean.square()).sqrt())
-        self.vae.register_to_config(scaling_factor=self.latent_std)
-        save_base(self.base, folder)
+        vae = deepcopy(self.vae)  # the training may go on
+        standardise(vae, mean, (square / weight - mean.square()).sqrt())
+        vae.register_to_config(scaling_factor=self.latent_std)
+        save_base(replace(self.base, autoencoder=Autoencoder(vae)), folder)
         return [folder]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["moments"] = self.moments
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.moments.copy_(checkpoint.get("moments", self.moments))
 
 
 @torch.no_grad()

@@ -15,10 +15,11 @@ from sunlab.losses.weighting import Uniform
 from sunlab.modules.base import Module
 from sunlab.modules.optimization import Optimization
 from sunlab.pipelines.base import BaseModel
-from sunlab.solvers import Sampling
+from sunlab.pipelines.draw import Bind, with_guidance
+from sunlab.solvers import SOLVERS, Sampling
 from sunlab.solvers.ddim import DDIM
 from sunlab.solvers.dpmpp_2m import DPMpp2M
-from sunlab.types import Batch, Denoiser, Samples
+from sunlab.types import Batch, Conditioning, Denoiser, Samples
 
 
 class DistillationModule(Module):
@@ -63,6 +64,20 @@ class DistillationModule(Module):
     def switch(self, on: bool) -> None:
         """Student (on) or teacher (off), where they share weights."""
 
+    @abstractmethod
+    def bind_student(self) -> Bind:
+        """How `draw` asks the student."""
+
+    def bind_teacher(self) -> Bind:
+        """How `draw` asks the teacher, with guidance."""
+        guide = with_guidance(self.base)
+
+        def bind(positive: Conditioning, negative: Conditioning, w: Tensor, passes: Passes) -> Denoiser:
+            self.switch(False)
+            return guide(positive, negative, w, passes)
+
+        return bind
+
     def train(self, mode: bool = True) -> "DistillationModule":
         super().train(mode)
         for frozen in (self.unet, self.text, self.autoencoder):
@@ -78,9 +93,9 @@ class DistillationModule(Module):
         self.switch(True)  # recomputed activations (gradient checkpointing) must be the student's
         weights = self.weighting(self.base.backbone.schedule, terms.t, terms.s).to(terms.values)
         loss = (terms.values * weights).mean()
-        self.log("loss", loss, prog_bar=True, batch_size=len(batch))
+        self.log("loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
         for name, value in terms.logs.items():
-            self.log(name, value, batch_size=len(batch))
+            self.log(name, value, batch_size=len(batch), sync_dist=True)
         return {"loss": loss, "terms": terms}
 
     @torch.no_grad()
@@ -119,6 +134,18 @@ class DistillationModule(Module):
 
         flow: Denoiser = denoise
         return Flow(flow, self.teacher.solver, self.teacher.times.to(self.device))
+
+    def header(self) -> dict[str, Any]:
+        """What the exported file says of its training and use."""
+        solver = type(self.student.solver)
+        named = [name for name in SOLVERS.names() if SOLVERS.get(name).factory is solver]
+        return {
+            "prediction_type": self.base.backbone.prediction_type,
+            "solver": named[0] if named else "ddim",
+            "times": self.student.times.tolist(),
+            "guidance": list(self.guidance),
+            "training": {"loss": type(self.loss).__name__, "steps": self.global_step, **vars(self.passes)},
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -7,10 +7,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from sunlab.adapters import Adapter
+from sunlab.backbones import Backbone
 from sunlab.export import save_adapter
 from sunlab.losses import Loss
 from sunlab.modules.distillation import DistillationModule
 from sunlab.pipelines.base import BaseModel, save_base
+from sunlab.pipelines.draw import Bind, with_adapter, with_backbone
 from sunlab.types import Batch
 
 
@@ -25,7 +27,7 @@ class StudentModule(DistillationModule):
     def __init__(self, base: BaseModel, loss: Loss, *, lora: Adapter | None = None, **options: Any):
         super().__init__(base, loss, **options)
         self.lora = lora
-        self.copy: nn.Module | None = None
+        self.copy: Backbone | None = None
         if lora is None:
             self.copy = deepcopy(base.backbone).requires_grad_(True)
         else:
@@ -48,11 +50,14 @@ class StudentModule(DistillationModule):
     def predict_student(self, x: Tensor, t: Tensor, batch: Batch) -> Any:
         return (self.copy or self.base.backbone)(x, t, batch.positive)
 
+    def bind_student(self) -> Bind:
+        return with_adapter(self.base, self._lora) if self.copy is None else with_backbone(self.copy)
+
     def export(self, folder: Path) -> list[Path]:
         """The LoRA's file, or a diffusers folder of the base with the student's U-Net."""
         if self.copy is None:
             folder.mkdir(parents=True, exist_ok=True)
-            return [save_adapter(folder / "adapter.safetensors", self._lora, {"times": self.student.times.tolist()})]
+            return [save_adapter(folder / "adapter.safetensors", self._lora, self.header())]
         base = self.base
-        save_base(BaseModel(self.copy, base.autoencoder, base.text, base.folder), folder / "student")  # type: ignore[arg-type]
+        save_base(BaseModel(self.copy, base.autoencoder, base.text, base.folder), folder / "student")
         return [folder / "student"]

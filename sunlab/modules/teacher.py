@@ -37,7 +37,7 @@ class TeacherModule(Module):
         self.base = base.freeze()
         self.unet = base.backbone.unet.requires_grad_(True).train()
         self.text = base.text.model.requires_grad_(train_text).train(train_text)
-        self.autoencoder = base.autoencoder
+        self.autoencoder, self.train_text = base.autoencoder, train_text
         self.weighting = weighting or Uniform()
         self.optimization = optimization or Optimization()
 
@@ -45,7 +45,10 @@ class TeacherModule(Module):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def training_step(self, samples: Samples, index: int) -> dict[str, Any]:
-        latents = samples.latents if samples.latents is not None else self.autoencoder.encode(samples.images)
+        latents = samples.latents
+        if latents is None:
+            assert samples.images is not None, "a source with images or latents"
+            latents = self.autoencoder.encode(samples.images)
         backbone = self.base.backbone
         schedule = backbone.schedule
         draws = Draws(samples.seeds, device=self.device)
@@ -55,7 +58,7 @@ class TeacherModule(Module):
         wanted = target(backbone.prediction_type, latents, noise, prediction.alpha, prediction.sigma)
         values = (prediction.value - wanted).square().flatten(1).mean(1)
         loss = (values * self.weighting(schedule, t, t).to(values)).mean()
-        self.log("loss", loss, prog_bar=True, batch_size=len(samples))
+        self.log("loss", loss, prog_bar=True, batch_size=len(samples), sync_dist=True)
         return {"loss": loss, "terms": Terms(values.detach(), t, t)}
 
     def export(self, folder: Path) -> list[Path]:
@@ -63,5 +66,11 @@ class TeacherModule(Module):
         save_base(self.base, folder)
         return [folder]
 
-    def on_train_start(self) -> None:
+    def train(self, mode: bool = True) -> "TeacherModule":
+        super().train(mode)
         self.autoencoder.eval()
+        self.text.train(mode and self.train_text)
+        return self
+
+    def on_train_start(self) -> None:
+        self.train()

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Collection, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,10 +145,8 @@ def save_base(model: BaseModel, folder: Path, *, dtype: torch.dtype = torch.floa
         ("vae", model.autoencoder.vae),
         ("text_encoder", model.text.model),
     ):
-        before = next(part.parameters()).dtype
-        nn.Module.to(part, dtype)  # diffusers' own `to` warns of an empty list
-        part.save_pretrained(folder / name, safe_serialization=True)
-        nn.Module.to(part, before)
+        rounded = nn.Module.to(deepcopy(part), dtype)  # diffusers' own `to` warns of an empty list
+        rounded.save_pretrained(folder / name, safe_serialization=True)
 
 
 def quiet() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sunlab.adapters import Adapter
+from sunlab.backbones import Backbone
 from sunlab.diffusion.guidance import Passes, guided
 from sunlab.diffusion.prediction import Prediction
 from sunlab.draws import Draws
@@ -38,6 +39,19 @@ def with_adapter(base: BaseModel, adapter: Adapter) -> Bind:
             adapter.switch(True)
             passes.student += len(x)
             return base.backbone(x, t, positive, inputs)
+
+        return denoise
+
+    return bind
+
+
+def with_backbone(backbone: Backbone) -> Bind:
+    """One pass an evaluation of a network that is blind to negative prompts and guidance."""
+
+    def bind(positive: Conditioning, negative: Conditioning, w: Tensor, passes: Passes) -> Denoiser:
+        def denoise(x: Tensor, t: Tensor) -> Prediction:
+            passes.student += len(x)
+            return backbone(x, t, positive)
 
         return denoise
 

@@ -104,6 +104,19 @@ def test_wrong_banks_are_not_written(tmp_path, changes, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("changes", [{"keys": "abcdef"}, {"teacher": 3}, {"noise": "other"}, {"guidance": (1.0,)}])
+def test_headers_of_another_kind(tmp_path, changes):
+    header = make(tmp_path / "bank-00000.safetensors")["header"]
+    states = torch.zeros(N, T, *SHAPE) if "noise" in changes else None
+    make(
+        tmp_path / "bank-00000.safetensors",
+        header=replace(header, **changes),
+        **({} if states is None else {"states": states}),
+    )
+    with pytest.raises(DataError, match=r"header of another kind|not enough values"):
+        Trajectories(path=str(tmp_path))
+
+
 def test_files_that_are_no_banks(tmp_path):
     (tmp_path / "bank-00000.safetensors").write_bytes(b"\x00" * 100)
     with pytest.raises(DataError, match="not a bank"):

@@ -56,7 +56,7 @@ def test_another_encoder_or_source_has_another_tag(source):
 def test_a_broken_manifest_is_named(source, tmp_path):
     cached(source(), Encoder(), tmp_path, "tag")
     (tmp_path / "tag" / "manifest.json").write_text("{}")
-    with pytest.raises(DataError, match="manifest.json"):
+    with pytest.raises(DataError, match=r"manifest\.json: broken"):
         cached(source(), Encoder(), tmp_path, "tag")
 
 

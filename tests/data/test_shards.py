@@ -23,7 +23,7 @@ def test_ranges_of_an_epoch_hold_every_sample_once(source):
     shards = source()
     for epoch in range(3):
         parts = [keys(shards, start, stop, epoch=epoch) for start, stop in ((0, 11), (11, 12), (12, 40), (40, 51))]
-        assert sorted(sum(parts, [])) == [f"{n:05d}" for n in range(51)]
+        assert sorted(key for part in parts for key in part) == [f"{n:05d}" for n in range(51)]
 
 
 def test_order_is_a_function_of_seed_and_epoch(source):
