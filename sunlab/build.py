@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from registry import load_plugins
+from sunlab.callbacks.curve import Curve
 from sunlab.callbacks.ema import EMA
 from sunlab.callbacks.progress import Progress
 from sunlab.callbacks.stop import StopAfter
@@ -106,8 +107,8 @@ def build_module(config: Config, base: BaseModel) -> Module:
     return AdapterModule(base, adapter, loss, **options)
 
 
-def build_trainer(config: Config, folder: Path, extra: list[Any]) -> Trainer:
-    """Lightning's Trainer: everything under `trainer:`, with our checkpoints and quiet loggers."""
+def build_trainer(config: Config, folder: Path, extra: list[Any], *, resumed: bool = False) -> Trainer:
+    """Lightning's Trainer: everything under `trainer:`, with our checkpoints and loggers."""
     settings: dict[str, Any] = {
         "accelerator": "auto",
         "max_steps": 1000,
@@ -120,7 +121,7 @@ def build_trainer(config: Config, folder: Path, extra: list[Any]) -> Trainer:
     }
     if settings.pop("logger", True):
         settings["logger"] = [
-            CSVLogger(folder, name="", version="csv"),
+            Curve(folder, resumed=resumed),
             TensorBoardLogger(folder, name="", version="tb"),
         ]
     else:
@@ -164,7 +165,7 @@ def fit(
     seed_everything(config.seed, workers=True, verbose=False)
     base = build_base(config)
     module = build_module(config, base)
-    trainer = build_trainer(config, folder, list(stop))
+    trainer = build_trainer(config, folder, list(stop), resumed=checkpoint is not None)
     data = build_data(config, base, accumulate=trainer.accumulate_grad_batches)
     if dry_run:
         return {"folder": folder, "module": module, "files": []}

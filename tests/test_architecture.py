@@ -20,6 +20,7 @@ COMPOSERS = {
     "sunlab/build.py",  # the composition root
     "sunlab/export.py",  # an adapter file says which adapter it holds
     "sunlab/pipelines/base.py",  # a folder of weights is wrapped as it is read
+    "sunlab/pipelines/sample.py",  # an adapter file says which solver it was trained for
 }
 PACKAGES = sorted({path.parent for path in SOURCES if path.relative_to(ROOT).parts[0] != "tools"})
 

@@ -95,7 +95,7 @@ def test_damaged_bytes(file, tmp_path):
         read_adapter(tmp_path / "x.safetensors")
 
 
-@pytest.mark.parametrize("keep", [0, 7, 100, 10_000, -1])
+@pytest.mark.parametrize("keep", [0, 7, 100, 4000, -1])
 def test_a_file_cut_short(file, tmp_path, keep):
     (tmp_path / "x.safetensors").write_bytes(file.read_bytes()[:keep])
     with pytest.raises(DataError, match=r"x\.safetensors: not a readable safetensors"):

@@ -36,6 +36,7 @@ class BeforeAfter(Callback):
         prompts, negatives: of the picture, one column each.
         measured: further pairs, behind the table's distances: captions and negative prompts at random.
         measured_urls: the shards whose captions they are drawn from; null: `prompts`.
+        control: pictures of each kind behind the figures of negative control (the lab's backgrounds); 0: none.
         longer: an adapter file of a longer training to show beside this one, or null.
         steps: of the teacher before.
         zoom: of the picture.
@@ -48,6 +49,7 @@ class BeforeAfter(Callback):
         negatives: list[str],
         measured: int = 64,
         measured_urls: list[str] | None = None,
+        control: int = 64,
         longer: str | None = None,
         steps: int = 25,
         zoom: int = 2,
@@ -56,7 +58,7 @@ class BeforeAfter(Callback):
             raise ValueError(f"{len(negatives)} negatives for {len(prompts)} prompts: give one for each")
         self.shown = Request(prompts, negatives, list(range(len(prompts))))
         self.measured = pairs(Shards(urls=measured_urls) if measured_urls else None, prompts, measured)
-        self.longer, self.steps, self.zoom = longer, steps, zoom
+        self.control, self.longer, self.steps, self.zoom = control, longer, steps, zoom
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -66,15 +68,16 @@ class BeforeAfter(Callback):
         for average in averages:
             average.swap(module)
         module.eval()
-        self.report(module, Path(trainer.default_root_dir))
+        with trainer.precision_plugin.forward_context():  # drawn as it was trained
+            self.report(module, Path(trainer.default_root_dir))
         for average in averages:
             average.swap(module)
 
     def report(self, module: Any, folder: Path) -> None:
         base, w = module.base, sum(module.guidance) / 2
         variants = self._variants(module, w)
-        measured, shown = (draw_all(base, variants, request) for request in (self.measured, self.shown))
-        control = negative_control(base, variants[:2])
+        shown, measured = (draw_all(base, variants, request) for request in (self.shown, self.measured))  # first: warm-up
+        control = negative_control(base, variants[:2], pictures=self.control) if self.control else []
         if self.longer is not None:
             variant, drawn = self._longer(module, w)
             variants.insert(2, variant)

@@ -37,6 +37,6 @@ class LossByTime(Callback):
                 name = f"loss_by_time/{index * width:03d}-{(index + 1) * width - 1:03d}"
                 value = float(self.total[index] / self.count[index])
                 for logger in trainer.loggers:
-                    logger.log_metrics({name: value}, step=trainer.global_step)
+                    logger.log_metrics({name: value}, step=trainer.global_step - 1)  # counted as Lightning's
             self.total.zero_()
             self.count.zero_()

@@ -17,8 +17,15 @@ class StopAfter(Callback):
     def __init__(self, seconds: float):
         self.deadline = time.monotonic() + seconds
         self.stopped = False
+        self._last_step = 0
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._last_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        if trainer.global_step == self._last_step:
+            return  # gradients are still being accumulated: a slice ends with a whole step, and has at least one
+        self._last_step = trainer.global_step
         late = trainer.strategy.reduce_boolean_decision(time.monotonic() >= self.deadline, all=False)
         if late and trainer.global_step < trainer.max_steps:
             self.stopped = True

@@ -147,6 +147,8 @@ def save_base(model: BaseModel, folder: Path, *, dtype: torch.dtype = torch.floa
     ):
         rounded = nn.Module.to(deepcopy(part), dtype)  # diffusers' own `to` warns of an empty list
         rounded.save_pretrained(folder / name, safe_serialization=True)
+    config = folder / "text_encoder" / "config.json"  # transformers loads in this type, diffusers its parts in float32
+    config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2, sort_keys=True))
 
 
 def quiet() -> None:

@@ -67,6 +67,7 @@ def test_swap_and_undo_are_exact(tmp_path):
     assert bool((module.frozen == 5).all()) and ema.average.keys() == {"a", "b"}
 
 
+@pytest.mark.filterwarnings("ignore:.*your dataloader is not resumable")  # it has nothing to resume
 def test_it_is_resumed(tmp_path):
     unbroken, _ = fit(tmp_path, 12)
     fit(tmp_path, 7)

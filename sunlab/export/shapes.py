@@ -1,0 +1,76 @@
+"""Which base is this? Told by the shapes of its cross-attention layers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import chain
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A cross-attention layer: width h, text width d, number of heads."""
+
+    width: int
+    text: int
+    heads: int
+
+
+Layers = Mapping[str, Layer]
+"""Path in the U-Net -> layer, in the U-Net's own order."""
+
+
+def cross_attention(unet: Any) -> dict[str, Layer]:
+    """The cross-attention layers of a diffusers U-Net, on any device, wrapped by LoRA or not."""
+    layers = {}
+    for name in unet.attn_processors:
+        path = name.removesuffix(".processor")
+        attn = unet.get_submodule(path)
+        if attn.is_cross_attention:
+            layers[path] = Layer(attn.inner_dim, attn.cross_attention_dim, attn.heads)
+    return layers
+
+
+def shape_hash(layers: Layers) -> str:
+    """SHA-256 over names, widths and heads: two bases of one hash take each other's adapters."""
+    lines = (f"{path} {layer.width} {layer.text} {layer.heads}\n" for path, layer in sorted(layers.items()))
+    return sha256("".join(lines).encode()).hexdigest()
+
+
+def describe_base(unet: Any) -> dict[str, Any]:
+    """The `base` field of a header: family (`other` where it is none of `FAMILIES`) and hash of the shapes."""
+    layers = cross_attention(unet)
+    return {"family": family_of(layers), "cross_attention": shape_hash(layers)}
+
+
+def family_of(layers: Layers) -> str:
+    return next((name for name, known in FAMILIES.items() if dict(known) == dict(layers)), "other")
+
+
+def _block(path: str, text: int, heads: int | None, width: int, attentions: int, depth: int) -> dict[str, Layer]:
+    layer = Layer(width, text, heads or width // 64)
+    names = (f"{path}.attentions.{a}.transformer_blocks.{b}.attn2" for a in range(attentions) for b in range(depth))
+    return dict.fromkeys(names, layer)
+
+
+def _family(text: int, heads: int | None, **blocks: tuple[int, int, int]) -> dict[str, Layer]:
+    """`heads` None: 64 channels a head. Blocks, as (width, attentions, depth): down0=..., up1=..., mid=..."""
+    paths = {"mid" if k == "mid" else f"{k[:-1]}.{k[-1]}": v for k, v in blocks.items()}
+    named = {k.replace("down", "down_blocks").replace("up", "up_blocks").replace("mid", "mid_block"): v for k, v in paths.items()}
+    return dict(chain.from_iterable(_block(path, text, heads, *block).items() for path, block in named.items()))
+
+
+_SD: dict[str, tuple[int, int, int]] = {
+    "down0": (320, 2, 1), "down1": (640, 2, 1), "down2": (1280, 2, 1),
+    "up1": (1280, 3, 1), "up2": (640, 3, 1), "up3": (320, 3, 1), "mid": (1280, 1, 1),
+}  # fmt: skip
+
+FAMILIES: Mapping[str, Layers] = {
+    "sd1": _family(768, 8, **_SD),
+    "sd2": _family(1024, None, **_SD),
+    "sdxl": _family(
+        2048, None, down1=(640, 2, 2), down2=(1280, 2, 10), up0=(1280, 3, 10), up1=(640, 3, 2), mid=(1280, 1, 10)
+    ),
+    "emoji": _family(96, 2, down0=(48, 1, 1), down1=(96, 1, 1), up1=(96, 2, 1), up2=(48, 2, 1), mid=(128, 1, 1)),
+}
+"""The families that have a name, their layers in a diffusers U-Net's order."""

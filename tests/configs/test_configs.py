@@ -1,0 +1,51 @@
+"""Every configuration that the project ships runs: on a tiny base, for two steps."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sunlab.config.load import load_config
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+STEPS = 2
+
+
+def shrunk(path: Path, base: Path, shards: str, bank: Path, folder: Path) -> list[str]:
+    """Overrides that leave the configuration as it is but for what makes it large."""
+    config = load_config([path]).config
+    words = [f"model.base={base}", f"run.dir={folder}", "data.batch_size=8", "data.streams=4"]
+    words += [f"trainer.max_steps={STEPS}", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
+    name = config.data.source["name"]
+    words.append(f"data.source.path={bank}" if name == "trajectories" else f"data.source.urls=[{shards}]")
+    if config.data.cache is not None:
+        words.append(f"data.cache={folder / 'cache'}")
+    smaller = {"every": 1, "measured": 2, "steps": 2, "longer": "null", "measured_urls": "null"}
+    for index, callback in enumerate(config.callbacks):
+        words += [f"callbacks.{index}.{k}={v}" for k, v in smaller.items() if k in callback]
+    return words
+
+
+def test_they_are_found():
+    assert ROOT / "configs" / "quickstart.yaml" in CONFIGS and len(CONFIGS) >= 4
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.relative_to(ROOT / "configs").as_posix())
+def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path, monkeypatch):
+    from sunlab.build import fit, make_bank
+
+    monkeypatch.chdir(ROOT)
+    loaded = load_config([path], shrunk(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path))
+    if path.stem.startswith("bank"):
+        (file,) = make_bank(loaded, out=tmp_path / "bank", count=3)
+        assert file.is_file()
+        return
+    done = fit(loaded)
+    assert done["trainer"].global_step == STEPS
+    assert done["files"] and all(Path(file).exists() for file in done["files"])
+    assert all(bool(torch.isfinite(p).all()) for p in done["module"].trainable().values())
+    if any(callback["name"] == "before_after" for callback in loaded.config.callbacks):
+        assert {"before_after.png", "before_after.md", "before_after.json"} <= {p.name for p in done["folder"].iterdir()}
+    again = load_config([done["folder"] / "config.yaml"])  # what is saved with the run reruns it
+    assert again.config == loaded.config

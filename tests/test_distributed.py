@@ -1,0 +1,54 @@
+"""Two processes (gloo) train as one does with the same global batch."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+STEPS = 6
+
+
+def curve(folder: Path) -> list[float]:
+    with (folder / "tiny" / "csv" / "metrics.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_one_and_two_processes_have_the_same_curve(sunlab_process, tiny_config, tmp_path):
+    from sunlab.build import fit
+    from sunlab.config.load import load_config
+
+    words = [f"trainer.max_steps={STEPS}", "optimizer.schedule=constant", "callbacks=[{name: ema, decay: 0.9}, throughput]"]
+    fit(load_config([tiny_config], [*words, f"run.dir={tmp_path / 'one'}"]))
+    two = sunlab_process(
+        "fit", "--config", tiny_config, *words, f"run.dir={tmp_path / 'two'}", "trainer.devices=2", "trainer.strategy=ddp"
+    )
+    assert two.returncode == 0, two.stderr
+    one, other = curve(tmp_path / "one"), curve(tmp_path / "two")
+    assert len(one) == STEPS and other == pytest.approx(one, rel=1e-5)
+    first, second = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, atol=1e-5, rtol=1e-5)
+    assert (tmp_path / "two" / "tiny" / "export" / "adapter.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_slice_on_two_processes_is_continued_by_one(sunlab_process, tiny_config, tmp_path):
+    from sunlab.build import fit
+    from sunlab.config.load import load_config
+
+    words = [f"trainer.max_steps={STEPS}", "callbacks=[{name: ema, decay: 0.9}]"]
+    fit(load_config([tiny_config], [*words, f"run.dir={tmp_path / 'one'}"]))
+    two = ["trainer.devices=2", "trainer.strategy=ddp"]
+    first = sunlab_process("fit", "--config", tiny_config, *words, f"run.dir={tmp_path}", *two, "--time-limit", "0s")
+    assert first.returncode == 75, first.stderr
+    fit(load_config([tiny_config], [*words, f"run.dir={tmp_path}"]), resume="last")
+    assert curve(tmp_path) == pytest.approx(curve(tmp_path / "one"), rel=1e-5)
+    other = weights(tmp_path)
+    for name, tensor in weights(tmp_path / "one").items():
+        torch.testing.assert_close(other[name], tensor, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,92 @@
+"""The main job as a stranger runs it, on the model inside the package, shrunk in length only."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+ROOT = Path(__file__).parents[1]
+SHORT = ["trainer.max_steps=3", "callbacks.3.measured=2", "callbacks.3.control=0", "callbacks.3.steps=3"]
+
+
+def sunlab(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sunlab", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    runs = tmp_path_factory.mktemp("runs")
+    done = sunlab("fit", "--config", "configs/quickstart.yaml", f"run.dir={runs}", *SHORT)
+    assert done.returncode == 0, done.stderr
+    return runs / "quickstart", done.stdout
+
+
+def test_it_leaves_the_files_that_the_readme_names(finished):
+    folder, _ = finished
+    named = re.findall(
+        r"^\| `([^`]+)`(?:, `([^`]+)`)* \|", (ROOT / "README.md").read_text().split("What a run leaves")[1], re.M
+    )
+    files = [name.rstrip("/") for name, _ in named[:8]]
+    assert "export/adapter.safetensors" in files
+    assert [name for name in files if "." in name and not (folder / name).exists()] == []
+
+
+def test_the_adapter_describes_itself(finished):
+    with safe_open(finished[0] / "export" / "adapter.safetensors", "pt") as file:
+        header = json.loads(file.metadata()["sunlab"])
+    assert header["adapter"]["name"] == "sun"
+
+
+def test_the_table_counts_passes(finished):
+    rows = json.loads((finished[0] / "before_after.json").read_text())["rows"]
+    passes = {row["name"]: row["passes"] for row in rows}
+    assert [passes[name] for name in passes if name.startswith("this run")] == [4]
+    assert passes["DPM-Solver++ 2 steps, CFG 3"] == 4 and passes["DPM-Solver++ 4 steps, CFG 3"] == 8
+    assert rows[0]["distance"] == 0 and all(row["distance"] > 0 for row in rows[1:])
+
+
+def test_the_picture_has_a_row_for_each(finished):
+    rows = json.loads((finished[0] / "before_after.json").read_text())["rows"]
+    picture = Image.open(finished[0] / "before_after.png")
+    assert picture.height > len(rows) * 128
+
+
+def test_it_says_what_to_try_next(finished):
+    assert "sunlab sample" in finished[1] and "adapter.safetensors" in finished[1]
+
+
+def test_the_saved_configuration_reruns(finished):
+    done = sunlab("fit", "--config", str(finished[0] / "config.yaml"), "--dry-run")
+    assert done.returncode == 0, done.stderr
+
+
+def test_sampling_with_the_adapter(finished, tmp_path):
+    adapter = str(finished[0] / "export" / "adapter.safetensors")
+    arguments = ["--prompt", "a large tiger", "--negative", "a white background", "--count", "2"]
+    done = sunlab("sample", *arguments, "--adapter", adapter, "--out", str(tmp_path / "grid.png"))
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "grid.png").width > 2 * 128
+
+
+def test_the_readmes_loss_in_ten_lines_trains(tmp_path):
+    block = re.search(r"```python\n(from sunlab.diffusion.timesteps.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert block is not None
+    (tmp_path / "my_loss.py").write_text(block[1])
+    done = sunlab(
+        "fit", "--config", "configs/quickstart.yaml", "--plugin", str(tmp_path / "my_loss.py"), "loss=mine",
+        f"run.dir={tmp_path}", *SHORT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("override", "hint"), [("loss.segmets=3", "'segments'"), ("loss=mcs", "'msc'")])
+def test_a_misspelt_override_teaches(override, hint):
+    done = sunlab("fit", "--config", "configs/quickstart.yaml", override)
+    assert done.returncode == 78
+    assert f"did you mean {hint}" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,139 @@
+"""Interrupted runs: killed, or stopped by the clock, and resumed to the same weights as an unbroken one."""
+
+import csv
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from sunlab.cli.main import main
+
+KILL = """
+import os, signal
+from lightning.pytorch.callbacks import Callback
+from sunlab.callbacks.base import CALLBACKS
+
+@CALLBACKS.register("kill_of_the_test")
+class Kill(Callback):
+    \"\"\"As `kill -9` from outside, after a step.\"\"\"
+    def __init__(self, *, after: int):
+        self.after = after
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.after:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+EMA = "{name: ema, decay: 0.9}"
+
+
+def fit(config, folder: Path, *words: object) -> int:
+    return main(["fit", "--config", str(config), f"run.dir={folder}", "run.checkpoint_every=5", *map(str, words)])
+
+
+def state(folder: Path) -> dict:
+    """What the run's last checkpoint says of its weights, optimizer, schedule, averages, data and passes."""
+    saved = torch.load(folder / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)
+    averages = [v for k, v in saved["callbacks"].items() if k.startswith("EMA")]
+    kept = {k: saved[k] for k in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "passes") if k in saved}
+    return {**kept, "ema": averages, "data": saved["DataModule"]}
+
+
+def equal(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+def exported(folder: Path) -> bytes:
+    return (folder / "tiny" / "export" / "adapter.safetensors").read_bytes()
+
+
+def curve(folder: Path) -> list[tuple[str, str]]:
+    with (folder / "tiny" / "csv" / "metrics.csv").open() as file:
+        return [(row["step"], row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    assert fit(tiny_config, folder, "trainer.max_steps=16", f"callbacks=[{EMA}]") == 0
+    return folder
+
+
+def test_killed_and_resumed(unbroken, tiny_config, sunlab_process, tmp_path):
+    """Over 48 samples, batches of 8: killed in the third epoch, five steps' checkpoints, three steps lost."""
+    (tmp_path / "kill.py").write_text(KILL)
+    killed = sunlab_process(
+        "fit", "--config", tiny_config, "--plugin", "kill.py", f"run.dir={tmp_path}", "run.checkpoint_every=5",
+        "trainer.max_steps=16", f"callbacks=[{EMA}, {{name: kill_of_the_test, after: 13}}]",
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert state(tmp_path)["global_step"] == 10
+    assert fit(tiny_config, tmp_path, "trainer.max_steps=16", f"callbacks=[{EMA}]", "--resume", "last") == 0
+    assert equal(state(tmp_path), state(unbroken))
+    assert exported(tmp_path) == exported(unbroken)
+    assert curve(tmp_path) == curve(unbroken)
+
+
+def test_slices(unbroken, tiny_config, tmp_path, capsys):
+    """A time limit that is over at once trains one step a slice."""
+    words = "trainer.max_steps=16", f"callbacks=[{EMA}]"
+    assert fit(tiny_config, tmp_path, *words, "--time-limit", "0s") == 75
+    assert "step 1; go on with --resume last" in capsys.readouterr().err
+    assert not (tmp_path / "tiny" / "export").exists()
+    for _ in range(2):
+        assert fit(tiny_config, tmp_path, *words, "--time-limit", "0s", "--resume", "last") == 75
+    assert state(tmp_path)["global_step"] == 3
+    assert fit(tiny_config, tmp_path, *words, "--time-limit", "1h", "--resume", "last") == 0
+    assert equal(state(tmp_path), state(unbroken))
+    assert exported(tmp_path) == exported(unbroken)
+    assert curve(tmp_path) == curve(unbroken)
+
+
+TASKS = {
+    "autoencoder": ["task=autoencoder"],
+    "teacher": ["task=teacher", "data.caption_dropout=0.2"],
+    "lora": ["task=student", "adapter={name: lora, rank: 2}", "loss=cfg"],
+    "copy": ["task=student", "adapter=null", "loss=cfg"],
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_resumes(task, tiny_config, tmp_path):
+    """Also what is exported is the same, to the byte."""
+    words = [*TASKS[task], "trainer.max_steps=4", f"callbacks=[{EMA}]"]
+    assert fit(tiny_config, tmp_path / "a", *words) == 0
+    assert fit(tiny_config, tmp_path / "b", *words, "--time-limit", "0s") == 75
+    assert fit(tiny_config, tmp_path / "b", *words, "--time-limit", "0s", "--resume", "last") == 75
+    assert fit(tiny_config, tmp_path / "b", *words, "--resume", "last") == 0
+    assert equal(state(tmp_path / "b"), state(tmp_path / "a"))
+    exports = [tmp_path / run / "tiny" / "export" for run in "ab"]
+    files = [{p.relative_to(e): p.read_bytes() for p in e.rglob("*.safetensors")} for e in exports]
+    assert files[0] and files[0] == files[1]
+
+
+def test_a_slice_ends_with_a_whole_step(tiny_config, tmp_path):
+    """Also where the time is over between two micro-batches."""
+    words = "trainer.max_steps=3", "trainer.accumulate_grad_batches=2"
+    assert fit(tiny_config, tmp_path / "a", *words) == 0
+    slices = [[], ["--resume", "last"], ["--resume", "last"]]
+    codes = [fit(tiny_config, tmp_path / "b", *words, "--time-limit", "0s", *resume) for resume in slices]
+    assert codes == [75, 75, 0]
+    assert equal(state(tmp_path / "b")["state_dict"], state(tmp_path / "a")["state_dict"])
+
+
+def test_resuming_another_config_is_refused(unbroken, tiny_config, capsys):
+    words = "trainer.max_steps=17", "--resume", "last", f"callbacks=[{EMA}]"
+    assert fit(tiny_config, unbroken, *words, "seed=1") == 78
+    assert "seed" in capsys.readouterr().err
+    assert fit(tiny_config, unbroken, *words, "adapter.extra_positive=false") == 78
+    assert "does not fit this model" in capsys.readouterr().err
+
+
+def test_nothing_to_resume(tiny_config, tmp_path, capsys):
+    assert fit(tiny_config, tmp_path, "--resume", "last") == 78
+    assert "start the run without --resume" in capsys.readouterr().err
