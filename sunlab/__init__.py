@@ -12,6 +12,8 @@ _LAZY = {
     "AdapterModule": "sunlab.modules.adapter",
     "AutoencoderModule": "sunlab.modules.autoencoder",
     "load_base": "sunlab.pipelines.base",
+    "plug": "sunlab.pipelines.plug",
+    "unplug": "sunlab.pipelines.plug",
     "StudentModule": "sunlab.modules.student",
     "TeacherModule": "sunlab.modules.teacher",
     "load_config": "sunlab.config.load",

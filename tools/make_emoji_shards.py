@@ -14,7 +14,7 @@ import json
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -38,9 +38,14 @@ def make_shards(
     shard_size: int = 500,
     size: int = 64,
     compress: bool = False,
+    names: Collection[str] | None = None,
 ) -> dict:
     """Writes the shards of one style and their manifest.json into `out`, and returns the manifest."""
     emoji = catalogue(packages, keywords, categories)
+    if names is not None:
+        if unknown := set(names) - {one.name for one in emoji}:
+            raise SystemExit(f"no such emoji in these categories: {', '.join(sorted(unknown))}")
+        emoji = [one for one in emoji if one.name in names]
     drawings = [draw(one, variant, seed) for one in emoji for variant in range(variants)]
     drawings.sort(key=lambda drawing: hashlib.sha256(f"{seed} {drawing.key}".encode()).digest())
     artwork = Artwork(packages[style])
@@ -74,6 +79,7 @@ def make_shards(
             "shard_size": shard_size,
             "size": size,
             "gzip": compress,
+            "names": None if names is None else sorted(names),
         },
         "backgrounds": BACKGROUNDS,
         "sizes": SIZES,
@@ -139,6 +145,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards and manifest.json")
     parser.add_argument("--style", choices=STYLES, default="noto")
     parser.add_argument("--categories", nargs="+", default=CATEGORIES, help="noto's categories to draw")
+    parser.add_argument("--names", type=Path, help="draw only these, a name a line, such as tools/emoji/lab.txt")
     parser.add_argument("--variants", type=int, default=16, help="drawings of each emoji; 16 draw each combination once")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other variants in the same splits")
     parser.add_argument("--shard-size", type=int, default=500, help="samples in a shard, at most")
@@ -162,6 +169,7 @@ def main() -> None:
         shard_size=arguments.shard_size,
         size=arguments.size,
         compress=arguments.gzip,
+        names=None if arguments.names is None else arguments.names.read_text().splitlines(),
     )
     total = sum(shard["bytes"] for shard in manifest["shards"])
     print(f"{manifest['emoji']} emoji, {manifest['samples']}, {len(manifest['shards'])} shards, {total:,} bytes")

@@ -5,7 +5,15 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from sunlab.adapters.attention import Branch, BranchInputs, SUNCrossAttention, UntouchedAttention
+from sunlab.adapters.attention import (
+    BESIDE,
+    PLAIN,
+    Branch,
+    BranchInputs,
+    PromptCache,
+    SUNCrossAttention,
+    UntouchedAttention,
+)
 from sunlab.adapters.base import ADAPTERS, Adapter
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
@@ -75,6 +83,11 @@ class SUN(Adapter):
                 continue
             if (layer := _key(path)) not in self.layers:
                 self.layers[layer] = self._layer(attn)
+            if type(processor).__name__ not in PLAIN + BESIDE:
+                raise ConfigError(
+                    f"{name} runs {type(processor).__name__}, which SUN cannot be composed with; take it out first, for "
+                    "instance with unet.set_default_attn_processor()"
+                )
             branches = self.layers[layer]
             processors[name] = SUNCrossAttention(
                 processor,
@@ -86,11 +99,14 @@ class SUN(Adapter):
 
     def detach(self) -> None:
         if self._unet is not None:
-            self._unet.set_attn_processor(dict(self._found))
+            now = self._unet.attn_processors  # one that somebody has set meanwhile is theirs, and stays
+            ours = (SUNCrossAttention, UntouchedAttention)
+            self._unet.set_attn_processor({n: self._found[n] if isinstance(p, ours) else p for n, p in now.items()})
             object.__setattr__(self, "_unet", None)
 
     def inputs(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> dict[str, Any]:
-        return {"cross_attention_kwargs": {"sun": BranchInputs(negative.tokens)}}
+        cache = None if torch.is_grad_enabled() else PromptCache()
+        return {"cross_attention_kwargs": {"sun": BranchInputs(negative.tokens, cache=cache)}}
 
     def tensors(self) -> dict[str, Tensor]:
         named: dict[str, Tensor] = {}

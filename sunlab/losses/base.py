@@ -98,6 +98,12 @@ LOSSES: Registry[Loss] = Registry(
     entry_points="sunlab.losses",
     plugs=(
         "sunlab.losses.msc",
+        "sunlab.losses.msc_rollout",
+        "sunlab.losses.msc_segment",
         "sunlab.losses.cfg",
+        "sunlab.losses.lcm",
+        "sunlab.losses.pcm",
+        "sunlab.losses.progressive",
+        "sunlab.losses.trajectory",
     ),
 )

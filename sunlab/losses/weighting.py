@@ -40,6 +40,14 @@ class MinSNR(Weighting):
         return (self.gamma / snr).clamp(max=1).float()
 
 
+@WEIGHTINGS.register("truncated_snr")
+class TruncatedSNR(Weighting):
+    """max(SNR_t, 1), of a difference in x_0 (arXiv 2202.00512, section 4)."""
+
+    def __call__(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+        return (2 * schedule.log_snr(t)).exp().clamp(min=1).float()
+
+
 @WEIGHTINGS.register("inverse_jump")
 class InverseJump(Weighting):
     """1 / c^2 with c = |sigma_s - alpha_s sigma_t / alpha_t|: undoes the measure in x_s.

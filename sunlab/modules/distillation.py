@@ -9,6 +9,8 @@ from torch import Tensor
 from sunlab.diffusion.guidance import Passes, guided
 from sunlab.diffusion.timesteps import grid
 from sunlab.draws import Draws
+from sunlab.export.header import spacing_of
+from sunlab.export.shapes import describe_base
 from sunlab.losses import Distance, Flow, Loss, Weighting
 from sunlab.losses.distances import L2
 from sunlab.losses.weighting import Uniform
@@ -142,7 +144,10 @@ class DistillationModule(Module):
         return {
             "prediction_type": self.base.backbone.prediction_type,
             "solver": named[0] if named else "ddim",
+            "spacing": spacing_of(self.student.times.tolist(), self.base.backbone.schedule.steps),
+            "steps": self.student.steps,
             "times": self.student.times.tolist(),
+            "base": describe_base(self.unet),
             "guidance": list(self.guidance),
             "training": {"loss": type(self.loss).__name__, "steps": self.global_step, **vars(self.passes)},
         }

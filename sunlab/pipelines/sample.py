@@ -41,8 +41,8 @@ def sample_grid(
         bind, name, w = with_guidance(model), "dpmpp_2m", 3.0
     else:
         plugged, header = load_adapter(adapter, model.backbone.unet)
-        low, high = header["guidance"]
-        bind, name, w = with_adapter(model, plugged), header["solver"], (low + high) / 2
+        low, high = header.get("guidance") or (1.0, 1.0)
+        bind, name, w = with_adapter(model, plugged), header.get("solver", "ddim"), (low + high) / 2
     schedule = model.backbone.schedule
     sampling = Sampling(SOLVERS.build(solver or name, schedule, key="--solver"), grid(steps, train_steps=schedule.steps))
     w = w if guidance is None else guidance

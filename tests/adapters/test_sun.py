@@ -108,14 +108,17 @@ def test_batch_mates_matter_in_compat_only(compat):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("zero", ["negative", "both"])
+@pytest.mark.parametrize("zero", ["negative", "both", "values"])
 def test_zero_attention_gives_neither_nan_nor_an_exploding_gradient(zero, dtype):
     attn, processor = layer()
     for module in (attn, processor.negative, processor.positive):
         module.to(dtype)
     x, positive, negative = (part.to(dtype) for part in inputs())
-    negative = torch.zeros_like(negative)
-    positive = torch.zeros_like(positive) if zero == "both" else positive
+    if zero == "values":
+        processor.negative.to_v.weight.data.zero_()
+    else:
+        negative = torch.zeros_like(negative)
+        positive = torch.zeros_like(positive) if zero == "both" else positive
     out = processor(attn, x, positive, sun=BranchInputs(negative))
     out.float().square().sum().backward()
     assert bool(out.isfinite().all())
@@ -123,6 +126,8 @@ def test_zero_attention_gives_neither_nan_nor_an_exploding_gradient(zero, dtype)
         for name, parameter in branch.named_parameters():
             assert bool(parameter.grad.isfinite().all()), name
             assert float(parameter.grad.float().abs().max()) < 1e4, name
+    if zero == "values":
+        return
     compat = SUNCrossAttention(processor.base, Branch(TEXT, WIDTH, normalise=True, scale=True, compat=True).to(dtype), None)
     assert bool(call(attn, compat, x, positive, negative).isnan().any())  # as released
 

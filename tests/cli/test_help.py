@@ -10,6 +10,8 @@ COMMANDS = [
     [],
     ["fit"],
     ["sample"],
+    ["export"],
+    ["inspect"],
     ["list"],
     ["config"],
     ["doctor"],

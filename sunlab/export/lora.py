@@ -1,0 +1,38 @@
+"""A LoRA student in the layouts that diffusers and the common user interfaces load."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sunlab.errors import DataError
+
+
+def to_diffusers(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """For `pipe.load_lora_weights`: `unet.<layer>.lora_A.weight`, and peft's configuration, which diffusers reads from the
+    metadata key `lora_adapter_metadata`."""
+    renamed = {f"unet.{name}": tensor for name, tensor in tensors.items()}
+    settings = {"r": spec["rank"], "lora_alpha": spec.get("alpha") or spec["rank"], "target_modules": list(spec["targets"])}
+    return renamed, {f"unet.{key}": value for key, value in settings.items()}
+
+
+def to_kohya(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> dict[str, Tensor]:
+    """For the user interfaces, as kohya-ss's trainer names tensors: `lora_unet_<layer, dots as _>.lora_down.weight`,
+    `.lora_up.weight`, and alpha as a tensor of its own beside each pair."""
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        layer, _, part = name.rpartition(".lora_")
+        key = "lora_unet_" + layer.replace(".", "_")
+        renamed[f"{key}.lora_{'down' if part.startswith('A') else 'up'}.weight"] = tensor
+        renamed[f"{key}.alpha"] = torch.tensor(float(spec.get("alpha") or spec["rank"]), dtype=tensor.dtype)
+    return renamed
+
+
+def check_is_lora(spec: Mapping[str, Any], where: str, layout: str) -> None:
+    """Raises `DataError` for an adapter that is no LoRA."""
+    if spec.get("name") != "lora":
+        raise DataError(
+            f"{where}: the layout {layout!r} is of LoRA students, this is an adapter of the kind {spec.get('name')!r}; "
+            "diffusers users plug it in with sunlab.plug(pipe, FILE)"
+        )

@@ -1,0 +1,65 @@
+"""Self-consistency along a guided teacher step: what `msc_segment`, `lcm` and `pcm` have in common."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sunlab.errors import ConfigError
+from sunlab.losses.base import DistanceFunction, Flow, Terms
+from sunlab.losses.states import state_at
+from sunlab.types import Batch
+
+States = Literal["data", "teacher"]
+Jump = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(x_t, t, s) -> the student's x_s."""
+
+
+def consistency(
+    batch: Batch,
+    student: Flow,
+    teacher: Flow,
+    distance: DistanceFunction,
+    *,
+    jump: Jump,
+    edges: Tensor,
+    points: Tensor,
+    skip: int,
+    states: States,
+) -> Terms:
+    """d(f(x_t, t), sg f(x_u, u)): x_u is one guided teacher step from x_t, and f carries both to the edge s below t
+    (arXiv 2303.01469, definition 1, with the edges of arXiv 2405.18407, section 3.1; the target is the same student without
+    gradient). At u = s nothing is left to carry, which is the boundary condition.
+
+    Args:
+        jump: f.
+        edges: (K + 1,) descending.
+        points: the times from which t is drawn (N,); with `states: teacher` it is drawn from the stored ones instead.
+        skip: k, u = max(t - k, s).
+        states: `data`, forward-noised; `teacher`, a stored trajectory's: only states between the edges teach the student what
+            it is asked at there, so the bank must hold more times than the student's grid.
+
+    Raises:
+        ConfigError: the data do not offer what `states` needs.
+    """
+    if states == "teacher" and batch.trajectory is not None:
+        stored = batch.trajectory.times.to(edges)
+        points = stored[stored > edges[-1]]
+    t = points.to(edges)[batch.draws.integers("time", 0, len(points))]
+    s = edges[(edges[None, :] >= t[:, None]).sum(1)]
+    x_t = state_at(states, batch, t, torch.zeros_like(t), student)
+    with torch.no_grad():
+        u = torch.maximum(t - skip, s)
+        x_u = teacher.jump(x_t, t, u)
+        there = u == s
+        carried = jump(x_u, torch.where(there, t, u), s)  # the student is not asked at the edge, where it never learns
+        target = torch.where(there.reshape(-1, 1, 1, 1), x_u, carried)
+    return Terms(distance(jump(x_t, t, s), target), t, s)
+
+
+def require_skip(skip: int) -> int:
+    """Raises `ConfigError` for a step of no length."""
+    if skip < 1:
+        raise ConfigError(f"loss.skip is the length of the teacher's step: give at least 1, got {skip}")
+    return skip

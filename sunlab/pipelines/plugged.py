@@ -1,0 +1,182 @@
+"""What a diffusers pipeline does differently while an adapter is plugged in."""
+
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sunlab.adapters import Adapter
+from sunlab.errors import ConfigError
+from sunlab.pipelines.schedulers import check_scheduler
+from sunlab.types import Conditioning
+
+
+@dataclass
+class Plug:
+    """An adapter in a pipeline.
+
+    Attributes:
+        header, file: of the adapter.
+        unet: that the adapter is in.
+        scheduler: the pipeline's own, set aside.
+        w: the guidance scale of the generation that is going on, None between generations.
+        inputs: what every U-Net pass of this generation is handed.
+    """
+
+    adapter: Adapter
+    header: Mapping[str, Any]
+    file: str
+    unet: Any
+    scheduler: Any
+    w: float | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def steered(self) -> bool:
+        """Whether the adapter takes a guidance scale."""
+        return bool(getattr(self.adapter, "steered", False))
+
+    @property
+    def blind(self) -> bool:
+        """Whether negative prompts have no effect."""
+        return self.adapter.spec["name"] == "lora" or self.adapter.spec.get("negative") is False
+
+    def fused(self) -> bool:
+        return any("sunlab" in (getattr(m, "merged_adapters", None) or ()) for m in self.unet.modules())
+
+    def check(self, pipe: Any) -> None:
+        """Raise `ConfigError` where something that was changed since plugging would draw wrongly."""
+        if network(pipe) is not self.unet:
+            raise ConfigError("pipe.unet was replaced since plugging; call sunlab.unplug(pipe) first, then plug again")
+        check_scheduler(pipe.scheduler, self.header)
+        if self.adapter.spec["name"] == "lora":
+            if "sunlab" not in self.unet.active_adapters() and not self.fused():
+                active = [*self.unet.active_adapters(), "sunlab"]
+                raise ConfigError(f"the adapter is a LoRA, switched off since plugging; call pipe.set_adapters({active})")
+        elif not all("sunlab" in type(p).__module__ for p in self.unet.attn_processors.values()):
+            raise ConfigError(
+                "the U-Net's attention processors were replaced since plugging; call sunlab.unplug(pipe), and plug again"
+            )
+
+    def begin(self, given: Mapping[str, Any]) -> None:
+        """A generation starts; `given` are the arguments that the caller stated."""
+        low, high = self.header.get("guidance") or (1.0, 1.0)
+        w = given.get("guidance_scale")
+        if w is not None and self.steered and not low <= w <= high:
+            warnings.warn(f"guidance_scale={w} is outside the trained range {low:g} to {high:g}", stacklevel=4)
+        if w not in (None, 0, 1) and not self.steered:
+            warnings.warn(
+                f"guidance_scale={w} has no effect: this adapter's guidance is fixed (trained at {low:g} to {high:g}); "
+                "leave it out, or use an adapter that is steered",
+                stacklevel=4,
+            )
+        if self.blind and any(given.get(f"negative_prompt{end}") is not None for end in ("", "_2", "_embeds")):
+            warnings.warn("negative_prompt has no effect: this adapter is blind to negative prompts", stacklevel=4)
+        self.w = float(w if w is not None and self.steered else (low + high) / 2)
+
+    def bind(self, positive: Tensor, negative: Tensor) -> None:
+        """The prompts are encoded: positive and negative (B, L, d)."""
+        for part in (self.adapter, *(getattr(p, "base", None) for p in self.unet.attn_processors.values())):
+            if isinstance(part, nn.Module):
+                part.to(positive.device, self.unet.dtype)  # they are no submodules of the U-Net, which may have moved
+        guidance = torch.full((len(positive),), self.w, device=positive.device)
+        self.adapter.switch(True)
+        self.inputs = self.adapter.inputs(Conditioning(positive), Conditioning(negative), guidance)
+        if strange := self.inputs.keys() - {"cross_attention_kwargs"}:
+            raise ConfigError(f"this adapter hands the U-Net {sorted(strange)}, which diffusers' pipelines cannot pass on")
+
+    def end(self) -> None:
+        self.w, self.inputs = None, {}
+
+
+class Plugged:
+    """Mixed in before the pipeline's own class."""
+
+    _sunlab: Plug
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        own: Any = super()
+        state = self._sunlab
+        state.check(self)
+        bound = inspect.signature(own.__call__).bind(*args, **kwargs)
+        if not bound.arguments.keys() & {"num_inference_steps", "timesteps", "sigmas"} and "steps" in state.header:
+            bound.arguments["num_inference_steps"] = state.header["steps"]
+        state.begin(bound.arguments)
+        try:
+            return own.__call__(*bound.args, **bound.kwargs)
+        finally:
+            state.end()
+
+    def encode_prompt(self, *args: Any, **kwargs: Any) -> Any:
+        """As the pipeline has it; within a generation the negative embeddings go to the adapter, not into a second pass."""
+        own: Any = super()
+        if self._sunlab.w is None:
+            return own.encode_prompt(*args, **kwargs)
+        bound = inspect.signature(own.encode_prompt).bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        given["do_classifier_free_guidance"] = True
+        prompt = given["prompt"]
+        many = isinstance(prompt, list) or (prompt is None and len(given["prompt_embeds"]) > 1)
+        for key in ("negative_prompt", "negative_prompt_2"):
+            if many and isinstance(given.get(key), str):  # one for all
+                given[key] = [given[key]] * (len(prompt) if prompt is not None else len(given["prompt_embeds"]))
+        positive, negative, *pooled = own.encode_prompt(*bound.args, **bound.kwargs)
+        self._sunlab.bind(positive, negative)
+        return (positive, None, *((pooled[0], None) if pooled else ()))
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        return False  # one pass a step
+
+    @property
+    def cross_attention_kwargs(self) -> Any:
+        given = super().cross_attention_kwargs  # type: ignore[misc]
+        ours = self._sunlab.inputs.get("cross_attention_kwargs")
+        return given if ours is None else {**(given or {}), **ours}
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """The adapter taken out while diffusers puts other processors in, then composed with those."""
+        adapter, unet = self._sunlab.adapter, self._sunlab.unet
+        if adapter.spec["name"] == "lora":
+            yield
+            return
+        adapter.detach()
+        try:
+            yield
+        finally:
+            adapter.attach(unet)
+
+
+def _beside(name: str) -> Any:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._aside():
+            return getattr(super(Plugged, self), name)(*args, **kwargs)
+
+    return method
+
+
+for _name in (
+    "load_ip_adapter", "unload_ip_adapter", "set_ip_adapter_scale", "enable_attention_slicing", "disable_attention_slicing",
+    "enable_xformers_memory_efficient_attention", "disable_xformers_memory_efficient_attention", "fuse_qkv_projections",
+    "unfuse_qkv_projections",
+):  # fmt: skip
+    setattr(Plugged, _name, _beside(_name))
+
+
+@cache
+def plugged_class(own: type) -> type:
+    """The pipeline's class with `Plugged` before it, under the same name, so that saving and `from_pipe` know it."""
+    return type(own.__name__, (Plugged, own), {"__module__": own.__module__, "__qualname__": own.__qualname__})
+
+
+def network(pipe: Any) -> Any:
+    """The pipeline's U-Net, out of the wrap of `torch.compile`."""
+    return getattr(pipe.unet, "_orig_mod", pipe.unet)
