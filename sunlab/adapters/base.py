@@ -20,6 +20,9 @@ class Adapter(nn.Module, ABC):
     spec: Mapping[str, Any]
     """The plug's name and parameters, as the adapter file states them."""
 
+    steered: bool = False
+    """Whether `inputs` heeds the guidance scale."""
+
     @abstractmethod
     def attach(self, unet: nn.Module) -> None:
         """Create the parameters for this U-Net and plug them in. Raises `ConfigError` where they do not fit."""
@@ -49,6 +52,9 @@ ADAPTERS: Registry[Adapter] = Registry(
     entry_points="sunlab.adapters",
     plugs=(
         "sunlab.adapters.sun",
+        "sunlab.adapters.sun_w",
         "sunlab.adapters.lora",
+        "sunlab.adapters.sun_lora",
+        "sunlab.adapters.nag",
     ),
 )

@@ -69,15 +69,15 @@ class Plug:
         low, high = self.header.get("guidance") or (1.0, 1.0)
         w = given.get("guidance_scale")
         if w is not None and self.steered and not low <= w <= high:
-            warnings.warn(f"guidance_scale={w} is outside the trained range {low:g} to {high:g}", stacklevel=4)
+            warnings.warn(f"guidance_scale={w} is outside the trained range {low:g} to {high:g}", stacklevel=3)
         if w not in (None, 0, 1) and not self.steered:
             warnings.warn(
-                f"guidance_scale={w} has no effect: this adapter's guidance is fixed (trained at {low:g} to {high:g}); "
-                "leave it out, or use an adapter that is steered",
-                stacklevel=4,
+                f"guidance_scale={w} has no effect: the guidance of this adapter was fixed by its training; leave it out, or "
+                "plug in an adapter that is steered",
+                stacklevel=3,
             )
         if self.blind and any(given.get(f"negative_prompt{end}") is not None for end in ("", "_2", "_embeds")):
-            warnings.warn("negative_prompt has no effect: this adapter is blind to negative prompts", stacklevel=4)
+            warnings.warn("negative_prompt has no effect: this adapter is blind to negative prompts", stacklevel=3)
         self.w = float(w if w is not None and self.steered else (low + high) / 2)
 
     def bind(self, positive: Tensor, negative: Tensor) -> None:

@@ -71,5 +71,7 @@ SOLVERS: Registry[Solver] = Registry(
         "sunlab.solvers.dpmpp_2m",
         "sunlab.solvers.euler",
         "sunlab.solvers.heun",
+        "sunlab.solvers.lcm",
+        "sunlab.solvers.tcd",
     ),
 )

@@ -143,7 +143,7 @@ def test_wrong_package_is_refused(tool, tmp_path):
     ],
 )
 def test_articles(captions, noun, adjective, phrase):
-    assert captions._phrase(noun, adjective) == phrase
+    assert captions.phrase(noun, adjective) == phrase
 
 
 @pytest.mark.parametrize("person", ["1f3c3-1f3fd", "1f3c3-200d-2640", "1f3c3-1f3ff-200d-2642", "1f3c3"])
