@@ -34,6 +34,7 @@ from sunlab.modules.base import Module
 from sunlab.modules.optimization import Optimization
 from sunlab.modules.student import StudentModule
 from sunlab.modules.teacher import TeacherModule
+from sunlab.modules.text_encoder import TextEncoderModule
 from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.pipelines.trajectories import BankMaker
 from sunlab.registries import registry_of
@@ -88,9 +89,13 @@ def build_module(config: Config, base: BaseModel) -> Module:
     optimization = Optimization(**asdict(config.optimizer))
     if config.task == "autoencoder":
         return AutoencoderModule(base, optimization=optimization, **asdict(config.autoencoder))
+    if config.task == "text_encoder":
+        return TextEncoderModule(base, optimization=optimization)
     weighting = plug("weightings", config.weighting)
     if config.task == "teacher":
-        return TeacherModule(base, weighting=weighting, optimization=optimization)
+        return TeacherModule(
+            base, weighting=weighting, optimization=optimization, train_text=config.model.train_text
+        )
     options = {
         "distance": plug("distances", config.distance),
         "weighting": weighting,

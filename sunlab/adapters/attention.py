@@ -118,6 +118,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor |
     return z.transpose(1, 2).reshape(b, p, heads * c)
 
 
+def hand(base: Any, attn: Any, hidden: Tensor, tokens: Any, mask: Tensor | None, temb: Tensor | None, more: Any) -> Tensor:
+    """The call handed on to the processor that was there. Not all of diffusers' take `temb`."""
+    return base(attn, hidden, tokens, mask, **({} if temb is None else {"temb": temb}), **more)
+
+
 class SUNCrossAttention:
     """Processor of one cross-attention layer: `out = W_out(Z - N' + P')`. Without `sun` in the call it is the base's own
     processor. Beside an IP-Adapter, `out` is the IP-Adapter's own plus `W_out(P' - N')`.
@@ -145,13 +150,13 @@ class SUNCrossAttention:
         if ip_adapter_masks is not None and self.beside:
             kwargs["ip_adapter_masks"] = ip_adapter_masks
         if sun is None:
-            return self.base(attn, hidden_states, encoder_hidden_states, attention_mask, temb, **kwargs)
+            return hand(self.base, attn, hidden_states, encoder_hidden_states, attention_mask, temb, kwargs)
         assert encoder_hidden_states is not None, "cross-attention needs a prompt"
         tokens = encoder_hidden_states[0] if isinstance(encoder_hidden_states, tuple) else encoder_hidden_states
         z, offset = self._attend(attn, hidden_states, tokens, attention_mask, sun)
         w_out = attn.to_out[0]
         if self.beside:
-            out = self.base(attn, hidden_states, encoder_hidden_states, attention_mask, temb, **kwargs)
+            out = hand(self.base, attn, hidden_states, encoder_hidden_states, attention_mask, temb, kwargs)
             return out + (w_out(offset) - w_out(torch.zeros_like(offset[:, :1]))) / attn.rescale_output_factor
         return attn.to_out[1](w_out(z + offset)) / attn.rescale_output_factor
 
@@ -194,4 +199,4 @@ class UntouchedAttention:
         sun: BranchInputs | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        return self.base(attn, hidden_states, encoder_hidden_states, attention_mask, temb, **kwargs)
+        return hand(self.base, attn, hidden_states, encoder_hidden_states, attention_mask, temb, kwargs)

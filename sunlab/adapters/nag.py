@@ -1,5 +1,6 @@
 """Normalised attention guidance (NAG, arXiv 2505.21179)."""
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from sunlab.types import Conditioning
 class NAG(Adapter):
     """Training-free negative guidance in cross-attention, by itself or on top of another adapter.
 
-    arXiv 2505.21179, section 3.2, with the base's own keys and values: Z~ = Z_pos + phi (Z_pos - Z_neg), shrunk where its L1
+    arXiv 2505.21179, with the base's own keys and values: Z~ = Z_pos + phi (Z_pos - Z_neg), shrunk where its L1
     norm, by token, exceeds tau times that of Z_pos, and blended: out = W_out(a Z^ + (1 - a) Z_pos). It does not look at the
     guidance scale w.
 
@@ -40,6 +41,11 @@ class NAG(Adapter):
         self.spec = {"name": "nag", "phi": phi, "tau": tau, "blend": blend, "inner": below}
         self._unet: Any = None
         self._found: dict[str, Any] = {}
+
+    @property
+    def steered(self) -> bool:
+        """Whether the adapter below takes a guidance scale."""
+        return bool(getattr(self.inner, "steered", False))
 
     def attach(self, unet: nn.Module) -> None:
         if self._unet is not None:
@@ -89,7 +95,7 @@ class NAGCrossAttention:
     def __init__(self, base: Any, *, phi: float, tau: float, blend: float):
         self.base, self.phi, self.tau, self.blend = base, phi, tau, blend
         self.plain = type(base).__name__ in PLAIN
-        self.takes_sun = hasattr(base, "base") or hasattr(base, "sun")
+        self.takes_sun = "sun" in signature(type(base).__call__).parameters
 
     def __call__(
         self,
@@ -132,8 +138,8 @@ class NAGCrossAttention:
 
 
 def normalised_guidance(z_pos: Tensor, z_neg: Tensor, *, phi: float, tau: float, blend: float) -> Tensor:
-    """a min(R, tau) / R Z~ + (1 - a) Z_pos, Z~ = Z_pos + phi (Z_pos - Z_neg), R = |Z~|_1 / |Z_pos|_1 of each token
-    (arXiv 2505.21179, equations 7 to 10); all (B, P, h)."""
+    """a min(R, tau) / R Z~ + (1 - a) Z_pos, Z~ = Z_pos + phi (Z_pos - Z_neg), R = |Z~|_1 / |Z_pos|_1 of each token;
+    all (B, P, h)."""
     guided = z_pos + phi * (z_pos - z_neg)
     size_pos, size = (z.abs().sum(-1, keepdim=True, dtype=torch.float32) for z in (z_pos, guided))
     shrink = (tau * size_pos / size.clamp(min=EPSILON)).clamp(max=1).to(guided.dtype)

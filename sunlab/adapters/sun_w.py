@@ -34,6 +34,8 @@ class SUNW(Adapter):
         ConfigError: a saturation that is not positive, and what `SUN` refuses.
     """
 
+    steered = True  # whoever draws with it: the guidance scale has an effect
+
     def __init__(
         self,
         *,

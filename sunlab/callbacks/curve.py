@@ -49,7 +49,7 @@ class Curve(CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Rows:
-        if self._experiment is None:
+        if not isinstance(self._experiment, Rows):
             self._experiment = Rows(self.log_dir, resumed=self._resumed)
         return self._experiment
 

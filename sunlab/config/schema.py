@@ -34,6 +34,7 @@ class Model:
     base: str = "emoji-sd"  # a diffusers folder, or `emoji-sd`, the one inside the package
     backbone: Plug = plug("backbones", "diffusers_unet")  # how its U-Net is wrapped
     fresh: list[Literal["vae", "unet", "text_encoder"]] = field(default_factory=list)  # parts to start at random weights
+    train_text: bool = True  # task teacher: the text encoder learns too; false: it stays as it is
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of frozen weights
 
 
@@ -93,7 +94,7 @@ class Optimizer:
 class Config:
     """A whole run."""
 
-    task: Literal["autoencoder", "teacher", "adapter", "student"] = "adapter"  # what is trained
+    task: Literal["autoencoder", "text_encoder", "teacher", "adapter", "student"] = "adapter"  # what is trained
     seed: int = 0  # of initialisation, order and every draw
     plugins: list[str] = field(default_factory=list)  # files or modules imported before the check
     allow_env: bool = False  # whether ${oc.env:NAME} may be read; its value is never written out

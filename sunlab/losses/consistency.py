@@ -29,16 +29,16 @@ def consistency(
     states: States,
 ) -> Terms:
     """d(f(x_t, t), sg f(x_u, u)): x_u is one guided teacher step from x_t, and f carries both to the edge s below t
-    (arXiv 2303.01469, definition 1, with the edges of arXiv 2405.18407, section 3.1; the target is the same student without
-    gradient). At u = s nothing is left to carry, which is the boundary condition.
+    (arXiv 2303.01469, definition 1, with the edges of arXiv 2405.18407; the target is the same student without gradient). At
+    u = s nothing is left to carry, which is the boundary condition.
 
     Args:
         jump: f.
         edges: (K + 1,) descending.
         points: the times from which t is drawn (N,); with `states: teacher` it is drawn from the stored ones instead.
         skip: k, u = max(t - k, s).
-        states: `data`, forward-noised; `teacher`, a stored trajectory's: only states between the edges teach the student what
-            it is asked at there, so the bank must hold more times than the student's grid.
+        states: `data`, forward-noised; `teacher`, a stored trajectory's: the student learns at the stored times alone and is
+            asked between them, so the bank must hold many more times than the student's grid.
 
     Raises:
         ConfigError: the data do not offer what `states` needs.

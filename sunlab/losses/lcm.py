@@ -19,8 +19,9 @@ class LCM(Loss):
 
     Args:
         skip: k; t is drawn from 999, 999 - k, ...
-        boundary: `karras`, f = c_skip x + c_out x_0 with c_skip = d^2 / ((10 t)^2 + d^2), c_out = 10 t / sqrt((10 t)^2 + d^2)
-            and t - k stops at 0; `none`, f = x_0, and t - k stops at the clean end, which is `msc_segment` with one segment.
+        boundary: `karras`, f = c_skip x + c_out x_0 with c_skip = d^2 / ((10 t)^2 + d^2) and
+            c_out = 10 t / sqrt((10 t)^2 + d^2), and t - k stops at 0; `none`, f = x_0, and t - k stops at the clean end:
+            that is `msc_segment` with one segment.
         sigma_data: d.
         timestep_scaling: the factor on t in c_skip and c_out, 10 in the recipe.
         states: where x_t comes from; `data` in the recipe.

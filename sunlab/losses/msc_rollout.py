@@ -53,7 +53,7 @@ def teacher_states(teacher: Flow, noise: Tensor, times: Tensor) -> list[Tensor]:
     missing = sorted(set(times.tolist()) - set(teacher.times.tolist()))
     if missing:
         raise ConfigError(
-            f"teacher.steps: its grid of {len(teacher.times) - 1} steps misses the times {missing} of the student's; choose a "
+            f"teacher.steps: a grid of {len(teacher.times) - 1} steps misses the times {missing} of the student's; choose a "
             "multiple of student.steps"
         )
     x, memory, states, n = noise, None, [noise], len(noise)

@@ -12,10 +12,10 @@ from sunlab.types import Batch
 class PCM(Loss):
     """Phased consistency: f(x_t, t) = f(x_{t-k}, t - k) up to the phase's edge, by a DDIM-like jump; not adversarial.
 
-    The paper's section 3.1 with the public recipe's times: t is one of k - 1, 2k - 1, ..., 999, the edges lie on the same
-    points (k = 20 in 4 phases: 739, 499, 239, 0), and the last is t = 0 rather than the clean end. The paper's adversarial
-    loss (section 3.3) and its variant without guidance in the teacher are left out. `msc_segment` differs in the edges, which
-    there are the times at which the student is sampled.
+    The times are the public recipe's: t is one of k - 1, 2k - 1, ..., 999, the edges lie on the same points (k = 20 in 4
+    phases: 739, 499, 239, 0), and the last is t = 0 rather than the clean end. The paper's adversarial loss and its variant
+    without guidance in the teacher are left out. `msc_segment` differs in the edges, which there are the times at which the
+    student is sampled.
 
     Args:
         segments: M, phases; null: the student's steps.

@@ -15,8 +15,8 @@ class Progressive(Loss):
     """Two guided teacher steps in one step of the student, compared in x_0 by inverting its DDIM step.
 
     arXiv 2202.00512, algorithm 2: the target is the x_0 with which one DDIM step from x_t lands where the teacher's two do;
-    the teacher is the guided one of arXiv 2210.03142, section 3. The paper weighs by max(SNR, 1): `weighting: truncated_snr`.
-    One stage: halving again is another run, with the student of the former as its base, and with the teacher's w = 1.
+    the teacher is the guided one, as in arXiv 2210.03142. The paper weighs by max(SNR, 1): `weighting: truncated_snr`, and
+    its teacher's solver is ddim. One stage: halving again is another run, whose base is the former run's student, at w = 1.
 
     Args:
         states: where x_t comes from, always at the times of the student's grid; `data` in the papers.

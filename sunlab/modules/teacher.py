@@ -54,7 +54,8 @@ class TeacherModule(Module):
         draws = Draws(samples.seeds, device=self.device)
         t = draws.integers("time", 0, schedule.steps)
         noise = draws.normal("noise", latents.shape[1:])
-        prediction = backbone(schedule.add_noise(latents, noise, t), t, self.base.text(samples.prompts))
+        encode = self.base.text if self.train_text else self.base.encode
+        prediction = backbone(schedule.add_noise(latents, noise, t), t, encode(samples.prompts))
         wanted = target(backbone.prediction_type, latents, noise, prediction.alpha, prediction.sigma)
         values = (prediction.value - wanted).square().flatten(1).mean(1)
         loss = (values * self.weighting(schedule, t, t).to(values)).mean()

@@ -27,6 +27,7 @@ class Plug:
         scheduler: the pipeline's own, set aside.
         w: the guidance scale of the generation that is going on, None between generations.
         inputs: what every U-Net pass of this generation is handed.
+        aside: the adapter is out of the U-Net for a moment.
     """
 
     adapter: Adapter
@@ -36,6 +37,7 @@ class Plug:
     scheduler: Any
     w: float | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    aside: bool = False
 
     @property
     def steered(self) -> bool:
@@ -144,15 +146,17 @@ class Plugged:
     @contextmanager
     def _aside(self) -> Iterator[None]:
         """The adapter taken out while diffusers puts other processors in, then composed with those."""
-        adapter, unet = self._sunlab.adapter, self._sunlab.unet
-        if adapter.spec["name"] == "lora":
+        state = self._sunlab
+        if state.aside or state.adapter.spec["name"] == "lora":  # diffusers' methods call each other; LoRA is no processor
             yield
             return
-        adapter.detach()
+        state.adapter.detach()
+        state.aside = True
         try:
             yield
         finally:
-            adapter.attach(unet)
+            state.aside = False
+            state.adapter.attach(state.unet)
 
 
 def _beside(name: str) -> Any:

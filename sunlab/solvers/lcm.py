@@ -1,4 +1,4 @@
-"""Multistep consistency sampling of latent consistency models (arXiv 2310.04378, algorithm 3; 2303.01469, algorithm 1)."""
+"""Multistep consistency sampling (arXiv 2303.01469, algorithm 1) of latent consistency models (2310.04378)."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Strategic stochastic sampling of trajectory consistency distillation (arXiv 2402.19159, algorithm 4)."""
+"""Strategic stochastic sampling, of trajectory consistency distillation (arXiv 2402.19159)."""
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from sunlab.types import Denoiser
 class TCD(Solver):
     """Jump past the next time s, to u = (1 - gamma) s, then noise back up to s.
 
-    x_u = alpha_u x_0 + sigma_u epsilon, x_s = r x_u + sqrt(1 - r^2) z, r = alpha_s / alpha_u. The noise z is keyed by `seed`,
-    by the state that a sample starts from, and by s.
+    x_u = alpha_u x_0 + sigma_u epsilon, x_s = r x_u + sqrt(1 - r^2) z, r = alpha_s / alpha_u. The noise z is keyed by
+    `seed`, by the state that a sample starts from, and by s.
 
     Args:
         gamma: 0 is DDIM, deterministic; 1 jumps all the way, nearly as `lcm` does (diffusers calls it `eta`).

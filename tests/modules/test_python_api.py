@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from sunlab.adapters.lora import LoRA
+from sunlab.adapters.lora import ATTENTION, LoRA
 from sunlab.adapters.sun import SUN
 from sunlab.callbacks.before_after import BeforeAfter
 from sunlab.callbacks.sample_images import SampleImages
@@ -31,7 +31,7 @@ def make(kind, base, **options):
     if kind == "adapter":
         return AdapterModule(base, SUN(), MSC(states="data", substeps=2), **options)
     if kind == "lora":
-        return StudentModule(base, CFG(), lora=LoRA(rank=2), **options)
+        return StudentModule(base, CFG(), lora=LoRA(rank=2, targets=ATTENTION), **options)
     if kind == "copy":
         return StudentModule(base, CFG(), **options)
     return (TeacherModule if kind == "teacher" else AutoencoderModule)(base, **options)

@@ -1,0 +1,187 @@
+"""`lcm` and `tcd`: the same model and the same noise through diffusers' schedulers and through ours, and their distribution
+where it is known in closed form."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from diffusers import LCMScheduler, TCDScheduler
+
+from sunlab.diffusion.prediction import Prediction
+from sunlab.diffusion.schedule import Schedule
+from sunlab.errors import ConfigError
+from sunlab.registries import registry_of
+from sunlab.solvers.renoise import paths, renoise
+
+SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
+TOLERANCE = 1e-5
+GRIDS = {1: [999], 2: [999, 499], 4: [999, 749, 499, 249]}
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def start(batch=2, shape=(4, 8, 8), seed=0):
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def output(x, t, scheduler):
+    """A smooth v, or the epsilon that goes with it; t a number or (B, 1, 1, 1)."""
+    v = torch.tanh(0.8 * x + t / 1000 + 0.3 * x.roll(1, -1))
+    if scheduler.config.prediction_type == "v_prediction":
+        return v
+    squared = scheduler.alphas_cumprod[torch.as_tensor(t).long()].to(x.dtype)
+    return (1 - squared).sqrt() * x + squared.sqrt() * v
+
+
+def solver(name, scheduler, **options):
+    return registry_of("solvers").build({"name": name, **options}, Schedule(scheduler.alphas_cumprod.double()))
+
+
+def ours(built, scheduler, times, x):
+    def denoise(x, t):
+        value = output(x, t.reshape(-1, 1, 1, 1), scheduler)
+        return Prediction(value, scheduler.config.prediction_type, x, *built.schedule.at(t, x))
+
+    return built.solve(denoise, x, torch.tensor(times))
+
+
+def theirs(scheduler, times, x, **options):
+    scheduler.set_timesteps(timesteps=times)
+    for t in scheduler.timesteps:
+        x = scheduler.step(output(x, t, scheduler), t, x, **options).prev_sample
+    return x
+
+
+@pytest.fixture
+def handed(monkeypatch):
+    """Have a scheduler take its noise from a list, in place of torch's generator."""
+
+    def into(module, noises):
+        queue = iter(noises)
+        monkeypatch.setattr(f"diffusers.schedulers.{module}.randn_tensor", lambda *_, **__: next(queue))
+
+    return into
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("steps", GRIDS)
+def test_tcd_without_noise(steps, kind):
+    """diffusers' last step ends at t = 0."""
+    scheduler = TCDScheduler(**SD, prediction_type=kind)
+    built = solver("tcd", scheduler, gamma=0.0)
+    expected = theirs(scheduler, GRIDS[steps], start(), eta=0.0)
+    assert (ours(built, scheduler, [*GRIDS[steps], 0], start()) - expected).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("steps", GRIDS)
+def test_tcd_without_noise_is_ddim(steps, kind):
+    scheduler = TCDScheduler(**SD, prediction_type=kind)
+    ddim, tcd = solver("ddim", scheduler), solver("tcd", scheduler, gamma=0.0)
+    times = [*GRIDS[steps], -1]
+    torch.testing.assert_close(ours(tcd, scheduler, times, start()), ours(ddim, scheduler, times, start()))
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("gamma", [0.3, 1.0])
+def test_tcd_with_the_same_noise(handed, gamma, kind):
+    scheduler, times = TCDScheduler(**SD, prediction_type=kind), GRIDS[4]
+    built = solver("tcd", scheduler, gamma=gamma, seed=5)
+    handed("scheduling_tcd", noise_of(built, times[1:]))
+    expected = theirs(scheduler, times, start(), eta=gamma)
+    assert (ours(built, scheduler, [*times, 0], start()) - expected).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("steps", GRIDS)
+def test_lcm_with_the_same_noise(handed, steps, kind):
+    scheduler, times = LCMScheduler(**SD, prediction_type=kind), GRIDS[steps]
+    built = solver("lcm", scheduler, seed=5)
+    handed("scheduling_lcm", noise_of(built, times[1:]))
+    expected = theirs(scheduler, times, start())
+    assert (ours(built, scheduler, [*times, -1], start()) - expected).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.6])
+def test_lcm_with_less_noise(handed, eta):
+    """diffusers' scheduler, handed eta z + sqrt(1 - eta^2) epsilon as its noise. A short scaling, so that c_skip counts."""
+    scheduler, times = LCMScheduler(**SD, timestep_scaling=1e-3), GRIDS[4]
+    built = solver("lcm", scheduler, eta=eta, timestep_scaling=1e-3)
+    fresh = noise_of(built, times[1:])
+    scheduler.set_timesteps(timesteps=times)
+    x = start()
+    for index, t in enumerate(times):
+        epsilon = output(x, torch.tensor(t), scheduler)
+        handed("scheduling_lcm", [eta * fresh[min(index, 2)] + (1 - eta**2) ** 0.5 * epsilon])
+        x = scheduler.step(epsilon, torch.tensor(t), x).prev_sample
+    assert (ours(built, scheduler, [*times, -1], start()) - x).abs().max() < TOLERANCE
+
+
+def noise_of(built, times):
+    """What `built` adds on the way from `start()` to each of the times."""
+    known = paths(start(), built.seed)
+    return [renoise(known, torch.full((2,), t), start()) for t in times]
+
+
+MEAN, VARIANCE = 0.7, 0.3
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("lcm", {}), ("lcm", {"eta": 0.5}), ("tcd", {"gamma": 0.3}), ("tcd", {"gamma": 1.0})]
+)
+def test_the_distribution(name, options):
+    """Data N(m, v): every step is affine in x and in fresh noise, so mean and variance follow by hand."""
+    schedule = Schedule.from_betas()
+    built, x = registry_of("solvers").build({"name": name, **options}, schedule), start(96, (4, 32, 32))
+
+    def denoise(x, t):
+        alpha, sigma = schedule.at(t, x)
+        return Prediction(sigma / (alpha**2 * VARIANCE + sigma**2) * (x - alpha * MEAN), "epsilon", x, alpha, sigma)
+
+    mean, variance = 0.0, 1.0
+    for t, s in pairwise([999, 749, 499, 249, -1]):
+        (a, b), (a_s, b_s) = (tuple(map(float, schedule.alpha_sigma(time))) for time in (t, s))
+        on_epsilon = b / (a * a * VARIANCE + b * b)  # epsilon = on_epsilon (x - a m)
+        on_x_0 = (1 - b * on_epsilon) / a  # x_0 = on_x_0 x + rest
+        if name == "lcm":
+            eta = options.get("eta", 1.0)
+            kept, fresh = a_s * on_x_0 + b_s * (1 - eta**2) ** 0.5 * on_epsilon, b_s * eta
+        else:
+            u = int((1 - options["gamma"]) * s) if s > 0 else s
+            a_u, b_u = map(float, schedule.alpha_sigma(u))
+            kept, fresh = a_s / a_u * (a_u * on_x_0 + b_u * on_epsilon), (1 - (a_s / a_u) ** 2) ** 0.5
+        mean = a_s * MEAN + kept * (mean - a * MEAN)  # at x = a m, x_0 is m and epsilon 0
+        variance = kept**2 * variance + fresh**2
+    end = built.solve(denoise, x, torch.tensor([999, 749, 499, 249, -1])).double()
+    count = end.numel()
+    assert abs(float(end.mean()) - mean) < 4 * (variance / count) ** 0.5
+    assert abs(float(end.var()) / variance - 1) < 4 * (2 / count) ** 0.5
+    assert (
+        variance < 0.9 * VARIANCE or name == "tcd"
+    )  # few steps of multistep consistency sampling by x_0 alone narrow the data
+
+
+def test_the_noise_is_keyed():
+    x = start(3)
+    first, second = paths(x, 0), paths(x, 1)
+    assert len(set(first + second)) == 6 and first == paths(x.clone(), 0)
+    assert paths(x[1:2], 0) == first[1:2]  # whatever the batch
+    assert paths(x.to(torch.bfloat16), 0) != first
+    s = torch.tensor([749, 749, 499])
+    noise = renoise(first, s, x)
+    assert torch.equal(noise[1:2], renoise(first[1:2], s[1:2], x[1:2]))
+    assert not torch.equal(noise[0], noise[1])
+    assert not torch.equal(noise[2], renoise(first, torch.tensor([749] * 3), x)[2])
+
+
+@pytest.mark.parametrize("name", ["lcm", "tcd"])
+def test_the_seed_changes_the_picture(name):
+    scheduler, times = LCMScheduler(**SD), [*GRIDS[4], -1]
+    a, b, c = (ours(solver(name, scheduler, seed=seed), scheduler, times, start()) for seed in (0, 0, 1))
+    assert torch.equal(a, b) and float((a - c).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize(("name", "option"), [("lcm", "eta"), ("tcd", "gamma")])
+def test_shares_outside_their_range_are_refused(name, option):
+    with pytest.raises(ConfigError, match=rf"solver\.{option}"):
+        registry_of("solvers").build({"name": name, option: 1.5}, Schedule.from_betas())
