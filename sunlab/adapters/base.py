@@ -20,8 +20,10 @@ class Adapter(nn.Module, ABC):
     spec: Mapping[str, Any]
     """The plug's name and parameters, as the adapter file states them."""
 
-    steered: bool = False
-    """Whether `inputs` heeds the guidance scale."""
+    @property
+    def steered(self) -> bool:
+        """Whether `inputs` heeds the guidance scale."""
+        return False
 
     @abstractmethod
     def attach(self, unet: nn.Module) -> None:

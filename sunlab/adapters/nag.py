@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sunlab.adapters.attention import EPSILON, PLAIN, BranchInputs, UntouchedAttention, attend
+from sunlab.adapters.attention import EPSILON, PLAIN, BranchInputs, UntouchedAttention, attend, hand
 from sunlab.adapters.base import ADAPTERS, Adapter
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
@@ -37,34 +37,33 @@ class NAG(Adapter):
             raise ConfigError(f"adapter: nag needs phi >= 0, tau > 0 and blend in [0, 1], got {phi}, {tau} and {blend}")
         self.phi, self.tau, self.blend = phi, tau, blend
         self.inner: Adapter | None = None if inner is None else ADAPTERS.build(inner, key="adapter.inner")
+        self.steered = self.inner is not None and self.inner.steered
         below = None if self.inner is None else dict(self.inner.spec)
         self.spec = {"name": "nag", "phi": phi, "tau": tau, "blend": blend, "inner": below}
         self._unet: Any = None
         self._found: dict[str, Any] = {}
-
-    @property
-    def steered(self) -> bool:
-        """Whether the adapter below takes a guidance scale."""
-        return bool(getattr(self.inner, "steered", False))
 
     def attach(self, unet: nn.Module) -> None:
         if self._unet is not None:
             raise ConfigError("this adapter is plugged in already; detach it first")
         if self.inner is not None:
             self.inner.attach(unet)
+        network: Any = unet
         object.__setattr__(self, "_unet", unet)  # not a submodule: the adapter does not own the U-Net
-        self._found = dict(self._unet.attn_processors)
+        self._found = dict(network.attn_processors)
         processors: dict[str, Any] = {}
         for name, processor in self._found.items():
-            if unet.get_submodule(name.removesuffix(".processor")).is_cross_attention:
+            if network.get_submodule(name.removesuffix(".processor")).is_cross_attention:
                 processors[name] = NAGCrossAttention(processor, phi=self.phi, tau=self.tau, blend=self.blend)
             else:
                 processors[name] = UntouchedAttention(processor)
-        self._unet.set_attn_processor(processors)
+        network.set_attn_processor(processors)
 
     def detach(self) -> None:
         if self._unet is not None:
-            self._unet.set_attn_processor(dict(self._found))
+            now = self._unet.attn_processors  # one that somebody has set meanwhile is theirs, and stays
+            ours = (NAGCrossAttention, UntouchedAttention)
+            self._unet.set_attn_processor({n: self._found[n] if isinstance(p, ours) else p for n, p in now.items()})
             object.__setattr__(self, "_unet", None)
             if self.inner is not None:
                 self.inner.detach()
@@ -111,7 +110,7 @@ class NAGCrossAttention:
         if ip_adapter_masks is not None:
             kwargs["ip_adapter_masks"] = ip_adapter_masks
         if sun is None:
-            return self.base(attn, hidden_states, encoder_hidden_states, attention_mask, temb, **kwargs)
+            return hand(self.base, attn, hidden_states, encoder_hidden_states, attention_mask, temb, kwargs)
         tokens = encoder_hidden_states[0] if isinstance(encoder_hidden_states, tuple) else encoder_hidden_states
         z, offset = self._attend(attn, hidden_states, tokens, attention_mask, sun.negative.to(tokens.dtype))
         w_out = attn.to_out[0]
@@ -119,7 +118,7 @@ class NAGCrossAttention:
             return attn.to_out[1](w_out(z + offset)) / attn.rescale_output_factor
         if self.takes_sun:
             kwargs["sun"] = sun
-        out = self.base(attn, hidden_states, encoder_hidden_states, attention_mask, temb, **kwargs)
+        out = hand(self.base, attn, hidden_states, encoder_hidden_states, attention_mask, temb, kwargs)
         return out + (w_out(offset) - w_out(torch.zeros_like(offset[:, :1]))) / attn.rescale_output_factor
 
     def _attend(

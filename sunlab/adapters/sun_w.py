@@ -67,8 +67,9 @@ class SUNW(Adapter):
                 continue
             path = name.removesuffix(".processor")
             if (key := path.replace(".", "/")) not in self.curves:
-                device = unet.get_submodule(path).to_k.weight.device
-                self.curves[key] = nn.Parameter(torch.tensor([math.log(math.expm1(self.saturation))], device=device))
+                attn: Any = unet.get_submodule(path)
+                initial = torch.tensor([math.log(math.expm1(self.saturation))], device=attn.to_k.weight.device)
+                self.curves[key] = nn.Parameter(initial)
             processors[name] = SteeredAttention(processor, self.curves[key])
         self._unet.set_attn_processor(processors)
 
@@ -108,8 +109,10 @@ class SteeredAttention:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
         sun: BranchInputs | None = None,
+        ip_adapter_masks: Any = None,  # diffusers hands on what a processor names, and drops the rest
         **kwargs: Any,
     ) -> Tensor:
+        kwargs["ip_adapter_masks"] = ip_adapter_masks
         if sun is not None and sun.gain is not None:
             sun = replace(sun, gain=bent(sun.gain, self.curve))
         return self.sun(attn, hidden_states, encoder_hidden_states, attention_mask, temb, sun=sun, **kwargs)

@@ -37,7 +37,8 @@ def table(tensors: Mapping[str, Any]) -> list[str]:
     lines = []
     for ending, group in sorted(groups.items()):
         shapes = sorted({tuple(tensor.shape) for tensor in group})
-        shown = ", ".join("x".join(map(str, shape)) or "scalar" for shape in shapes[:6]) + (", ..." if len(shapes) > 6 else "")
+        shown = ", ".join("x".join(map(str, shape)) or "scalar" for shape in shapes[:6])
+        shown += ", ..." if len(shapes) > 6 else ""
         dtype = str(group[0].dtype).removeprefix("torch.")
         lines.append(f"{ending:<28} {len(group):>4} x {dtype:<8} {sum(t.numel() for t in group):>12,}  {shown}")
     return lines

@@ -62,6 +62,6 @@ def check_header(header: Mapping[str, Any], where: str) -> None:
 def spacing_of(times: Sequence[int], train_steps: int) -> str:
     """Which of the known grids the times (K + 1) are: `trailing`, `leading`, or `custom`."""
     for spacing in ("trailing", "leading"):
-        if list(times) == grid(len(times) - 1, spacing=spacing, train_steps=train_steps).tolist():  # type: ignore[arg-type]
+        if list(times) == grid(len(times) - 1, spacing=spacing, train_steps=train_steps).tolist():
             return spacing
     return "custom"

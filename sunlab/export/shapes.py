@@ -55,9 +55,8 @@ def _block(path: str, text: int, heads: int | None, width: int, attentions: int,
 
 def _family(text: int, heads: int | None, **blocks: tuple[int, int, int]) -> dict[str, Layer]:
     """`heads` None: 64 channels a head. Blocks, as (width, attentions, depth): down0=..., up1=..., mid=..."""
-    paths = {"mid" if k == "mid" else f"{k[:-1]}.{k[-1]}": v for k, v in blocks.items()}
-    named = {k.replace("down", "down_blocks").replace("up", "up_blocks").replace("mid", "mid_block"): v for k, v in paths.items()}
-    return dict(chain.from_iterable(_block(path, text, heads, *block).items() for path, block in named.items()))
+    paths = {k: "mid_block" if k == "mid" else f"{k[:-1]}_blocks.{k[-1]}" for k in blocks}
+    return dict(chain.from_iterable(_block(paths[k], text, heads, *block).items() for k, block in blocks.items()))
 
 
 _SD: dict[str, tuple[int, int, int]] = {

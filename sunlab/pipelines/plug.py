@@ -1,11 +1,12 @@
 """`sunlab.plug(pipe, "adapter.safetensors")`: an adapter in a diffusers pipeline of somebody's own."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sunlab.errors import ConfigError
 from sunlab.export import load_adapter, read_adapter
-from sunlab.pipelines.plugged import Plug, Plugged, network, plugged_class
+from sunlab.pipelines.plugged import Plug, is_plugged, network, plugged_class
 from sunlab.pipelines.schedulers import scheduler_for
 
 
@@ -25,17 +26,18 @@ def plug(pipe: Any, file: str | Path) -> Any:
             adapter that this one cannot be composed with.
         DataError: a damaged file, or an adapter of another base; the pipeline is left as it was.
     """
-    if isinstance(pipe, Plugged):
+    if is_plugged(pipe):
         raise ConfigError(f"{pipe._sunlab.file} is plugged into this pipeline; call sunlab.unplug(pipe) first")
     _check_pipeline(pipe)
     unet = network(pipe)
-    scheduler = scheduler_for(read_adapter(file).header, pipe.scheduler, str(file))
-    active = _active_loras(unet)
+    stated = read_adapter(file).header
+    scheduler = scheduler_for(stated, pipe.scheduler, str(file))
+    active = _others(unet, stated["adapter"])
     adapter, header = load_adapter(file, unet)
-    _activate_beside(unet, adapter, active)
-    state = Plug(adapter, header, str(file), unet, pipe.scheduler)
+    for layer in _lora_layers(unet) if active else ():
+        layer.set_adapter([*active, "sunlab"], inference_mode=True)
+    pipe._sunlab = Plug(adapter, header, str(file), unet, pipe.scheduler, type(pipe))
     pipe.scheduler = scheduler
-    pipe._sunlab = state
     pipe.__class__ = plugged_class(type(pipe))
     return pipe
 
@@ -46,13 +48,13 @@ def unplug(pipe: Any) -> Any:
     Raises:
         ConfigError: nothing is plugged in, or its LoRA is fused into the weights.
     """
-    if not isinstance(pipe, Plugged):
+    if not is_plugged(pipe):
         raise ConfigError("no adapter of sunlab's is plugged into this pipeline")
     state: Plug = pipe._sunlab
     if state.fused():
-        raise ConfigError("the adapter is a LoRA that has been fused into the weights; call pipe.unfuse_lora() first")
+        raise ConfigError("the adapter's LoRA has been fused into the weights; call pipe.unfuse_lora() first")
     state.adapter.detach()
-    pipe.__class__ = type(pipe).__mro__[2]  # after ours, and `Plugged`
+    pipe.__class__ = state.own
     pipe.scheduler = state.scheduler
     del pipe._sunlab
     return pipe
@@ -64,27 +66,25 @@ def _check_pipeline(pipe: Any) -> None:
     missing += [name for name in ("encode_prompt", "unet", "scheduler") if not hasattr(pipe, name)]
     if missing or not hasattr(network(pipe), "attn_processors"):
         raise ConfigError(
-            f"{type(pipe).__name__}: an adapter plugs into diffusers' Stable Diffusion pipelines with a U-Net (text-to-image, "
-            f"image-to-image, inpainting, ControlNet); this one has no {', '.join(missing) or 'attention processors'}"
+            f"{type(pipe).__name__}: an adapter plugs into diffusers' Stable Diffusion pipelines with a U-Net "
+            f"(text-to-image, image-to-image, inpainting, ControlNet); this one has no {', '.join(missing) or 'attention processors'}"
         )
 
 
-def _active_loras(unet: Any) -> list[str]:
-    return list(unet.active_adapters()) if getattr(unet, "peft_config", {}) else []
+def _others(unet: Any, spec: Mapping[str, Any]) -> list[str]:
+    """The LoRAs that are active, where the adapter has one itself: peft's `add_adapter` leaves the new one alone active, so
+    they are to be brought back. Raises `ConfigError` where one is fused."""
+    if not any("rank" in part for part in (spec, spec.get("inner") or {})) or not getattr(unet, "peft_config", {}):
+        return []
+    if any(layer.merged for layer in _lora_layers(unet)):
+        raise ConfigError(
+            "a LoRA is fused into this pipeline's weights and still loaded, which does not go with an adapter that has a LoRA "
+            "of its own; call pipe.unload_lora_weights() first (what is fused stays fused)"
+        )
+    return list(unet.active_adapters())
 
 
-def _activate_beside(unet: Any, adapter: Any, active: list[str]) -> None:
-    """peft's `add_adapter` leaves the new LoRA alone active: bring back those that were."""
+def _lora_layers(unet: Any) -> list[Any]:
     from peft.tuners.lora import LoraLayer
 
-    if adapter.spec["name"] != "lora" or not active:
-        return
-    layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
-    if any(layer.merged for layer in layers):
-        adapter.detach()
-        raise ConfigError(
-            "a LoRA is fused into this pipeline's weights and still loaded, which would silence the adapter, itself a LoRA; "
-            "call pipe.unload_lora_weights() first (what is fused stays fused)"
-        )
-    for layer in layers:
-        layer.set_adapter([*active, "sunlab"], inference_mode=True)
+    return [module for module in unet.modules() if isinstance(module, LoraLayer)]

@@ -24,7 +24,7 @@ class Plug:
     Attributes:
         header, file: of the adapter.
         unet: that the adapter is in.
-        scheduler: the pipeline's own, set aside.
+        scheduler, own: the pipeline's own scheduler and class, set aside.
         w: the guidance scale of the generation that is going on, None between generations.
         inputs: what every U-Net pass of this generation is handed.
         aside: the adapter is out of the U-Net for a moment.
@@ -35,14 +35,15 @@ class Plug:
     file: str
     unet: Any
     scheduler: Any
+    own: type
     w: float | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)
     aside: bool = False
 
     @property
-    def steered(self) -> bool:
-        """Whether the adapter takes a guidance scale."""
-        return bool(getattr(self.adapter, "steered", False))
+    def lora(self) -> bool:
+        """Whether the adapter has a LoRA in the U-Net's layers."""
+        return "sunlab" in getattr(self.unet, "peft_config", {})
 
     @property
     def blind(self) -> bool:
@@ -57,11 +58,11 @@ class Plug:
         if network(pipe) is not self.unet:
             raise ConfigError("pipe.unet was replaced since plugging; call sunlab.unplug(pipe) first, then plug again")
         check_scheduler(pipe.scheduler, self.header)
-        if self.adapter.spec["name"] == "lora":
-            if "sunlab" not in self.unet.active_adapters() and not self.fused():
-                active = [*self.unet.active_adapters(), "sunlab"]
-                raise ConfigError(f"the adapter is a LoRA, switched off since plugging; call pipe.set_adapters({active})")
-        elif not all("sunlab" in type(p).__module__ for p in self.unet.attn_processors.values()):
+        if self.lora and "sunlab" not in self.unet.active_adapters() and not self.fused():
+            active = [*self.unet.active_adapters(), "sunlab"]
+            raise ConfigError(f"the adapter's LoRA was switched off since plugging; call pipe.set_adapters({active})")
+        ours = [type(p).__module__.startswith("sunlab.") for p in self.unet.attn_processors.values()]
+        if self.adapter.spec["name"] != "lora" and not all(ours):
             raise ConfigError(
                 "the U-Net's attention processors were replaced since plugging; call sunlab.unplug(pipe), and plug again"
             )
@@ -70,21 +71,22 @@ class Plug:
         """A generation starts; `given` are the arguments that the caller stated."""
         low, high = self.header.get("guidance") or (1.0, 1.0)
         w = given.get("guidance_scale")
-        if w is not None and self.steered and not low <= w <= high:
+        if w is not None and self.adapter.steered and not low <= w <= high:
             warnings.warn(f"guidance_scale={w} is outside the trained range {low:g} to {high:g}", stacklevel=3)
-        if w not in (None, 0, 1) and not self.steered:
+        if w not in (None, 0, 1) and not self.adapter.steered:
             warnings.warn(
-                f"guidance_scale={w} has no effect: the guidance of this adapter was fixed by its training; leave it out, or "
-                "plug in an adapter that is steered",
+                f"guidance_scale={w} has no effect: the guidance of this adapter was fixed by its training; leave it out, "
+                "or plug in an adapter that is steered",
                 stacklevel=3,
             )
         if self.blind and any(given.get(f"negative_prompt{end}") is not None for end in ("", "_2", "_embeds")):
             warnings.warn("negative_prompt has no effect: this adapter is blind to negative prompts", stacklevel=3)
-        self.w = float(w if w is not None and self.steered else (low + high) / 2)
+        self.w = float(w if w is not None and self.adapter.steered else (low + high) / 2)
 
     def bind(self, positive: Tensor, negative: Tensor) -> None:
         """The prompts are encoded: positive and negative (B, L, d)."""
-        for part in (self.adapter, *(getattr(p, "base", None) for p in self.unet.attn_processors.values())):
+        assert self.w is not None
+        for part in (self.adapter, *(part for p in self.unet.attn_processors.values() for part in below(p))):
             if isinstance(part, nn.Module):
                 part.to(positive.device, self.unet.dtype)  # they are no submodules of the U-Net, which may have moved
         guidance = torch.full((len(positive),), self.w, device=positive.device)
@@ -150,6 +152,8 @@ class Plugged:
         if state.aside or state.adapter.spec["name"] == "lora":  # diffusers' methods call each other; LoRA is no processor
             yield
             return
+        if state.lora:  # which detaching would lose
+            raise ConfigError("not with this adapter plugged in; call sunlab.unplug(pipe) first, and plug it in again after")
         state.adapter.detach()
         state.aside = True
         try:
@@ -173,6 +177,16 @@ for _name in (
     "unfuse_qkv_projections",
 ):  # fmt: skip
     setattr(Plugged, _name, _beside(_name))
+
+
+def is_plugged(pipe: Any) -> bool:
+    return isinstance(pipe, Plugged)
+
+
+def below(processor: Any) -> Iterator[Any]:
+    """The processors that one of ours stands on."""
+    while (processor := getattr(processor, "base", getattr(processor, "sun", None))) is not None:
+        yield processor
 
 
 @cache

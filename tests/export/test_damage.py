@@ -11,8 +11,8 @@ from sunlab.export import read_adapter
 from sunlab.export.file import write_tensors
 from sunlab.export.shapes import FAMILIES, shape_hash
 
-HEADER = {"adapter": {"name": "sun", "extra_positive": True}, "solver": "ddim", "times": [999, 499, -1], "guidance": [2.0, 4.0],
-          "training": {"note": 'a "quoted" word, \\ and \u00e9'}}  # fmt: skip
+HEADER = {"adapter": {"name": "sun", "extra_positive": True}, "solver": "ddim", "times": [999, 499, -1],
+          "guidance": [2.0, 4.0], "training": {"note": 'a "quoted" word, \\ and \u00e9'}}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

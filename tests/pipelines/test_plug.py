@@ -18,7 +18,10 @@ from tiny_pipelines import NEGATIVES, PROMPTS, SEEDS, latents, make, noise, pipe
 
 import sunlab
 from sunlab.adapters.lora import LoRA
+from sunlab.adapters.nag import NAG
 from sunlab.adapters.sun import SUN
+from sunlab.adapters.sun_lora import SUNLoRA
+from sunlab.adapters.sun_w import SUNW
 from sunlab.diffusion.timesteps import grid
 from sunlab.errors import ConfigError, DataError
 from sunlab.export import load_adapter
@@ -39,17 +42,20 @@ def equal(a, b):
     return a[:4] == b[:4] and a[4].keys() == b[4].keys() and all(torch.equal(a[4][k], b[4][k]) for k in a[4])
 
 
-@pytest.mark.parametrize("kind", ["sun", "lora"])
-def test_round_trip_to_the_bit(kind, pipe, sun_file, lora_file):
-    path = sun_file if kind == "sun" else lora_file
+@pytest.mark.parametrize(
+    "adapter", [SUN(), LoRA(rank=2), SUNW(), SUNLoRA(rank=2), NAG(inner="sun")], ids=lambda a: a.spec["name"]
+)
+def test_round_trip_to_the_bit(adapter, pipe, tiny_base_folder, tmp_path):
+    path, kind = make(tiny_base_folder, tmp_path / "a.safetensors", adapter), adapter.spec["name"]
+    adapter.detach()
     before, drawn = state(pipe), latents(pipe, guidance_scale=3.0)
     assert sunlab.plug(pipe, path) is pipe and isinstance(pipe, StableDiffusionPipeline)
-    plugged = latents(pipe, negative=NEGATIVES if kind == "sun" else None)
+    plugged = latents(pipe, negative=None if kind == "lora" else NEGATIVES)
     assert not torch.allclose(plugged, drawn)
     assert sunlab.unplug(pipe) is pipe
     assert equal(state(pipe), before) and torch.equal(latents(pipe, guidance_scale=3.0), drawn)
     sunlab.plug(pipe, path)
-    assert torch.equal(latents(pipe, negative=NEGATIVES if kind == "sun" else None), plugged)
+    assert torch.equal(latents(pipe, negative=None if kind == "lora" else NEGATIVES), plugged)
 
 
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
@@ -62,7 +68,7 @@ def test_it_draws_what_our_own_loop_draws(kind, solver, pipe, tiny_base, tiny_ba
     sampling = Sampling(SOLVERS.build(solver, base.backbone.schedule), grid(4))
     ours = draw(base, sampling, with_adapter(base, loaded), Request(PROMPTS, NEGATIVES, SEEDS), w=3.0)
     sunlab.plug(pipe, path)
-    negative = NEGATIVES if kind == "sun" else None
+    negative = None if kind == "lora" else NEGATIVES
     torch.testing.assert_close(latents(pipe, negative=negative), ours.latents, atol=1e-4, rtol=1e-4)
     images = pipe(PROMPTS, negative_prompt=negative, latents=noise(), output_type="pt").images  # steps from the header
     torch.testing.assert_close(images, ours.images, atol=1e-4, rtol=1e-4)
@@ -116,18 +122,20 @@ def test_guidance_is_never_silently_ignored(pipe, sun_file, lora_file):
         latents(pipe)
 
 
-def test_an_adapter_that_is_steered(pipe, sun_file, monkeypatch):
-    """`inputs` gets the caller's guidance, or the middle of the trained range."""
-    seen = []
-    own = SUN.inputs
-    monkeypatch.setattr(SUN, "steered", True)
-    monkeypatch.setattr(SUN, "inputs", lambda self, p, n, w: seen.append(w.tolist()) or own(self, p, n, w))
-    sunlab.plug(pipe, sun_file)
-    latents(pipe)
-    latents(pipe, guidance_scale=2.5)
+def test_an_adapter_that_is_steered(pipe, tiny_base, tiny_base_folder, tmp_path):
+    """By the caller's guidance, or the middle of the trained range."""
+    path = make(tiny_base_folder, tmp_path / "a.safetensors", SUNW())
+    base = tiny_base.freeze()
+    loaded, _ = load_adapter(path, base.backbone.unet)
+    sampling = Sampling(SOLVERS.build("ddim", base.backbone.schedule), grid(4))
+    request, bind = Request(PROMPTS, NEGATIVES, SEEDS), with_adapter(base, loaded)
+    sunlab.plug(pipe, path)
+    for given, w in (({}, 3.0), ({"guidance_scale": 2.5}, 2.5)):
+        ours = draw(base, sampling, bind, request, w=w).latents
+        torch.testing.assert_close(latents(pipe, **given), ours, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(latents(pipe, guidance_scale=2.0), latents(pipe, guidance_scale=4.0), atol=1e-2)
     with pytest.warns(UserWarning, match="outside the trained range 2 to 4"):
         latents(pipe, guidance_scale=9)
-    assert seen == [[3.0] * 3, [2.5] * 3, [9.0] * 3]
 
 
 def test_image_to_image(tiny_base_folder, sun_file):
@@ -155,7 +163,8 @@ def test_inpainting(tiny_base_folder, sun_file):
     mask[..., 16:] = 1
     given = {"image": image, "mask_image": mask, "height": 32, "width": 32, "output_type": "pt"}
     drawn = [
-        pipe("a pizza", negative_prompt=n, generator=torch.Generator().manual_seed(1), **given).images for n in ("blue", "red")
+        pipe("a pizza", negative_prompt=n, generator=torch.Generator().manual_seed(1), **given).images
+        for n in ("blue", "red")
     ]
     assert drawn[0].shape == (1, 3, 32, 32) and not torch.allclose(*drawn)
 
@@ -164,7 +173,7 @@ def test_a_scheduler_set_later(pipe, sun_file):
     sunlab.plug(pipe, sun_file)
     plain = latents(pipe)
     pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
-    with pytest.raises(ConfigError, match=r"EulerDiscreteScheduler.*set pipe.scheduler = diffusers.DDIMScheduler.from_config"):
+    with pytest.raises(ConfigError, match=r"EulerDiscreteScheduler.*pipe.scheduler = diffusers.DDIMScheduler.from_config"):
         latents(pipe)
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, timestep_spacing="linspace")
     with pytest.raises(ConfigError, match=r"timestep_spacing='linspace'.*DPMSolverMultistepScheduler.from_config"):

@@ -5,7 +5,7 @@ import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 from diffusers.models.attention_processor import Attention
 from peft import LoraConfig, get_peft_model_state_dict
-from tiny_pipelines import PROMPTS, latents, make, noise, pipeline
+from tiny_pipelines import PROMPTS, latents, make, pipeline
 
 import sunlab
 from sunlab.adapters.lora import LoRA
@@ -110,7 +110,8 @@ def test_a_lora_student_beside_a_style_lora(tiny_base_folder, styles, lora_file)
 def controlled(tiny_base_folder):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        controlnet = ControlNetModel.from_unet(load_base(tiny_base_folder).backbone.unet, conditioning_channels=3)
+        unet = load_base(tiny_base_folder).backbone.unet
+        controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8, 16))
         for p in controlnet.parameters():
             p.data.add_(0.1 * torch.randn_like(p))
     return pipeline(tiny_base_folder, StableDiffusionControlNetPipeline, controlnet=controlnet)
@@ -118,8 +119,8 @@ def controlled(tiny_base_folder):
 
 def test_controlnet_with_a_style_lora_sees_positive_tokens_only(controlled, styles, sun_file):
     pipe = controlled
-    image = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    given = {"image": image, "height": 64, "width": 64, "latents": noise().repeat(1, 1, 2, 2)}
+    image = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    given = {"image": image, "height": 32, "width": 32}
     add(pipe, styles[:1])
     before = latents(pipe, guidance_scale=3.0, **given)
     sunlab.plug(pipe, sun_file)
