@@ -20,10 +20,8 @@ class Adapter(nn.Module, ABC):
     spec: Mapping[str, Any]
     """The plug's name and parameters, as the adapter file states them."""
 
-    @property
-    def steered(self) -> bool:
-        """Whether `inputs` heeds the guidance scale."""
-        return False
+    steered: bool = False
+    """Whether `inputs` heeds the guidance scale."""
 
     @abstractmethod
     def attach(self, unet: nn.Module) -> None:

@@ -38,7 +38,8 @@ def plug(pipe: Any, file: str | Path) -> Any:
         layer.set_adapter([*active, "sunlab"], inference_mode=True)
     pipe._sunlab = Plug(adapter, header, str(file), unet, pipe.scheduler, type(pipe))
     pipe.scheduler = scheduler
-    pipe.__class__ = plugged_class(type(pipe))
+    own: Any = type(pipe)
+    pipe.__class__ = plugged_class(own)
     return pipe
 
 
@@ -67,7 +68,8 @@ def _check_pipeline(pipe: Any) -> None:
     if missing or not hasattr(network(pipe), "attn_processors"):
         raise ConfigError(
             f"{type(pipe).__name__}: an adapter plugs into diffusers' Stable Diffusion pipelines with a U-Net "
-            f"(text-to-image, image-to-image, inpainting, ControlNet); this one has no {', '.join(missing) or 'attention processors'}"
+            "(text-to-image, image-to-image, inpainting, ControlNet); this one has no "
+            f"{', '.join(missing) or 'attention processors'}"
         )
 
 
@@ -78,8 +80,8 @@ def _others(unet: Any, spec: Mapping[str, Any]) -> list[str]:
         return []
     if any(layer.merged for layer in _lora_layers(unet)):
         raise ConfigError(
-            "a LoRA is fused into this pipeline's weights and still loaded, which does not go with an adapter that has a LoRA "
-            "of its own; call pipe.unload_lora_weights() first (what is fused stays fused)"
+            "a LoRA is fused into this pipeline's weights and still loaded, which does not go with an adapter that has a "
+            "LoRA of its own; call pipe.unload_lora_weights() first (what is fused stays fused)"
         )
     return list(unet.active_adapters())
 
