@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
+from sunlab.adapters.sun import SUN
 from sunlab.callbacks.base import CALLBACKS
 from sunlab.callbacks.ema import EMA
 from sunlab.data.base import Pool, Source
@@ -18,6 +19,7 @@ from sunlab.data.negatives import Mixture
 from sunlab.data.shards import Shards
 from sunlab.diffusion.timesteps import grid
 from sunlab.draws import keyed_seed
+from sunlab.errors import ConfigError
 from sunlab.evaluation.negative_control import Control, negative_control
 from sunlab.export import load_adapter
 from sunlab.pipelines.base import asset
@@ -59,6 +61,13 @@ class BeforeAfter(Callback):
         self.shown = Request(prompts, negatives, list(range(len(prompts))))
         self.measured = pairs(Shards(urls=measured_urls) if measured_urls else None, prompts, measured)
         self.control, self.longer, self.steps, self.zoom = control, longer, steps, zoom
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        if self.longer is not None and not isinstance(getattr(module, "adapter", None), SUN):
+            raise ConfigError(
+                "before_after.longer: the other adapter takes this one's place while it draws, which only "
+                "a sun adapter allows; leave `longer` out"
+            )
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:

@@ -89,7 +89,7 @@ class AutoencoderModule(Module):
 
     def export(self, folder: Path) -> list[Path]:
         """The base with this autoencoder, its latents standardised by channel, `scaling_factor` = `latent_std`."""
-        weight, mean, square = self.moments.unbind()  # type: ignore[operator]
+        weight, mean, square = self.moments.unbind()
         mean = mean / weight
         vae = deepcopy(self.vae)  # the training may go on
         standardise(vae, mean, (square / weight - mean.square()).sqrt())

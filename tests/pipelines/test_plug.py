@@ -101,6 +101,14 @@ def test_prompts_and_negatives_in_every_form(pipe, sun_file):
     assert torch.equal(pipe(prompt_embeds=positive, negative_prompt="blue", **given).images, latents(pipe, negative="blue"))
 
 
+def test_a_student_of_lcm_gets_its_scheduler(pipe, tiny_base_folder, tmp_path):
+    """Which draws noise between the steps, so that a generator is all that two drawings share."""
+    sunlab.plug(pipe, make(tiny_base_folder, tmp_path / "a.safetensors", LoRA(rank=2), solver="lcm"))
+    assert type(pipe.scheduler).__name__ == "LCMScheduler"
+    drawn = [latents(pipe, negative=None, generator=torch.Generator().manual_seed(0)) for _ in range(2)]
+    assert torch.equal(*drawn) and bool(drawn[0].isfinite().all())
+
+
 def test_several_images_a_prompt(pipe, sun_file):
     sunlab.plug(pipe, sun_file)
     start = torch.cat([noise(2), noise(2)])
@@ -287,3 +295,22 @@ def test_the_prompts_keys_and_values_are_computed_once(pipe, sun_file):
     changed = latents(pipe, callback_on_step_end=lambda p, i, t, k: {"prompt_embeds": k["prompt_embeds"].mul_(0.5)},
                       callback_on_step_end_tensor_inputs=["prompt_embeds"])  # fmt: skip
     assert not torch.allclose(changed, plain)  # a prompt that is changed in place is another prompt
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's own, while it traces
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_compiled_network(when, pipe, tiny_base_folder, sun_file):
+    """Traced whole, once, whatever the prompts are; no kernels are made here."""
+    from torch._dynamo.testing import CompileCounter
+
+    plain = latents(sunlab.plug(pipeline(tiny_base_folder), sun_file))
+    traced = CompileCounter()
+    if when == "before":
+        pipe.unet = torch.compile(pipe.unet, backend=traced)
+    sunlab.plug(pipe, sun_file)
+    if when == "after":
+        pipe.unet = torch.compile(pipe.unet, backend=traced)
+    torch.testing.assert_close(latents(pipe), plain, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(latents(pipe, negative="red"), plain) and traced.frame_count == 1
+    sunlab.unplug(pipe)
