@@ -2,6 +2,7 @@
 
 import random
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ import torch
 from sunlab.errors import DataError
 from sunlab.export import read_adapter
 from sunlab.export.file import write_tensors
-from sunlab.export.shapes import FAMILIES, shape_hash
+from sunlab.export.shapes import FAMILIES, describe_base, shape_hash
+
+ROOT = Path(__file__).parents[2]
 
 HEADER = {"adapter": {"name": "sun", "extra_positive": True}, "solver": "ddim", "times": [999, 499, -1],
           "guidance": [2.0, 4.0], "training": {"note": 'a "quoted" word, \\ and \u00e9'}}  # fmt: skip
@@ -92,3 +95,12 @@ def test_values_too_large_for_the_file_are_refused(tmp_path):
 
 def test_families_differ_by_their_hash():
     assert len({shape_hash(layers) for layers in FAMILIES.values()}) == len(FAMILIES)
+
+
+def test_the_labs_own_base_is_known_by_its_shapes():
+    from diffusers import UNet2DConditionModel
+
+    config = UNet2DConditionModel.load_config(ROOT / "configs" / "emoji" / "model" / "unet")
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(config)
+    assert describe_base(unet) == {"family": "emoji", "cross_attention": shape_hash(FAMILIES["emoji"])}
