@@ -10,6 +10,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "backbones": ("sunlab.backbones.base", "BACKBONES"),
     "callbacks": ("sunlab.callbacks.base", "CALLBACKS"),
     "distances": ("sunlab.losses.distances", "DISTANCES"),
+    "extractors": ("sunlab.evaluation.extractors", "EXTRACTORS"),
     "launchers": ("sunlab.sweep.launchers", "LAUNCHERS"),
     "losses": ("sunlab.losses.base", "LOSSES"),
     "metrics": ("sunlab.evaluation.base", "METRICS"),

@@ -1,11 +1,12 @@
 """Plain values -> the dataclasses of the schema, every key and type checked, every problem told at once."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, Literal, get_args, get_origin
 
 from registry import RegistryError, check_value, suggestion
 from sunlab.config.schema import Config
-from sunlab.config.shape import annotations_of, fields_of, is_list, plug_kind, subsection
+from sunlab.config.shape import annotations_of, fields_of, is_list, listed_section, plug_kind, subsection
 from sunlab.config.trainer import trainer_problems
 from sunlab.registries import registry_of
 
@@ -41,13 +42,15 @@ class Check:
         checked = {}
         for key, value in values.items():
             here = f"{path}.{key}" if path else str(key)
-            inner = subsection(section, key)
+            inner, listed = subsection(section, key), listed_section(section, key)
             kind = plug_kind(section, key)
             if key not in fields_of(section):
                 noun = f"{path or 'a configuration'} takes"
                 self.problem(here, f"no such key; {suggestion(str(key), fields_of(section), noun=noun)}")
             elif inner:
                 checked[key] = self._section(inner, value, here)
+            elif listed:
+                checked[key] = self._sections(listed, value, here)
             elif kind and is_list(section, key):
                 checked[key] = self._plugs(kind, value, here)
             elif kind:
@@ -56,6 +59,11 @@ class Check:
             else:
                 checked[key] = self._value(value, annotations_of(section)[key], here)
         return None if self.problems else section(**checked)
+
+    def _sections(self, section: type, value: Any, here: str) -> Any:
+        if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+            return self.problem(here, f"expected a list of sections with {', '.join(fields_of(section))}, got {value!r}")
+        return [self._section(section, {**asdict(section()), **v}, f"{here}.{i}") for i, v in enumerate(value)]
 
     def _plugs(self, kind: str, value: Any, here: str) -> Any:
         if not isinstance(value, list):

@@ -8,6 +8,7 @@ from sunlab.config.schema import Config
 def disagreements(config: Config) -> Iterator[tuple[str, str]]:
     """(key, message) of each."""
     yield from _ranges(config)
+    yield from _evaluate(config)
     data, teacher, student = config.data, config.teacher, config.student
     if data.streams >= 1 and data.batch_size % data.streams:
         yield "data.batch_size", f"{data.batch_size} is no multiple of data.streams = {data.streams}"
@@ -43,6 +44,14 @@ def _ranges(config: Config) -> Iterator[tuple[str, str]]:
         "student.steps": (config.student.steps, 1),
         "optimizer.lr": (config.optimizer.lr, 0),
         "optimizer.warmup_steps": (config.optimizer.warmup_steps, 0),
+        "evaluate.before.steps": (config.evaluate.before.steps, 1),
+        "evaluate.reference_steps": (config.evaluate.reference_steps, 1),
+        "evaluate.count": (config.evaluate.count, 2),
+        "evaluate.batch": (config.evaluate.batch, 1),
+        "evaluate.subsets": (config.evaluate.subsets, 2),
+        "evaluate.control": (config.evaluate.control, 0),
+        "evaluate.timed": (config.evaluate.timed, 1),
+        "evaluate.shown": (config.evaluate.shown, 1),
     }
     for key, (value, low) in least.items():
         if value < low:
@@ -51,3 +60,12 @@ def _ranges(config: Config) -> Iterator[tuple[str, str]]:
         yield "data.caption_dropout", f"is a share, 0 to 1, got {config.data.caption_dropout}"
     if not config.run.name or config.run.name in (".", "..") or "/" in config.run.name:
         yield "run.name", f"is the name of one folder in run.dir, got {config.run.name!r}"
+
+
+def _evaluate(config: Config) -> Iterator[tuple[str, str]]:
+    names = [variant.name for variant in config.evaluate.variants]
+    for index, variant in enumerate(config.evaluate.variants):
+        if not variant.name or variant.name in names[:index]:
+            yield f"evaluate.variants.{index}.name", f"each variant needs a name of its own, got {variant.name!r}"
+        if variant.steps < 1:
+            yield f"evaluate.variants.{index}.steps", f"must be at least 1, got {variant.steps}"

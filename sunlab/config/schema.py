@@ -91,6 +91,41 @@ class Optimizer:
 
 
 @dataclass
+class Accelerated:
+    """One way to draw in few steps, in `evaluate.variants`."""
+
+    name: str = ""  # of its row
+    adapter: str | None = None  # its file; null: the base itself with classifier-free guidance
+    solver: Plug | None = plug("solvers", None)  # null: the adapter's own, or dpmpp_2m
+    steps: int = 4  # from noise to the clean end
+    guidance: float | None = None  # w; null: evaluate.guidance
+
+
+@dataclass
+class Evaluate:
+    """`sunlab evaluate`: pictures before and after the acceleration, compared."""
+
+    bases: list[str] = field(default_factory=list)  # folders or shipped models, fine-tunes too; empty: model.base
+    variants: list[Accelerated] = field(default_factory=list)  # each is compared with `before`, on every base
+    before: Sampler = field(default_factory=lambda: Sampler(solver="dpmpp_2m", steps=25))  # the teacher, with guidance
+    guidance: float = 3.0  # w of before
+    reference_steps: int = 50  # of the teacher that shows the solver's own error, from the same seeds
+    prompts: Plug = plug("sources", {"name": "shards", "urls": ["emoji/noto/test-*.tar.gz"]})  # held-out captions
+    prompt_file: str | None = None  # one prompt a line, in the place of the captions
+    negatives: Plug = plug("negatives", "mixture")  # how negative prompts are drawn
+    negative_file: str | None = None  # one negative prompt a line, drawn at random in their place
+    count: int = 256  # pictures of each row
+    batch: int = 64  # pictures at a time
+    seed: int = 0  # of the pairs and of all noise
+    extractor: Plug = plug("extractors", "effnet_lite0")  # of the features
+    metrics: list[Plug] = plug("metrics", ["paired_features", "paired_l2", "kid", "frechet"])  # in the order of columns
+    subsets: int = 8  # disjoint ones, behind the intervals
+    control: int = 64  # pictures of each kind behind the negative control on the lab's backgrounds; 0: none
+    timed: int = 8  # pictures of each row whose time is taken, one at a time
+    shown: int = 8  # columns of the picture
+
+
+@dataclass
 class Config:
     """A whole run."""
 
@@ -111,3 +146,4 @@ class Config:
     optimizer: Optimizer = field(default_factory=Optimizer)
     callbacks: list[Plug] = plug("callbacks", [])  # in order
     trainer: dict[str, Any] = field(default_factory=dict)  # anything of lightning.Trainer
+    evaluate: Evaluate = field(default_factory=Evaluate)  # what `sunlab evaluate` draws and measures

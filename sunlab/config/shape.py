@@ -25,6 +25,14 @@ def subsection(section: type, name: str) -> type | None:
     return annotation if isinstance(annotation, type) and is_dataclass(annotation) else None
 
 
+def listed_section(section: type, name: str) -> type | None:
+    """The dataclass of a field that is a list of sections."""
+    annotation = annotations_of(section).get(name)
+    (item, *_) = (*typing.get_args(annotation), None)
+    listed = typing.get_origin(annotation) is list and isinstance(item, type) and is_dataclass(item)
+    return item if listed else None
+
+
 def plug_kind(section: type, name: str) -> str | None:
     """The registry's kind of a field that holds a plug or a list of plugs."""
     field = fields_of(section).get(name)

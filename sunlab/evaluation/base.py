@@ -1,6 +1,7 @@
 """The contract of a metric."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -8,25 +9,41 @@ from registry import Registry
 
 
 class Metric(ABC):
-    """Compares pictures drawn from the same prompts and seeds, batch by batch. One instance is one comparison."""
+    """Compares pictures drawn from the same prompts and seeds, batch by batch. One instance is one comparison.
+
+    Attributes:
+        sees: what `update` is handed: the pictures, or an extractor's features of them.
+        paired: whether the value is a mean distance over pairs, which can be read as a share of another distance.
+        splits: whether the value of a subset estimates the same quantity as that of the whole, so that disjoint subsets
+            give an interval.
+    """
+
+    sees: ClassVar[Literal["pictures", "features"]] = "pictures"
+    paired: ClassVar[bool] = False
+    splits: ClassVar[bool] = True
 
     @abstractmethod
     def update(self, before: Tensor, after: Tensor) -> None:
         """Take in pairs.
 
         Args:
-            before: the reference, the 25-step pictures for instance, (B, 3, H, W) float in [0, 1].
-            after: the pictures to judge, likewise.
+            before: the reference, the 25-step pictures for instance, (B, 3, H, W) float in [0, 1]; where the metric sees
+                features, (B, D).
+            after: the pictures or features to judge, likewise.
         """
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
-        """The values over all pairs so far, by name. Raises `ValueError` where there were none."""
+        """The values over all pairs so far, by name. Raises `ValueError` where there were none, or too few."""
+
+    def warnings(self, pairs: int) -> list[str]:
+        """What a reader of the values over so many pairs must know."""
+        return []
 
 
 METRICS: Registry[Metric] = Registry(
     "metric",
     base=Metric,
     entry_points="sunlab.metrics",
-    plugs=("sunlab.evaluation.paired",),
+    plugs=("sunlab.evaluation.paired", "sunlab.evaluation.kernel", "sunlab.evaluation.frechet"),
 )

@@ -1,9 +1,10 @@
-"""Distances between the two pictures of each pair, in pixels."""
+"""Distances between the two pictures of each pair, in pixels and in features."""
 
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from sunlab.evaluation.base import METRICS, Metric
+from sunlab.evaluation.sets import require_features
 
 
 class Paired(Metric):
@@ -34,6 +35,8 @@ def _require_alike(before: Tensor, after: Tensor) -> None:
 class PairedL2(Paired):
     """Root mean square difference of each pair's pixels, in [0, 1], averaged over pairs."""
 
+    paired = True
+
     def update(self, before: Tensor, after: Tensor) -> None:
         _require_alike(before, after)
         self._add((before.double() - after.double()).square().flatten(1).mean(dim=1).sqrt())
@@ -53,3 +56,17 @@ class PSNR(Paired):
 
     def compute(self) -> dict[str, float]:
         return {"psnr": self._value()}
+
+
+@METRICS.register("paired_features")
+class PairedFeatures(Paired):
+    """Euclidean distance between each pair's features, averaged over pairs."""
+
+    sees, paired = "features", True
+
+    def update(self, before: Tensor, after: Tensor) -> None:
+        require_features(before, after)
+        self._add((before.double() - after.double()).norm(dim=1))
+
+    def compute(self) -> dict[str, float]:
+        return {"paired_features": self._value()}

@@ -32,18 +32,23 @@ def tiny(tmp_path):
 def api(monkeypatch):
     """Puts a function that writes down its call in the place of a module's."""
 
-    def replace(module: str, function: str) -> list:
+    def replace(module: str, function: str, answer: object = None) -> list:
         calls: list = []
         stand_in = ModuleType(module)
-        setattr(stand_in, function, lambda *args, **options: calls.append((args, options)))
+
+        def stand_in_function(*args, **options):
+            calls.append((args, options))
+            return answer
+
+        setattr(stand_in, function, stand_in_function)
         monkeypatch.setitem(sys.modules, module, stand_in)
         return calls
 
     return replace
 
 
-def test_fit(api, tiny):
-    calls = api("sunlab.build", "fit")
+def test_fit(api, tiny, tmp_path):
+    calls = api("sunlab.build", "fit", {"folder": tmp_path, "files": []})
     assert main(["fit", "--config", tiny, "seed=3", "--resume", "last", "--time-limit", "10m"]) == 0
     (((loaded,), options),) = calls
     assert loaded.config.seed == 3 and loaded.config.run.name == "tiny"

@@ -58,10 +58,13 @@ def test_each_error_has_its_exit_code(tiny, capsys, monkeypatch, error, code):
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_bug_is_no_error_of_the_users(tiny, monkeypatch):
+def test_a_bug_is_no_error_of_the_users(tiny, monkeypatch, capsys):
     monkeypatch.setattr(fit_command, "load", lambda args: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        main(["fit", "--config", tiny])
+    assert main(["fit", "--config", tiny]) == 70
+    told = capsys.readouterr().err
+    assert "ZeroDivisionError" in told and "--debug" in told and "Traceback" not in told
+    assert main(["fit", "--config", tiny, "--debug"]) == 70
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_overrides_may_stand_anywhere():

@@ -1,0 +1,57 @@
+"""The extractor "clip": CLIP's picture embedding, from a local folder of transformers."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sunlab.errors import ConfigError
+from sunlab.evaluation.extractors import EXTRACTORS, Extractor, prepared
+from sunlab.hashing import files_hash
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # Radford et al. 2021
+
+
+@EXTRACTORS.register("clip")
+class CLIP(Extractor):
+    """The projected picture embedding of a CLIP model, scaled to length 1.
+
+    Args:
+        folder: of transformers' CLIPModel with safetensors weights, openai/clip-vit-large-patch14 for instance.
+    """
+
+    label = "CLIP"
+
+    def __init__(self, *, folder: str):
+        self.folder = Path(folder)
+
+    @property
+    def width(self) -> int:  # type: ignore[override]
+        return int(self._network.config.projection_dim)
+
+    def identity(self) -> str:
+        return f"{self.label} {files_hash(sorted(self._found().glob('*.safetensors')))}"
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        network = self._network.to(images.device)
+        side = network.config.image_size
+        embedded = network(pixel_values=prepared(images.float(), side=side, mean=MEAN, std=STD)).image_embeds
+        return embedded / embedded.norm(dim=-1, keepdim=True)
+
+    def _found(self) -> Path:
+        if not (self.folder / "config.json").is_file() or not list(self.folder.glob("*.safetensors")):
+            raise ConfigError(
+                f"evaluate.extractor.folder: {self.folder} holds no CLIP model (config.json and *.safetensors); "
+                "download one: hf download openai/clip-vit-large-patch14 --local-dir FOLDER"
+            )
+        return self.folder
+
+    @cached_property
+    def _network(self) -> Any:
+        from transformers import CLIPVisionModelWithProjection
+
+        network = CLIPVisionModelWithProjection.from_pretrained(self._found(), local_files_only=True, use_safetensors=True)
+        return network.requires_grad_(False).eval()
