@@ -93,9 +93,7 @@ def build_module(config: Config, base: BaseModel) -> Module:
         return TextEncoderModule(base, optimization=optimization)
     weighting = plug("weightings", config.weighting)
     if config.task == "teacher":
-        return TeacherModule(
-            base, weighting=weighting, optimization=optimization, train_text=config.model.train_text
-        )
+        return TeacherModule(base, weighting=weighting, optimization=optimization, train_text=config.model.train_text)
     options = {
         "distance": plug("distances", config.distance),
         "weighting": weighting,

@@ -6,11 +6,11 @@ import traceback
 from collections.abc import Sequence
 
 from sunlab import __version__
-from sunlab.cli import config, data, doctor, export, fit, inspect, sample
+from sunlab.cli import config, data, doctor, evaluate, export, fit, inspect, sample
 from sunlab.cli import list as list_command
 from sunlab.errors import ConfigError, StorageError, SunlabError
 
-COMMANDS = (fit, sample, export, inspect, list_command, config, doctor, data)
+COMMANDS = (fit, sample, evaluate, export, inspect, list_command, config, doctor, data)
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 INTERNAL = 70  # a bug: EX_SOFTWARE
 

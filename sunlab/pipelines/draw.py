@@ -72,6 +72,10 @@ class Request:
     def part(self, start: int, stop: int) -> "Request":
         return Request(self.prompts[start:stop], self.negatives[start:stop], self.seeds[start:stop])
 
+    def chosen(self, places: Sequence[int]) -> "Request":
+        prompts, negatives = [self.prompts[i] for i in places], [self.negatives[i] for i in places]
+        return Request(prompts, negatives, [self.seeds[i] for i in places])
+
 
 @dataclass(frozen=True)
 class Drawn:

@@ -10,6 +10,7 @@ COMMANDS = [
     [],
     ["fit"],
     ["sample"],
+    ["evaluate"],
     ["export"],
     ["inspect"],
     ["list"],

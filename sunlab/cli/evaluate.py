@@ -1,0 +1,24 @@
+"""`sunlab evaluate`: how near do accelerated variants come to the teacher, at what cost? Pictures, numbers, one report."""
+
+import argparse
+from typing import Any
+
+from sunlab.cli.configured import add_config, load
+from sunlab.cli.quiet import quiet
+
+
+def add(subparsers: Any) -> None:
+    parser = subparsers.add_parser("evaluate", help="compare pictures before and after acceleration", description=__doc__)
+    add_config(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    loaded = load(args)
+    from sunlab.build_evaluation import evaluate
+
+    if not args.debug:
+        quiet()
+    folder = evaluate(loaded)
+    print(f"wrote {folder}: report.html, report.md, report.json, grids and pictures")
+    return 0

@@ -1,0 +1,91 @@
+"""A folder of drawn pictures. What is drawn is not drawn again: a file's path says all that makes its picture."""
+
+import json
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sunlab.evaluation.extractors import Extractor
+from sunlab.evaluation.methods import Method, base_identity
+from sunlab.evaluation.pairs import other_seeds
+from sunlab.pipelines.base import BaseModel
+from sunlab.pipelines.draw import Request, draw
+from sunlab.pipelines.picture import save_png, to_uint8
+
+
+class Gallery:
+    """Pictures of one base as PNG, one a file, and the features of them.
+
+    Args:
+        folder: of all bases.
+        batch: pictures drawn at a time; a run that is stopped loses at most so many.
+
+    Attributes:
+        passes: U-Net passes that were spent by this object.
+    """
+
+    def __init__(self, folder: Path, base: BaseModel, *, batch: int = 64):
+        self.folder, self.base, self.batch, self.passes = folder, base, batch, 0.0
+        self.base_identity = base_identity(base)
+
+    def draw(self, method: Method, request: Request) -> list[Path]:
+        """The files of the request's pictures, those drawn that were not there. One request names a pair once."""
+        request = request if method.same_seeds else other_seeds(request)
+        folder = self.folder / method.identity(self.base_identity)
+        paths = [folder / _file(*item) for item in zip(request.prompts, request.negatives, request.seeds, strict=True)]
+        missing = [i for i, path in enumerate(paths) if not path.is_file()]
+        if not missing:
+            return paths
+        with method.bound(self.base) as bind:
+            for start in range(0, len(missing), self.batch):
+                part = missing[start : start + self.batch]
+                wanted = request.chosen(part)
+                drawn = draw(self.base, method.sampling, bind, wanted, w=method.w, batch=self.batch)
+                self.passes += drawn.passes * len(part)
+                for i, picture in zip(part, drawn.images, strict=True):
+                    save_png(Image.fromarray(to_uint8(picture)), paths[i])
+        return paths
+
+    def features(self, paths: Sequence[Path], extractor: Extractor) -> Tensor:
+        """(N, D) float32 on the CPU, kept in a file beside the pictures."""
+        key = _hash([extractor.identity(), *(path.name for path in paths)])
+        file = paths[0].parent / f"features-{key}.safetensors"
+        if not file.is_file():
+            parts = [paths[i : i + self.batch] for i in range(0, len(paths), self.batch)]
+            found = torch.cat([extractor(read(part).to(self.base.device)).float().cpu() for part in parts])
+            temporary = file.with_name(f".{file.name}")
+            save_file({"features": found.contiguous()}, temporary)
+            temporary.replace(file)
+        return load_file(file)["features"]
+
+    def remember(self, name: str, facts: Any, make: Callable[[], Any]) -> Any:
+        """A JSON value that was made from the same facts before, or now."""
+        file = self.folder / f"{name}-{_hash([self.base_identity, facts])}.json"
+        if not file.is_file():
+            value = make()
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_name(f".{file.name}")
+            temporary.write_text(json.dumps(value))
+            temporary.replace(file)
+        return json.loads(file.read_text())
+
+
+def read(paths: Sequence[Path]) -> Tensor:
+    """Pictures (B, 3, H, W) float32 in [0, 1]."""
+    pictures = [torch.from_numpy(np.array(Image.open(path).convert("RGB"))) for path in paths]
+    return torch.stack(pictures).permute(0, 3, 1, 2).float() / 255
+
+
+def _file(prompt: str, negative: str, seed: int) -> str:
+    return f"{_hash([prompt, negative, seed])}.png"
+
+
+def _hash(facts: Any) -> str:
+    return sha256(json.dumps(facts).encode()).hexdigest()[:20]

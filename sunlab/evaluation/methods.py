@@ -1,0 +1,67 @@
+"""One way to draw, with all that makes its pictures."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from sunlab.export import load_adapter
+from sunlab.hashing import files_hash
+from sunlab.pipelines.base import BaseModel
+from sunlab.pipelines.draw import Bind, with_adapter, with_guidance
+from sunlab.solvers import Sampling
+
+PARTS = ("unet", "text_encoder", "vae", "scheduler", "tokenizer")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A sampler over the base with classifier-free guidance, or with an adapter.
+
+    Attributes:
+        name: of its row.
+        sampling, w: see `draw`.
+        solver: its plug's name and parameters.
+        adapter: its file; None: classifier-free guidance.
+        same_seeds: False: the same pairs with other noise.
+    """
+
+    name: str
+    sampling: Sampling
+    w: float
+    solver: Mapping[str, Any]
+    adapter: Path | None = None
+    same_seeds: bool = True
+
+    def identity(self, base: str) -> str:
+        """Hash of all that makes its pictures but prompts and seeds. Args: base, its identity."""
+        facts = {
+            "base": base,
+            "adapter": self.adapter and files_hash([self.adapter]),
+            "solver": dict(self.solver),
+            "times": self.sampling.times.tolist(),
+            "w": self.w,
+        }
+        return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @contextmanager
+    def bound(self, base: BaseModel) -> Iterator[Bind]:
+        """The base drawing in this way; afterwards it is as it was. Raises `DataError` for an unusable adapter file."""
+        if self.adapter is None:
+            yield with_guidance(base)
+            return
+        adapter, _ = load_adapter(self.adapter, base.backbone.unet)
+        try:
+            yield with_adapter(base, adapter.to(base.device))
+        finally:
+            adapter.detach()
+
+
+def base_identity(base: BaseModel) -> str:
+    """Hash of every file of the base that has a part in its pictures, and of the type that it is computed in."""
+    files = [file for part in PARTS for file in sorted((base.folder / part).glob("*")) if file.is_file()]
+    dtype = next(base.backbone.parameters()).dtype
+    return sha256(f"{files_hash(files)} {dtype}".encode()).hexdigest()[:16]

@@ -1,0 +1,84 @@
+"""One HTML file that opens from disk: tables, pictures and curves inside it, nothing fetched."""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from html import escape
+from io import BytesIO
+from typing import Any
+
+from matplotlib.figure import Figure
+from PIL.Image import Image
+
+from sunlab.evaluation.protocol import Result
+from sunlab.evaluation.report import READING, table_of, title
+
+STYLE = """
+body { font: 15px/1.5 sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
+th, td { border-bottom: 1px solid #ccc; padding: .3rem .7rem; text-align: right; white-space: nowrap }
+th:first-child, td:first-child { text-align: left }
+img { max-width: 100%; height: auto; image-rendering: pixelated }
+.warning { background: #fff4d6; padding: .4rem .8rem }
+"""
+
+
+def page(results: Sequence[Result], sheets: Sequence[Image], facts: Mapping[str, Any]) -> str:
+    """The report.
+
+    Args:
+        results: one a base.
+        sheets: the grid of pictures of each.
+        facts: `title`, `pairs`, `extractor`, and further ones to tell.
+    """
+    body = [f"<h1>{escape(str(facts['title']))}</h1>", f"<p>{facts['pairs']} pairs a row (N). {escape(READING)}</p>"]
+    for result, sheet in zip(results, sheets, strict=True):
+        body += [f"<h2>{escape(result.base)}</h2>"]
+        body += [f'<p class="warning">{escape(warning)}</p>' for warning in result.warnings]
+        body += [_table(table_of(result, facts["extractor"])), _picture(sheet, "pictures of each row, same seeds")]
+        body += [_picture(curve, "distance over passes") for curve in _curves(result, facts["extractor"])]
+    told = [[str(key), str(value)] for key, value in facts.items()]
+    body += ["<h2>How it was made</h2>", _table([["", ""], *told])]
+    head = f'<meta charset="utf-8"><title>{escape(str(facts["title"]))}</title><style>{STYLE}</style>'
+    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    header, *rows = lines
+    html = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in header) + "</tr>"]
+    html += ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
+    return "<table>" + "".join(html) + "</table>"
+
+
+def _picture(image: Image | bytes, what: str) -> str:
+    if isinstance(image, bytes):
+        data = image
+    else:
+        buffer = BytesIO()
+        image.save(buffer, format="PNG")
+        data = buffer.getvalue()
+    return f'<p><img alt="{escape(what)}" src="data:image/png;base64,{b64encode(data).decode()}"></p>'
+
+
+def _curves(result: Result, extractor: str) -> list[bytes]:
+    """For each paired distance: the rows over their U-Net passes, the teacher's own as lines. PNG."""
+    names = dict.fromkeys(name for row in result.rows for name, value in row.values.items() if value.paired)
+    drawn = []
+    for name in names:
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.add_subplot()
+        for row in result.rows[1:]:
+            value = row.values[name]
+            if row.reference:
+                axes.axhline(value.value, linestyle="--", color="grey", linewidth=1)
+                axes.annotate(
+                    row.name, (1, value.value), xycoords=("axes fraction", "data"), ha="right", va="bottom", size=8
+                )
+            else:
+                error = value.error if value.error == value.error else None  # NaN: no interval
+                axes.errorbar(row.passes, value.value, yerr=error, fmt="o", capsize=3)
+                axes.annotate(f" {row.name}", (row.passes, value.value), size=8)
+        axes.set(xlabel="U-Net passes a picture", ylabel=title(name, extractor), ylim=(0, None))
+        buffer = BytesIO()
+        figure.savefig(buffer, format="png", dpi=110)
+        drawn.append(buffer.getvalue())
+    return drawn

@@ -1,0 +1,89 @@
+"""The results as plain values and as tables: JSON, Markdown."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from math import isfinite
+from typing import Any
+
+from sunlab.evaluation.comparison import Value
+from sunlab.evaluation.protocol import Result, Row
+
+TITLES = {
+    "paired_features": "feature distance",
+    "paired_l2": "pixel distance",
+    "psnr": "PSNR, dB",
+    "kid_x1000": "KID x 1000, unbiased",
+}
+READING = (
+    "Every distance is to the first row, from the same prompts, negative prompts and seeds; the share in brackets is of the "
+    "distance between two of the teacher's own pictures of other seeds. The row of more steps shows the error of the first "
+    "row's solver. ± is half of a 95 % interval from disjoint subsets of the pairs. Frechet distances are biased by N and "
+    "have no interval; their principal components are fitted on the pictures of the first row. Negative control: by how "
+    "much a background that the negative prompt names is suppressed, as a share of what the first row suppresses."
+)
+
+
+def record_of(results: Sequence[Result], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything but the pictures, ready for JSON; NaN and infinity become null."""
+    bases = [
+        {"base": r.base, "passes_spent": r.passes, "warnings": list(r.warnings), "rows": [asdict(row) for row in r.rows]}
+        for r in results
+    ]
+    return _finite({**facts, "bases": bases})
+
+
+def table_of(result: Result, extractor: str) -> list[list[str]]:
+    """Header and lines of cells. Args: extractor, the label of its features."""
+    names = list(dict.fromkeys(name for row in result.rows for name in row.values))
+    control = any(row.control for row in result.rows)
+    header = ["", "U-Net passes", "s / picture", "speed-up", *(title(name, extractor) for name in names)]
+    lines = [header + (["negative control"] if control else [])]
+    for row in result.rows:
+        cells = [row.name, f"{row.passes:.0f}", f"{row.seconds:.4f}", f"{row.speedup:.1f}x"]
+        cells += [_cell(row.values.get(name)) for name in names]
+        lines.append(cells + ([_controlled(row)] if control else []))
+    return lines
+
+
+def title(name: str, extractor: str) -> str:
+    """A value's name in a table. A Frechet distance names its extractor; only Inception's is an FID."""
+    if name == "fd":
+        return "FID" if extractor == "Inception" else f"FD-{extractor}"
+    if name.startswith("fd_"):
+        return f"FD-{extractor}, {name.removeprefix('fd_').removesuffix('pc')} components"
+    return TITLES.get(name, name.replace("_", " "))
+
+
+def markdown(results: Sequence[Result], facts: Mapping[str, Any]) -> str:
+    lines = [f"# {facts['title']}", "", f"{facts['pairs']} pairs a row (N). {READING}"]
+    for result in results:
+        header, *rows = table_of(result, facts["extractor"])
+        lines += ["", f"## {result.base}", "", _line(header), "|" + "---|" * len(header), *map(_line, rows), ""]
+        lines += [f"- {warning}" for warning in result.warnings]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(value: Value | None) -> str:
+    if value is None:
+        return "–"
+    text = f"{value.value:.4g}" + (f" ± {value.error:.2g}" if isfinite(value.error) else "")
+    return f"{text} ({value.share:.1%})" if isfinite(value.share) else text
+
+
+def _controlled(row: Row) -> str:
+    if row.control is None:
+        return "–"
+    text = f"{row.control.empty:.0%} → {row.control.named:.0%}"
+    return f"{text} ({row.control_share:.0%})" if isfinite(row.control_share) else text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
