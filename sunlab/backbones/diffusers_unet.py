@@ -38,8 +38,8 @@ class DiffusersUNet(Backbone):
         super().__init__()
         self.unet: Any = unet
         self.schedule, self.prediction_type = schedule, prediction_type
-        size = self.unet.config.sample_size
-        self.sample_shape = (self.unet.config.in_channels, size, size)
+        described: Any = unet.config
+        self.sample_shape = (described.in_channels, described.sample_size, described.sample_size)
         if attention == "eager":
             from diffusers.models.attention_processor import AttnProcessor
 
