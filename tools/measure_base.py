@@ -42,7 +42,7 @@ def main() -> None:
         f"{len(samples)} captions of split {arguments.split}, {arguments.steps}-step DPM-Solver++, chance of an emoji ",
         end="",
     )
-    print(f"{1 / 285:.1%}; each share is of the captions that state the attribute")
+    print(f"{1 / len(classifier.names):.1%}; each share is of the captions that state the attribute")
     for w in arguments.w:
         drawn = draw(base, sampling, with_guidance(base), request, w=w)
         print(f"w {w:g}: {accuracy(samples, classifier(drawn.images))}", flush=True)

@@ -1,4 +1,4 @@
-"""What a picture of the lab shows: its background, its size, and which emoji it is, judged against the shards' own artwork."""
+"""What a picture of the lab shows: its background, its size, and which emoji, judged against the shards' own artwork."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +42,11 @@ class EmojiClassifier:
         self._facts = [(attribute(s, "background"), attribute(s, "size"), str(s.record["name"])) for s in samples]
         names = [background for background, _, _ in self._facts]
         self._on = {c: [i for i, background in enumerate(names) if background == c] for c in colours}
+
+    @property
+    def names(self) -> set[str]:
+        """All emoji that it knows."""
+        return {name for _, _, name in self._facts}
 
     def __call__(self, images: Tensor, *, top: int = 5) -> list[Seen]:
         """Judge pictures (B, 3, H, W) in [0, 1]."""

@@ -149,8 +149,11 @@ def save_base(model: BaseModel, folder: Path, *, dtype: torch.dtype = torch.floa
     ):
         rounded = nn.Module.to(deepcopy(part), dtype)  # diffusers' own `to` warns of an empty list
         rounded.save_pretrained(folder / name, safe_serialization=True)
-    config = folder / "text_encoder" / "config.json"  # transformers loads in this type, diffusers its parts in float32
-    config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2, sort_keys=True))
+        file = folder / name / "config.json"
+        config = {k: v for k, v in json.loads(file.read_text()).items() if k != "_name_or_path"}  # where it was made
+        if name == "text_encoder":
+            config["dtype"] = "float32"  # transformers loads in this type, diffusers its parts in float32
+        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def quiet() -> None:

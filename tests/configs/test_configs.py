@@ -6,10 +6,21 @@ import pytest
 import torch
 
 from sunlab.config.load import load_config
+from sunlab.evaluation.extractors import EXTRACTORS, Extractor
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 STEPS = 2
+
+
+@EXTRACTORS.register("brightness_of_the_test")
+class Brightness(Extractor):
+    """Means of a picture's channels."""
+
+    label, width = "Brightness", 3
+
+    def __call__(self, images):
+        return images.mean((2, 3))
 
 
 def shrunk(path: Path, base: Path, shards: str, bank: Path, folder: Path) -> list[str]:
@@ -27,6 +38,15 @@ def shrunk(path: Path, base: Path, shards: str, bank: Path, folder: Path) -> lis
     return words
 
 
+def small_evaluation(base: Path, shards: str, folder: Path) -> list[str]:
+    """Overrides for a configuration of `sunlab evaluate`; what it has to be given from outside is left out."""
+    words = [f"model.base={base}", f"run.dir={folder}", "model.dtype=float32"]
+    words += ["bases=[]", "count=3", "control=0", "timed=1", "shown=2", "reference_steps=3", "before.steps=2"]
+    words += ["prompt_file=null", "negative_file=null", f"prompts.urls=[{shards}]", "extractor=brightness_of_the_test"]
+    words += ["metrics=[paired_features,kid,frechet]", "variants=[{name: two steps, steps: 2}]"]
+    return [word if word.startswith(("model", "run")) else f"evaluate.{word}" for word in words]
+
+
 def test_they_are_found():
     assert ROOT / "configs" / "quickstart.yaml" in CONFIGS and len(CONFIGS) >= 4
 
@@ -36,6 +56,14 @@ def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path, monke
     from sunlab.build import fit, make_bank
 
     monkeypatch.chdir(ROOT)
+    if path.stem.startswith("evaluate"):
+        from sunlab.build_evaluation import evaluate
+
+        loaded = load_config([path], small_evaluation(tiny_base_folder, tiny_shards, tmp_path))
+        report = evaluate(loaded)
+        assert (report / "report.html").is_file()
+        assert load_config([report / "config.yaml"]).config == loaded.config
+        return
     loaded = load_config([path], shrunk(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path))
     if path.stem.startswith("bank"):
         (file,) = make_bank(loaded, out=tmp_path / "bank", count=3)

