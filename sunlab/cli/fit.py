@@ -42,7 +42,7 @@ def tell(done: Any) -> None:
     if adapters:
         picture = done["folder"] / "before_after.png"
         print(f"look at {picture}\nnext:" if picture.is_file() else "next:")
-        print(f'  sunlab sample --prompt "a large tiger" --negative "a white background" --adapter {adapters[0]}')
+        print(f'  sunlab sample --prompt "a large tiger face" --negative "a white background" --adapter {adapters[0]}')
         print(f"  tensorboard --logdir {done['folder']}")
 
 
