@@ -20,6 +20,8 @@ from sunlab.data.negatives import Mixture
 from sunlab.data.shards import Shards
 from sunlab.pipelines.base import BaseModel, load_base, quiet
 
+torch.set_num_threads(1)  # as in the processes that tests start: sums of two threads differ in the last bit
+
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "configs" / "emoji" / "model"
 SIDE = 32  # pixels; four of them are a latent position wide
