@@ -10,6 +10,12 @@ import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 
 from registry import load_plugins
 from sunlab.callbacks.curve import Curve
@@ -37,6 +43,7 @@ from sunlab.modules.teacher import TeacherModule
 from sunlab.modules.text_encoder import TextEncoderModule
 from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.pipelines.trajectories import BankMaker
+from sunlab.ranks import Ranks, launched, rendezvous, require_ranks
 from sunlab.registries import registry_of
 from sunlab.solvers import Sampling
 
@@ -110,8 +117,23 @@ def build_module(config: Config, base: BaseModel) -> Module:
     return AdapterModule(base, adapter, loss, **options)
 
 
+def build_ranks(ranks: Ranks | None) -> ClusterEnvironment:
+    """How the ranks find each other. Said to Lightning, which else guesses: it warns wherever Slurm is installed, ignores
+    Slurm in a job named `bash`, takes an allocation for a step, and requeues the job from inside a signal handler."""
+    if ranks is None:
+        return LightningEnvironment()
+    if ranks.launcher == "torchrun":
+        return TorchElasticEnvironment()
+    address, port = rendezvous()
+    os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port), "SLURM_NTASKS": str(ranks.count)}
+    os.environ |= {"SLURM_NTASKS_PER_NODE": str(ranks.per_node), "SLURM_NNODES": str(ranks.nodes)}
+    return SLURMEnvironment(auto_requeue=False)
+
+
 def build_trainer(config: Config, folder: Path, extra: list[Any], *, resumed: bool = False) -> Trainer:
-    """Lightning's Trainer: everything under `trainer:`, with our checkpoints and loggers."""
+    """Lightning's Trainer: everything under `trainer:`, with our checkpoints and loggers; on the ranks that srun or
+    torchrun started. Raises `ConfigError` where those are not the ones asked for."""
+    ranks = require_ranks(config.trainer)
     settings: dict[str, Any] = {
         "accelerator": "auto",
         "max_steps": 1000,
@@ -122,6 +144,10 @@ def build_trainer(config: Config, folder: Path, extra: list[Any], *, resumed: bo
         "use_distributed_sampler": False,
         **config.trainer,
     }
+    if ranks is not None:
+        settings["num_nodes"] = ranks.nodes
+        if settings.get("devices") in (None, "auto", -1, "-1"):
+            settings["devices"] = ranks.per_node
     if settings.pop("logger", True):
         settings["logger"] = [
             Curve(folder, resumed=resumed),
@@ -139,7 +165,10 @@ def build_trainer(config: Config, folder: Path, extra: list[Any], *, resumed: bo
     callbacks = [plug("callbacks", request) for request in config.callbacks]
     bar = [Progress()] if settings.get("enable_progress_bar", True) else []
     return Trainer(
-        default_root_dir=folder, callbacks=[*callbacks, *extra, *bar, checkpoint], plugins=[AtomicCheckpointIO()], **settings
+        default_root_dir=folder,
+        callbacks=[*callbacks, *extra, *bar, checkpoint],
+        plugins=[AtomicCheckpointIO(), build_ranks(ranks)],
+        **settings,
     )
 
 
@@ -159,8 +188,9 @@ def fit(
     Raises:
         Preempted: stopped by the time limit; resume with `--resume last`.
     """
-    keep_freed_memory()
     config = loaded.config
+    require_ranks(config.trainer)
+    keep_freed_memory()
     load_plugins(config.plugins)
     folder = Path(config.run.dir) / config.run.name
     checkpoint = resume_path(resume, folder)
@@ -197,12 +227,14 @@ def export(trainer: Trainer, module: LightningModule, folder: Path) -> list[Path
 
 
 def make_bank(loaded: LoadedConfig, *, out: str | Path, count: int, shard_size: int = 256) -> list[Path]:
-    """Store `count` of the teacher's guided trajectories under `out`, in shards. Shards that are there are kept; with
-    RANK and WORLD_SIZE set (torchrun, srun) each rank makes its share.
+    """Store `count` of the teacher's guided trajectories under `out`, in shards. Shards that are there are kept;
+    under torchrun or srun each rank makes its share.
 
     Raises:
         ConfigError: a source without captions, or a teacher's grid without the student's times.
     """
+    ranks = launched()
+    share = slice(None) if ranks is None else slice(ranks.rank, None, ranks.count)
     keep_freed_memory()
     config = loaded.config
     load_plugins(config.plugins)
@@ -223,8 +255,7 @@ def make_bank(loaded: LoadedConfig, *, out: str | Path, count: int, shard_size: 
         },
         seed=config.seed,
     )
-    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    starts = list(range(0, count, shard_size))[rank::ranks]
+    starts = list(range(0, count, shard_size))[share]
     return [
         maker.shard(Path(out) / f"bank-{start // shard_size:05d}.safetensors", start, min(start + shard_size, count))
         for start in starts

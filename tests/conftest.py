@@ -34,6 +34,7 @@ QUIET = (
     "ignore:.*LeafSpec.*:FutureWarning",  # Lightning 2.6.6 on torch 2.13
     "ignore:.*in eval mode at the start of training",  # the frozen base, on purpose
     "ignore:.*does not have many workers",
+    "ignore:The `srun` command is available",  # trainers of tests' own, where Slurm is installed
 )
 
 

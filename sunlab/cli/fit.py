@@ -6,6 +6,7 @@ from typing import Any
 
 from sunlab.cli.configured import add_config, load
 from sunlab.cli.quiet import quiet
+from sunlab.ranks import require_ranks
 
 UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}  # seconds
 
@@ -21,6 +22,7 @@ def add(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     loaded = load(args)  # before torch and the rest: a wrong configuration is told at once
+    require_ranks(loaded.config.trainer)
     from sunlab.build import fit
 
     if not args.debug:

@@ -9,6 +9,7 @@ from sunlab import __version__
 from sunlab.cli import config, data, doctor, evaluate, export, fit, inspect, sample
 from sunlab.cli import list as list_command
 from sunlab.errors import ConfigError, StorageError, SunlabError
+from sunlab.ranks import prefix
 
 COMMANDS = (fit, sample, evaluate, export, inspect, list_command, config, doctor, data)
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -35,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = exit_code(error)
         if code is None:
             kind = type(error).__name__
-            print(f"internal error: {kind}: {error}\nplease report it with what --debug shows", file=sys.stderr)
+            print(f"{prefix()}internal error: {kind}: {error}\nplease report it with what --debug shows", file=sys.stderr)
             return INTERNAL
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{prefix()}error: {error}", file=sys.stderr)
         return code
 
 
