@@ -20,8 +20,20 @@ def disagreements(config: Config) -> Iterator[tuple[str, str]]:
     guidance = teacher.guidance
     if len(guidance) not in (1, 2) or sorted(guidance) != list(guidance):
         yield "teacher.guidance", f"expected [w], or [low, high] to draw from, got {guidance}"
-    if config.optimizer.schedule == "cosine" and config.trainer.get("max_steps", 1) < 1:
+    yield from _budget(config)
+    limited = config.budget.passes is not None or config.budget.seconds is not None
+    if config.optimizer.schedule == "cosine" and not limited and config.trainer.get("max_steps", 1) < 1:
         yield "optimizer.schedule", "cosine falls to zero at trainer.max_steps, which must be positive for it"
+
+
+def _budget(config: Config) -> Iterator[tuple[str, str]]:
+    for key, value in vars(config.budget).items():
+        if value is not None and value <= 0:
+            yield f"budget.{key}", f"must be positive, got {value}"
+    if None not in (config.budget.passes, config.budget.seconds):
+        yield "budget", "give either passes or seconds"
+    if config.budget.passes is not None and config.task not in ("adapter", "student"):
+        yield "budget.passes", f"task {config.task!r} counts none; give budget.seconds"
 
 
 def _streams(config: Config) -> Iterator[tuple[str, str]]:

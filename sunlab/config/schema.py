@@ -91,6 +91,14 @@ class Optimizer:
 
 
 @dataclass
+class Budget:
+    """What the training may spend, in the place of `trainer.max_steps`; cosine then falls to zero where it is spent."""
+
+    passes: int | None = None  # pass-equivalents: teacher, targets, student, one each; a backward pass counts as two
+    seconds: float | None = None  # of training steps, over all attempts
+
+
+@dataclass
 class Accelerated:
     """One way to draw in few steps, in `evaluate.variants`."""
 
@@ -144,6 +152,7 @@ class Config:
     weighting: Plug = plug("weightings", "uniform")  # of samples by time
     autoencoder: Autoencoder = field(default_factory=Autoencoder)
     optimizer: Optimizer = field(default_factory=Optimizer)
+    budget: Budget = field(default_factory=Budget)  # null both: trainer.max_steps ends the training
     callbacks: list[Plug] = plug("callbacks", [])  # in order
     trainer: dict[str, Any] = field(default_factory=dict)  # anything of lightning.Trainer
     evaluate: Evaluate = field(default_factory=Evaluate)  # what `sunlab evaluate` draws and measures

@@ -1,26 +1,78 @@
 """The contract of a launcher."""
 
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from registry import Registry
 
+Queued = Literal["pending", "running", "requeued", "done", "failed", "cancelled"]
+"""What a scheduler may know of a run. `requeued`: it ran before, was put back and waits."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, as a launcher sees it.
+
+    Attributes:
+        id: the run's identity.
+        name: for people: its label and seed.
+        folder: the run's own; its `config.yaml` is there already.
+        needs: identities of the runs that must be done before it starts.
+    """
+
+    id: str
+    name: str
+    folder: Path
+    needs: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> list[str]:
+        """All that is ever run. It writes `status.json` and the rest itself, goes on from a checkpoint that is there, does
+        nothing where the run is done, and refuses to start where another process runs it. Its exit code is `sunlab fit`'s:
+        75 asks for another attempt.
+        """
+        return [sys.executable, "-m", "sunlab", "sweep", "run", str(self.folder)]
+
+    @property
+    def log(self) -> Path:
+        """Where standard output and standard error go, appended over the attempts."""
+        return self.folder / "log.txt"
+
 
 class Launcher(ABC):
-    """Starts runs somewhere. All that is run is `sunlab fit --config FILE`."""
+    """Starts runs somewhere: in the foreground, or in a scheduler's queue."""
 
     @abstractmethod
-    def launch(self, configs: Sequence[Path], arguments: Sequence[str] = ()) -> list[int]:
-        """Run every configuration and wait for all of them.
+    def script(self, jobs: Sequence[Job]) -> str:
+        """What would be run, for a person to read: `--dry-run` prints it. Touches nothing."""
+
+    @abstractmethod
+    def submit(self, jobs: Sequence[Job], earlier: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """Start every job, or queue it, and yield each one's (id, handle) as soon as there is one.
+
+        A launcher of the foreground yields when a run has started and goes on with the next when it has ended; one of a
+        scheduler returns when all are queued. A job that fails does not stop the others; those that need it do not start.
 
         Args:
-            configs: one file a run; each gives its own `run.name`, or has a file name of its own.
-            arguments: further arguments of `sunlab fit` for every run, such as `--resume last`.
+            jobs: parents before children. A needed run that is neither here nor in `earlier` is done.
+            earlier: handles, by run, of what this launcher queued before and has not finished.
 
-        Returns:
-            The exit code of each run, in the order of `configs`. One that fails does not stop the others.
+        Raises:
+            ConfigError: wrong options (an unknown partition, no such command); no job is started then.
         """
+
+    @abstractmethod
+    def states(self, handles: Mapping[str, str]) -> Mapping[str, Queued]:
+        """What is known now of the runs behind `handles`, by run; one that is forgotten is left out. What a run says of
+        itself in `status.json` counts more."""
+
+    @abstractmethod
+    def cancel(self, handles: Mapping[str, str]) -> None:
+        """Stop those that run and forget those that wait. One that has ended is no error."""
 
 
 LAUNCHERS: Registry[Launcher] = Registry(

@@ -1,25 +1,68 @@
-"""Runs on this machine."""
+"""Runs on this machine: one after the other, in processes of their own."""
 
+import sys
+
+import pytest
+
+from sunlab.sweep.launchers import Job
 from sunlab.sweep.local import Local
+from sunlab.sweep.record import here, write_status
+
+RUN = """
+import os, sys, time
+from dataclasses import replace
+from pathlib import Path
+from sunlab.sweep.record import here, write_status
+folder = Path(sys.argv[1])
+status = here(1)
+print("threads", os.environ.get("OMP_NUM_THREADS"))
+write_status(folder, replace(status, state={state!r}, exit_code={code}))
+sys.exit({code})
+"""
 
 
-def test_runs_each_configuration_and_returns_exit_codes_in_order(tmp_path, capfd):
-    (tmp_path / "wrong.yaml").write_text("loss: mcs\n")
-    assert Local(threads=1).launch([tmp_path / "none.yaml", tmp_path / "wrong.yaml"]) == [78, 78]
-    error = capfd.readouterr().err
-    assert error.index("no such file") < error.index("did you mean 'msc'")
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """A job that ends in a state, with an exit code."""
+    ends = {}
+    monkeypatch.setattr(
+        Job, "command", property(lambda job: [sys.executable, "-c", RUN.format(**ends[job.id]), str(job.folder)])
+    )
+
+    def make(name, state="done", code=0, needs=()):
+        (tmp_path / name).mkdir()
+        ends[name] = {"state": state, "code": code}
+        return Job(name, name, tmp_path / name, tuple(needs))
+
+    return make
 
 
-def test_hands_on_arguments_without_a_shell(tmp_path, monkeypatch):
-    commands = []
+def test_one_that_fails_stops_its_children_and_nothing_else(job, tmp_path):
+    jobs = [job("a", "failed", 65), job("b"), job("child", needs=["a"]), job("grandchild", needs=["child"])]
+    jobs.append(job("other", needs=["b"]))
+    handles = dict(Local(threads=3).submit(jobs, {}))
+    assert list(handles) == ["a", "b", "other"]
+    assert (tmp_path / "b" / "log.txt").read_text() == "threads 3\n"
+    assert not (tmp_path / "child" / "log.txt").exists()
 
-    class Done:
-        returncode = 0
 
-    def run(command, *, env, check):
-        commands.append(command)
-        return Done()
+def test_an_interrupted_run_stops_the_sweep(job):
+    jobs = [job("a", "stopped", 130), job("b")]
+    submitted = Local().submit(jobs, {})
+    assert next(submitted)[0] == "a"
+    with pytest.raises(KeyboardInterrupt):
+        next(submitted)
 
-    monkeypatch.setattr("sunlab.sweep.local.subprocess.run", run)
-    assert Local().launch([tmp_path / "a b.yaml"], ["--resume", "last"]) == [0]
-    assert commands[0][1:] == ["-m", "sunlab", "fit", "--config", str(tmp_path / "a b.yaml"), "--resume", "last"]
+
+def test_what_would_run(tmp_path):
+    text = Local(threads=2).script([Job("a", "a run, seed 0", tmp_path / "a b")])
+    assert text.startswith("OMP_NUM_THREADS=2 ") and f"'{tmp_path / 'a b'}'" in text and "sweep run" in text
+
+
+def test_cancelling_what_has_ended_is_no_error():
+    Local().cancel({"a": f"{here(1).host}:999999999", "b": "elsewhere:1"})
+
+
+def test_a_status_is_written_whole(tmp_path):
+    write_status(tmp_path, here(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]

@@ -1,0 +1,77 @@
+"""The folder of a sweep: its plan, written by the front end and read by everybody."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from registry import suggestion
+from sunlab.config.write import dump
+from sunlab.errors import ConfigError
+from sunlab.sweep.files import read_json, write_json, write_text
+from sunlab.sweep.grid import Run, resolved
+from sunlab.sweep.launchers import Job
+from sunlab.sweep.spec import Sweep
+
+SAVED = tuple(f.name for f in fields(Run) if f.name != "tree")
+
+
+def write_plan(sweep: Sweep, runs: Sequence[Run]) -> Path:
+    """sweep.yaml, plan.json and each run's config.yaml. What a run wrote is left alone. The sweep's folder."""
+    folder = sweep.folder
+    home = runs_of(folder)
+    for run in runs:
+        text = dump(resolved(run, home.as_posix()))
+        file = home / run.id / "config.yaml"
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:
+            write_text(file, text)
+    write_text(folder / "sweep.yaml", dump(sweep.plain()))
+    write_json(folder / "plan.json", {"launcher": sweep.launcher, "runs": [{k: getattr(r, k) for k in SAVED} for r in runs]})
+    return folder
+
+
+def read_plan(folder: Path) -> list[Run]:
+    """Raises `ConfigError` where there is no sweep."""
+    return [Run(**{**r, "needs": tuple(r["needs"]), "do": tuple(r["do"])}) for r in _plan(folder)["runs"]]
+
+
+def read_launcher(folder: Path) -> Any:
+    """The launcher that the sweep was last started with, as a configuration says it."""
+    return _plan(folder)["launcher"]
+
+
+def runs_of(folder: Path) -> Path:
+    return folder / "runs"
+
+
+def run_folder(folder: Path, run: Run) -> Path:
+    return runs_of(folder) / run.id
+
+
+def unique(runs: Sequence[Run]) -> list[Run]:
+    """Each identity once."""
+    return list({run.id: run for run in reversed(runs)}.values())[::-1]
+
+
+def jobs_of(folder: Path, runs: Sequence[Run]) -> list[Job]:
+    """As a launcher sees them, each identity once."""
+    return [Job(run.id, run.name, run_folder(folder, run), run.needs) for run in unique(runs)]
+
+
+def read_handle(folder: Path, run: Run) -> str | None:
+    found = read_json(run_folder(folder, run) / "handle.json")
+    return None if found is None else str(found["handle"])
+
+
+def write_handle(folder: Path, run_id: str, launcher: Any, handle: str) -> None:
+    write_json(runs_of(folder) / run_id / "handle.json", {"launcher": launcher, "handle": handle})
+
+
+def _plan(folder: Path) -> Any:
+    found = read_json(folder / "plan.json")
+    if found is None:
+        near = [path.parent.name for path in folder.parent.glob("*/plan.json")] if folder.parent.is_dir() else []
+        raise ConfigError(
+            f"{folder}: no sweep here (no plan.json); {suggestion(folder.name, near, noun='sweeps beside it')}"
+        )
+    return found

@@ -1,0 +1,99 @@
+"""What a run says of itself, readable without any scheduler."""
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from sunlab.errors import ConfigError
+from sunlab.sweep.files import read_json, write_json
+
+DONE = "done"
+BEAT = 15.0  # seconds between two signs of life
+SILENT = 120.0  # seconds after which a run on another machine is taken for dead
+
+
+@dataclass(frozen=True)
+class Status:
+    """`status.json`.
+
+    Attributes:
+        state: `stopped` means that it saved its state, or was interrupted, and can go on.
+        attempt: 1, 2, ...
+        host, pid: of the process.
+        started, ended: seconds since the epoch; of this attempt.
+        exit_code: of the process; None while it runs.
+        error: the last line of what went wrong.
+    """
+
+    state: Literal["running", "stopped", "failed", "done"]
+    attempt: int
+    host: str
+    pid: int
+    started: float
+    ended: float | None = None
+    exit_code: int | None = None
+    error: str = ""
+
+
+def read_status(folder: Path) -> Status | None:
+    """Raises `StorageError` for a file that no run wrote."""
+    found = read_json(folder / "status.json")
+    return None if found is None else Status(**found)
+
+
+def write_status(folder: Path, status: Status) -> None:
+    write_json(folder / "status.json", asdict(status))
+
+
+def alive(folder: Path, status: Status) -> bool:
+    """Whether the process that says `running` is there: on this machine it holds the lock, on another it shows signs of
+    life by touching `beat`."""
+    if status.host == socket.gethostname():
+        return is_held(folder)
+    try:
+        return time.time() - (folder / "beat").stat().st_mtime < SILENT
+    except FileNotFoundError:
+        return time.time() - status.started < SILENT
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process of this machine runs the run."""
+    try:
+        with (folder / "lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep the run for this process. The system lets go when the process ends, however it ends.
+
+    Raises:
+        ConfigError: another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("ab") as file:
+        for last in (False, False, True):  # a reader of the status holds it for an instant
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if last:
+                    raise ConfigError(f"{folder}: another process runs this run; wait for it or stop it") from None
+                time.sleep(0.2)
+        yield
+
+
+def here(attempt: int) -> Status:
+    """The status of a run that starts in this process."""
+    return Status("running", attempt, socket.gethostname(), os.getpid(), time.time())
