@@ -20,6 +20,7 @@ from lightning.pytorch.plugins.environments import (
 from registry import load_plugins
 from sunlab.callbacks.curve import Curve
 from sunlab.callbacks.ema import EMA
+from sunlab.callbacks.ledger import LedgerKeeper
 from sunlab.callbacks.progress import Progress
 from sunlab.callbacks.stop import StopAfter
 from sunlab.checkpoint import AtomicCheckpointIO, resume_path
@@ -198,7 +199,8 @@ def fit(
     seed_everything(config.seed, workers=True, verbose=False)
     base = build_base(config)
     module = build_module(config, base)
-    trainer = build_trainer(config, folder, list(stop), resumed=checkpoint is not None)
+    ledger = [LedgerKeeper(folder)] if config.run.ledger else []
+    trainer = build_trainer(config, folder, [*stop, *ledger], resumed=checkpoint is not None)
     data = build_data(config, base, accumulate=trainer.accumulate_grad_batches)
     if dry_run:
         return {"folder": folder, "module": module, "files": []}

@@ -52,3 +52,21 @@ def test_a_slice_on_two_processes_is_continued_by_one(sunlab_process, tiny_confi
     other = weights(tmp_path)
     for name, tensor in weights(tmp_path / "one").items():
         torch.testing.assert_close(other[name], tensor, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_ranks(sunlab_process, tiny_config, tmp_path):
+    """The ledger has every sample of every step once, and the same in every step as on one rank."""
+    from sunlab.build import fit
+    from sunlab.config.load import load_config
+    from sunlab.data.ledger import audit, steps_of
+
+    words = ["trainer.max_steps=9", "optimizer.schedule=constant", "run.checkpoint_every=4"]
+    fit(load_config([tiny_config], [*words, f"run.dir={tmp_path / 'one'}"]))
+    more = [f"run.dir={tmp_path / 'more'}", "trainer.devices=2", "trainer.strategy=ddp", "data.workers=2"]
+    two = sunlab_process("fit", "--config", tiny_config, *words, *more, "--time-limit", "0s")
+    assert two.returncode == 75, two.stderr
+    fit(load_config([tiny_config], [*words, f"run.dir={tmp_path / 'more'}", "data.workers=1"]), resume="last")
+    path = tmp_path / "more" / "tiny" / "ledger.jsonl"
+    assert audit(path).exact and audit(path).readers == {1, 2}
+    assert steps_of(path) == steps_of(tmp_path / "one" / "tiny" / "ledger.jsonl")

@@ -25,6 +25,7 @@ class Run:
     dir: str = "runs"  # folder of all runs
     name: str = "run"  # this run's folder in it; `sunlab fit` takes the first config's name unless it is given
     checkpoint_every: int = 200  # optimizer steps between two checkpoints, each in the place of the former
+    ledger: bool = True  # keep ledger.jsonl: the samples that each step trained on, committed with the checkpoint
 
 
 @dataclass
