@@ -22,6 +22,7 @@ from sunlab.callbacks.curve import Curve
 from sunlab.callbacks.ema import EMA
 from sunlab.callbacks.ledger import LedgerKeeper
 from sunlab.callbacks.progress import Progress
+from sunlab.callbacks.spending import Spending
 from sunlab.callbacks.stop import StopAfter
 from sunlab.checkpoint import AtomicCheckpointIO, resume_path
 from sunlab.config.load import LoadedConfig
@@ -135,6 +136,7 @@ def build_trainer(config: Config, folder: Path, extra: list[Any], *, resumed: bo
     """Lightning's Trainer: everything under `trainer:`, with our checkpoints and loggers; on the ranks that srun or
     torchrun started. Raises `ConfigError` where those are not the ones asked for."""
     ranks = require_ranks(config.trainer)
+    spending = Spending(config.budget.passes, config.budget.seconds)
     settings: dict[str, Any] = {
         "accelerator": "auto",
         "max_steps": 1000,
@@ -149,6 +151,8 @@ def build_trainer(config: Config, folder: Path, extra: list[Any], *, resumed: bo
         settings["num_nodes"] = ranks.nodes
         if settings.get("devices") in (None, "auto", -1, "-1"):
             settings["devices"] = ranks.per_node
+    if spending.limited:
+        settings["max_steps"] = -1
     if settings.pop("logger", True):
         settings["logger"] = [
             Curve(folder, resumed=resumed),
@@ -167,7 +171,7 @@ def build_trainer(config: Config, folder: Path, extra: list[Any], *, resumed: bo
     bar = [Progress()] if settings.get("enable_progress_bar", True) else []
     return Trainer(
         default_root_dir=folder,
-        callbacks=[*callbacks, *extra, *bar, checkpoint],
+        callbacks=[*callbacks, spending, *extra, *bar, checkpoint],
         plugins=[AtomicCheckpointIO(), build_ranks(ranks)],
         **settings,
     )
@@ -184,7 +188,7 @@ def fit(
         dry_run: build everything, train nothing.
 
     Returns:
-        The run's folder, the exported files, the trained module and the base.
+        The run's folder, the exported files, the trained module, the trainer, and what the training cost.
 
     Raises:
         Preempted: stopped by the time limit; resume with `--resume last`.
@@ -213,7 +217,14 @@ def fit(
         raise Preempted(f"stopped by the time limit at step {trainer.global_step}; go on with --resume last")
     trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
     files = export(trainer, module, folder) if trainer.is_global_zero else []
-    return {"folder": folder, "module": module, "files": files, "trainer": trainer}
+    return {"folder": folder, "module": module, "files": files, "trainer": trainer, "cost": cost(trainer, module)}
+
+
+def cost(trainer: Trainer, module: LightningModule) -> dict[str, float]:
+    """Steps, U-Net passes by kind (of this rank), pass-equivalents and seconds of all ranks, over all attempts."""
+    (spending,) = [c for c in trainer.callbacks if isinstance(c, Spending)]  # type: ignore[attr-defined]
+    passes = vars(module.passes) if hasattr(module, "passes") else {}
+    return {"steps": trainer.global_step, **passes, "equivalents": spending.used, "seconds": spending.elapsed}
 
 
 def export(trainer: Trainer, module: LightningModule, folder: Path) -> list[Path]:

@@ -71,7 +71,7 @@ class BeforeAfter(Callback):
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.should_stop and trainer.global_step < trainer.max_steps:
+        if trainer.should_stop and trainer.global_step != trainer.max_steps:
             return  # a slice of a longer run
         averages = [c for c in trainer.callbacks if isinstance(c, EMA)]  # type: ignore[attr-defined]
         for average in averages:

@@ -27,6 +27,6 @@ class StopAfter(Callback):
             return  # gradients are still being accumulated: a slice ends with a whole step, and has at least one
         self._last_step = trainer.global_step
         late = trainer.strategy.reduce_boolean_decision(time.monotonic() >= self.deadline, all=False)
-        if late and trainer.global_step < trainer.max_steps:
+        if late and not 0 <= trainer.max_steps <= trainer.global_step:
             self.stopped = True
             trainer.should_stop = True

@@ -34,6 +34,8 @@ def _budget(config: Config) -> Iterator[tuple[str, str]]:
         yield "budget", "give either passes or seconds"
     if config.budget.passes is not None and config.task not in ("adapter", "student"):
         yield "budget.passes", f"task {config.task!r} counts none; give budget.seconds"
+    if config.budget.seconds is not None and config.task == "autoencoder":
+        yield "budget.seconds", "the autoencoder's crops are a share of trainer.max_steps; give that instead"
 
 
 def _streams(config: Config) -> Iterator[tuple[str, str]]:

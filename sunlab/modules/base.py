@@ -1,6 +1,7 @@
 """What all modules share: checkpoints of trainable tensors only, the optimizer, export."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ class Module(LightningModule, ABC):
 
     def __init__(self) -> None:
         super().__init__()
+        self.spent: Callable[[], float] | None = None  # the share of the budget, where it ends the training
         self.strict_loading = False  # frozen tensors are not in the file; `on_load_checkpoint` is strict about the rest
 
     @abstractmethod
@@ -30,7 +32,8 @@ class Module(LightningModule, ABC):
         """Write what the training is for, for use outside sunlab. Returns the files or folders."""
 
     def configure_optimizers(self) -> Any:
-        return self.optimization.configure(self.trainable().values(), int(self.trainer.estimated_stepping_batches))
+        total = None if self.spent else int(self.trainer.estimated_stepping_batches)
+        return self.optimization.configure(self.trainable().values(), total, spent=self.spent)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
