@@ -9,8 +9,7 @@ from pathlib import Path
 from sunlab.data.base import Sample
 from sunlab.data.shards import Shards
 from sunlab.diffusion.timesteps import grid
-from sunlab.evaluation.backgrounds import palette
-from sunlab.evaluation.emoji import EmojiClassifier, Seen, attribute, share
+from sunlab.evaluation.classifier import WEIGHTS, Seen, judge, load_classifier, share, truth
 from sunlab.evaluation.negative_control import SHARDS
 from sunlab.pipelines.base import load_base, quiet
 from sunlab.pipelines.draw import Request, draw, with_guidance
@@ -23,6 +22,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", help="a diffusers folder, or emoji-sd")
     parser.add_argument("--split", default="test", help="train, test (held-out combinations) or unseen")
+    parser.add_argument("--shards", type=Path, default=SHARDS, help="folder of the captions")
+    parser.add_argument("--classifier", default=WEIGHTS, help="of tools/train_classifier.py, which prints its own accuracy")
     parser.add_argument("--w", type=float, nargs="+", default=[3.0])
     parser.add_argument("--count", type=int, default=128, help="captions, in the order of the shards")
     parser.add_argument("--steps", type=int, default=25)
@@ -31,8 +32,8 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet()
     base = load_base(arguments.base).freeze()
-    classifier = EmojiClassifier(Shards(urls=[str(SHARDS / "*.tar.gz")]), palette(SHARDS / "manifest.json"))
-    source = Shards(urls=[str(SHARDS / f"{arguments.split}-*.tar.gz")])
+    classifier = load_classifier(arguments.classifier)
+    source = Shards(urls=[str(arguments.shards / f"{arguments.split}-*.tar.gz")])
     samples = list(source.read(seed=arguments.seed, epoch=0, start=0, stop=arguments.count))
     seeds = range(arguments.seed, arguments.seed + len(samples))
     request = Request([s.prompt for s in samples], [""] * len(samples), seeds)
@@ -42,10 +43,10 @@ def main() -> None:
         f"{len(samples)} captions of split {arguments.split}, {arguments.steps}-step DPM-Solver++, chance of an emoji ",
         end="",
     )
-    print(f"{1 / len(classifier.names):.1%}; each share is of the captions that state the attribute")
+    print(f"{1 / len(classifier.labels['emoji']):.1%}; each share is of the captions that state the attribute")
     for w in arguments.w:
         drawn = draw(base, sampling, with_guidance(base), request, w=w)
-        print(f"w {w:g}: {accuracy(samples, classifier(drawn.images))}", flush=True)
+        print(f"w {w:g}: {accuracy(samples, judge(classifier, drawn.images))}", flush=True)
     if arguments.picture is not None:
         shown = drawn.images[:30]
         save_png(grid_image(list(shown.split(10)), labels=[], zoom=2), arguments.picture)
@@ -53,12 +54,12 @@ def main() -> None:
 
 def accuracy(samples: list[Sample], seen: list[Seen]) -> str:
     """Shares right, of the captions that mention each."""
-    pairs = [(s, o, s.record["attributes"]["mentioned"]) for s, o in zip(samples, seen, strict=True)]
-    background = share([attribute(s, "background") == o.background for s, o, told in pairs if "background" in told])
-    size = share([attribute(s, "size") == o.size for s, o, told in pairs if "size" in told])
-    named = [(s, o) for s, o, told in pairs if "name" in told]
-    first = share([s.record["name"] == o.emoji for s, o in named])
-    five = share([s.record["name"] in o.nearest for s, o in named])
+    pairs = [(truth(s), o, s.record["attributes"]["mentioned"]) for s, o in zip(samples, seen, strict=True)]
+    background = share([fact["background"] == o.background for fact, o, told in pairs if "background" in told])
+    size = share([fact["size"] == o.size for fact, o, told in pairs if "size" in told])
+    named = [(fact["emoji"], o) for fact, o, told in pairs if "name" in told]
+    first = share([name == o.emoji for name, o in named])
+    five = share([name in o.nearest for name, o in named])
     return f"background {background:.1%}, size {size:.1%}, emoji top-1 {first:.1%}, top-5 {five:.1%}"
 
 

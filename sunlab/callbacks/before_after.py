@@ -4,30 +4,33 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from sunlab.adapters.sun import SUN
 from sunlab.callbacks.base import CALLBACKS
 from sunlab.callbacks.ema import EMA
-from sunlab.data.base import Pool, Source
+from sunlab.data.base import Pool
 from sunlab.data.negatives import Mixture
 from sunlab.data.shards import Shards
 from sunlab.diffusion.timesteps import grid
-from sunlab.draws import keyed_seed
 from sunlab.errors import ConfigError
-from sunlab.evaluation.negative_control import Control, negative_control
+from sunlab.evaluation.negative_control import Control, Draw, control_of, questions
+from sunlab.evaluation.pairs import random_pairs
+from sunlab.evaluation.side_by_side import HEADER, Row, rows_of
 from sunlab.export import load_adapter
-from sunlab.pipelines.base import asset
-from sunlab.pipelines.compare import Row, Variant, draw_all, rows_of
-from sunlab.pipelines.draw import Drawn, Request, with_adapter
+from sunlab.pipelines.base import BaseModel, asset
+from sunlab.pipelines.compare import Variant, draw_all
+from sunlab.pipelines.draw import Drawn, Request, draw, with_adapter
 from sunlab.pipelines.picture import grid_image, save_png
 from sunlab.solvers import Sampling
 from sunlab.solvers.dpmpp_2m import DPMpp2M
+
+GUIDED = "DPM-Solver++"
 
 
 @CALLBACKS.register("before_after")
@@ -59,7 +62,7 @@ class BeforeAfter(Callback):
         if len(prompts) != len(negatives):
             raise ValueError(f"{len(negatives)} negatives for {len(prompts)} prompts: give one for each")
         self.shown = Request(prompts, negatives, list(range(len(prompts))))
-        self.measured = pairs(Shards(urls=measured_urls) if measured_urls else None, prompts, measured)
+        self.measured = measured_pairs(measured_urls, prompts, measured)
         self.control, self.longer, self.steps, self.zoom = control, longer, steps, zoom
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
@@ -86,13 +89,13 @@ class BeforeAfter(Callback):
         base, w = module.base, sum(module.guidance) / 2
         variants = self._variants(module, w)
         shown, measured = (draw_all(base, variants, request) for request in (self.shown, self.measured))  # first: warm-up
-        control = negative_control(base, variants[:2], pictures=self.control) if self.control else []
+        control = self._control(base, variants[:2])
         if self.longer is not None:
             variant, drawn = self._longer(module, w)
             variants.insert(2, variant)
             measured.insert(2, drawn[0])
             shown.insert(2, drawn[1])
-        rows = rows_of(variants, measured)
+        rows = rows_of([v.name for v in variants], measured, [v.name.startswith(GUIDED) for v in variants])
         labels = [f"{row.name}: {row.passes:.0f} passes" for row in rows]
         asked = zip(self.shown.prompts, self.shown.negatives, strict=True)
         captions = [prompt + (f" (not: {negative})" if negative else "") for prompt, negative in asked]
@@ -106,11 +109,31 @@ class BeforeAfter(Callback):
 
         def teacher(steps: int) -> Variant:
             sampling = Sampling(DPMpp2M(schedule), grid(steps, train_steps=schedule.steps))
-            return Variant(f"DPM-Solver++ {steps} steps, CFG {w:g}", sampling, module.bind_teacher(), w)
+            return Variant(f"{GUIDED} {steps} steps, CFG {w:g}", sampling, module.bind_teacher(), w)
 
         n = module.student.steps
         student = Variant(f"this run, {n} steps", module.student, module.bind_student(), w)
         return [teacher(self.steps), student, teacher(max(n // 2, 1)), teacher(n)]
+
+    def _control(self, base: BaseModel, variants: Sequence[Variant]) -> list[Control]:
+        """The negative control of the teacher and of this run."""
+        if not self.control:
+            return []
+
+        def drawn_by(variant: Variant) -> Draw:
+            known: dict[tuple[str, ...], Tensor] = {}  # the teacher is asked the empty ones twice
+
+            def drawn(request: Request) -> Tensor:
+                key = tuple(request.negatives)
+                if key not in known:
+                    known[key] = draw(base, variant.sampling, variant.bind, request, w=variant.w).images
+                return known[key]
+
+            return drawn
+
+        ways = [drawn_by(variant) for variant in variants]
+        asked = questions(ways[0], self.control)
+        return [c for variant, way in zip(variants, ways, strict=True) for c in control_of(variant.name, way, asked)]
 
     def _longer(self, module: Any, w: float) -> tuple[Variant, list[Drawn]]:
         """The other adapter in this one's place, for as long as it draws."""
@@ -126,14 +149,13 @@ class BeforeAfter(Callback):
         return variant, drawn
 
 
-def pairs(source: Source | None, prompts: Sequence[str], count: int) -> Request:
-    """`count` pairs of a caption and a negative prompt, each with a seed of its own; none of the shown pictures' seeds."""
-    random = Random(keyed_seed("before_after", count))
-    captions = source.prompts(100_000) if source is not None else prompts
-    pool = Pool(captions, source.keywords(1000) if source is not None else ())
+def measured_pairs(urls: list[str] | None, prompts: Sequence[str], count: int) -> Request:
+    """`count` random pairs of the shards' captions (of `prompts` where there are none) and negative prompts."""
+    source = Shards(urls=urls) if urls else None
+    captions = source.prompts(1_000_000) if source is not None else prompts
+    pool = Pool(captions, source.keywords(4096) if source is not None else ())
     sampler = Mixture()
-    chosen = [random.choice(captions) for _ in range(count)]
-    return Request(chosen, [sampler(random, prompt, pool) for prompt in chosen], [1000 + i for i in range(count)])
+    return random_pairs(captions, lambda random, prompt: sampler(random, prompt, pool), count, seed=0)
 
 
 def write(folder: Path, rows: Sequence[Row], control: Sequence[Control], n: int) -> None:
@@ -141,20 +163,14 @@ def write(folder: Path, rows: Sequence[Row], control: Sequence[Control], n: int)
     from rich.console import Console
     from rich.table import Table
 
-    plain = [{k: v for k, v in vars(row).items() if k != "images"} for row in rows]
-    record = {"pairs": n, "rows": plain, "negative_control": [asdict(c) for c in control]}
+    record = {"pairs": n, "rows": [asdict(r) for r in rows], "negative_control": [asdict(c) for c in control]}
     (folder / "before_after.json").write_text(json.dumps(record, indent=2))
-    header = ["", "U-Net passes", "s / picture", "speed-up", "distance to the first"]
-    cells = [
-        [r.name, f"{r.passes:.0f}", f"{r.seconds:.4f}", f"{r.speedup:.1f}x", f"{r.distance:.4f} ± {r.error:.4f}"]
-        for r in rows
-    ]
-    table = Table(*header, title=f"Before and after, {n} pairs of prompts and negative prompts, same seeds")
-    for line in cells:
-        table.add_row(*line)
+    table = Table(*HEADER, title=f"Before and after, {n} pairs of prompts and negative prompts, same seeds")
+    for row in rows:
+        table.add_row(*row.cells)
     Console().print(table)
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(line) + " |" for line in cells]
+    lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
+    lines += ["| " + " | ".join(row.cells) + " |" for row in rows]
     for c in control:
         lines += ["", c.sentence]
         Console().print(c.sentence)

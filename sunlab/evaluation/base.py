@@ -13,7 +13,8 @@ class Metric(ABC):
 
     Attributes:
         sees: what `update` is handed: the pictures, or an extractor's features of them.
-        paired: whether the value is a mean distance over pairs, which can be read as a share of another distance.
+        paired: whether the value is the mean of a distance of each pair, which `each` gives, and so can be read as a
+            share of another distance.
         splits: whether the value of a subset estimates the same quantity as that of the whole, so that disjoint subsets
             give an interval.
     """
@@ -35,6 +36,10 @@ class Metric(ABC):
     @abstractmethod
     def compute(self) -> dict[str, float]:
         """The values over all pairs so far, by name. Raises `ValueError` where there were none, or too few."""
+
+    def each(self) -> Tensor:
+        """The distances (N,) whose mean `compute` gives, where the metric is `paired`."""
+        raise NotImplementedError(f"{type(self).__name__} is no mean over pairs")
 
     def warnings(self, pairs: int) -> list[str]:
         """What a reader of the values over so many pairs must know."""

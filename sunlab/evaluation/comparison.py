@@ -1,6 +1,6 @@
 """All metrics of one set of pictures against the set before, with intervals."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,14 @@ class Value:
         value: over all pairs.
         error: half of its 95 % interval, from disjoint subsets; NaN where there is none.
         paired: whether it can be read as a share of another distance.
+        pairs: how many it was measured on (N).
         share: of the same distance to the teacher with other seeds; NaN where that is not known.
     """
 
     value: float
     error: float
     paired: bool
+    pairs: int
     share: float = float("nan")
 
 
@@ -38,16 +40,30 @@ class Pictures:
     features: Tensor
 
 
-def compare(
-    before: Pictures, after: Pictures, metrics: Sequence[Callable[[], Metric]], *, subsets: int
-) -> tuple[dict[str, Value], list[str]]:
-    """Every metric's values by name, and what a reader must know of them.
+@dataclass(frozen=True)
+class Comparison:
+    """A set of pictures against the set before.
+
+    Attributes:
+        values: by name.
+        distances: of each pair (N,), of the values that are means of them.
+        warnings: what a reader must know.
+    """
+
+    values: Mapping[str, Value]
+    distances: Mapping[str, Tensor]
+    warnings: Sequence[str]
+
+
+def compare(before: Pictures, after: Pictures, metrics: Sequence[Callable[[], Metric]], *, subsets: int) -> Comparison:
+    """Every metric of one set.
 
     Args:
         metrics: each makes a new instance, which is one comparison.
         subsets: disjoint ones behind the intervals.
     """
     found: dict[str, Value] = {}
+    distances: dict[str, Tensor] = {}
     told: list[str] = []
     parts = subsets_of(len(before.paths), subsets)
     for make in metrics:
@@ -63,9 +79,11 @@ def compare(
             if whole.splits and len(parts) > 1:
                 values.append(one.compute())
         for name, value in whole.compute().items():
-            found[name] = Value(value, half_width([v[name] for v in values]), whole.paired)
+            found[name] = Value(value, half_width([v[name] for v in values]), whole.paired, len(before.paths))
+            if whole.paired:
+                distances[name] = whole.each()
         told += whole.warnings(len(before.paths))
-    return found, told
+    return Comparison(found, distances, told)
 
 
 def _pair(pictures: Pictures, batch: range, sees: str) -> Tensor:

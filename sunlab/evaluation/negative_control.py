@@ -1,73 +1,99 @@
-"""Negative control on the lab: does a negative prompt keep its background out of the picture?"""
+"""Negative control on the lab: does a negative prompt keep what it names out of the picture?"""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from sunlab.evaluation.backgrounds import background_of, palette
-from sunlab.pipelines.base import ASSETS, BaseModel
-from sunlab.pipelines.compare import Variant
-from sunlab.pipelines.draw import Request, draw
+from sunlab.evaluation.classifier import judge, load_classifier
+from sunlab.pipelines.base import ASSETS
+from sunlab.pipelines.draw import Request
 
 SHARDS = ASSETS / "emoji" / "noto"
+PHRASES = {"background": "a {} background", "size": "a {} picture"}  # as the lab's captions name each alone
+Draw = Callable[[Request], Tensor]
+"""A way to draw: request -> pictures (B, 3, H, W) in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Control:
-    """How often the background that the negative prompt names is drawn.
+    """How often a thing is drawn when the negative prompt names it.
 
     Attributes:
-        name: of the variant.
-        named: share of pictures with the background that their negative prompt names.
-        empty: the same share for the same prompts and seeds with an empty negative prompt.
-        pictures: how many of each.
+        name: of the way to draw.
+        attribute: what is named: background or size.
+        named: share of pictures that show what their negative prompt names.
+        empty: share of the pictures of the same prompts and seeds, with an empty negative prompt, that show the same.
+        pictures: of each kind (N).
     """
 
     name: str
+    attribute: str
     named: float
     empty: float
     pictures: int
 
     @property
     def suppressed(self) -> float:
-        """By how much the negative prompt lowers the share."""
-        return self.empty - self.named
+        """The share of what would be shown that the negative prompt keeps out; NaN where nothing would be."""
+        return 1 - self.named / self.empty if self.empty else float("nan")
 
     @property
     def sentence(self) -> str:
         return (
-            f"{self.name}: the background named in the negative prompt is drawn in {self.named:.1%} of "
+            f"{self.name}: the {self.attribute} named in the negative prompt is drawn in {self.named:.1%} of "
             f"{self.pictures} pictures; with an empty negative prompt in {self.empty:.1%}"
         )
 
 
-def negative_control(base: BaseModel, variants: Sequence[Variant], *, pictures: int = 64) -> list[Control]:
-    """The control of each variant."""
+@dataclass(frozen=True)
+class Questions:
+    """What every way to draw is asked: the same prompts and seeds, with an empty negative prompt and with others.
 
-    def drawn_by(variant: Variant) -> Callable[[Request], Tensor]:
-        return lambda request: draw(base, variant.sampling, variant.bind, request, w=variant.w).images
-
-    return [control_of(variant.name, drawn_by(variant), pictures) for variant in variants]
-
-
-def control_of(name: str, drawn: Callable[[Request], Tensor], pictures: int) -> Control:
-    """Prompts without a background, negative prompts that name one, every colour as often.
-
-    Args:
-        name: of the variant.
-        drawn: its pictures (B, 3, H, W) of a request.
-        pictures: of each kind.
+    Attributes:
+        empty: prompts that name neither background nor size, with empty negative prompts.
+        naming: by attribute, the same with negative prompts that name what the teacher draws where none is given.
+        shown: by attribute, what those negative prompts name.
     """
-    colours = palette(SHARDS / "manifest.json")
-    names = list(colours)
+
+    empty: Request
+    naming: Mapping[str, Request]
+    shown: Mapping[str, Sequence[str]]
+
+
+def questions(teacher: Draw, pictures: int) -> Questions:
+    """The questions whose answers tell most: the teacher draws each prompt, and its own background and size are then named.
+
+    A negative prompt that names something the picture does not show has nothing to suppress.
+    """
     subjects = json.loads((SHARDS / "manifest.json").read_text())["subjects"]
     prompts = [subjects[(7 * i) % len(subjects)] for i in range(pictures)]
-    named = [names[i % len(names)] for i in range(pictures)]
     seeds = [5000 + i for i in range(pictures)]
-    shares = []
-    for negatives in ([f"a {colour} background" for colour in named], [""] * pictures):
-        backgrounds = background_of(drawn(Request(prompts, negatives, seeds)), colours)
-        shares.append(sum(a == b for a, b in zip(backgrounds, named, strict=True)) / pictures)
-    return Control(name, shares[0], shares[1], pictures)
+    empty = Request(prompts, [""] * pictures, seeds)
+    shown = _shown(teacher(empty))
+    naming = {
+        attribute: Request(prompts, [phrase.format(value) for value in shown[attribute]], seeds)
+        for attribute, phrase in PHRASES.items()
+    }
+    return Questions(empty, naming, shown)
+
+
+def control_of(name: str, draw: Draw, asked: Questions) -> list[Control]:
+    """The control of one way to draw, over each attribute."""
+    without = _shown(draw(asked.empty))
+    found = []
+    for attribute, request in asked.naming.items():
+        shown, named = _shown(draw(request))[attribute], asked.shown[attribute]
+        shares = (_agreement(shown, named), _agreement(without[attribute], named))
+        found.append(Control(name, attribute, *shares, len(named)))
+    return found
+
+
+def _shown(images: Tensor) -> dict[str, list[str]]:
+    seen = judge(load_classifier(), images)
+    return {attribute: [getattr(one, attribute) for one in seen] for attribute in PHRASES}
+
+
+def _agreement(shown: Sequence[str], named: Sequence[str]) -> float:
+    return sum(a == b for a, b in zip(shown, named, strict=True)) / len(named)

@@ -1,5 +1,6 @@
 """Distances between the two pictures of each pair, in pixels and in features."""
 
+import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
@@ -8,22 +9,24 @@ from sunlab.evaluation.sets import require_features
 
 
 class Paired(Metric):
-    """The mean over pairs of a value of each pair (B,).
-
-    Summed in float64, so that the batch size does not show; torchmetrics' MeanMetric computes in float32.
-    """
+    """The mean over pairs of a value of each pair (B,), in float64, so that the batch size does not show."""
 
     def __init__(self) -> None:
-        self._sum, self._pairs = 0.0, 0
+        self._values: list[Tensor] = []
 
-    def _add(self, values: Tensor) -> None:
-        self._sum += float(values.double().sum())
-        self._pairs += len(values)
+    def each(self) -> Tensor:
+        if not self._values:
+            raise ValueError("no pair of pictures was given")
+        return torch.cat(self._values)
 
     def _value(self) -> float:
-        if not self._pairs:
-            raise ValueError("no pair of pictures was given")
-        return self._sum / self._pairs
+        return float(self.each().mean())
+
+
+def pixel_distances(before: Tensor, after: Tensor) -> Tensor:
+    """Root mean square difference (B,) of pairs of pictures (B, 3, H, W). Raises `ValueError` for unequal shapes."""
+    _require_alike(before, after)
+    return (before.double() - after.double()).square().flatten(1).mean(dim=1).sqrt()
 
 
 def _require_alike(before: Tensor, after: Tensor) -> None:
@@ -38,8 +41,7 @@ class PairedL2(Paired):
     paired = True
 
     def update(self, before: Tensor, after: Tensor) -> None:
-        _require_alike(before, after)
-        self._add((before.double() - after.double()).square().flatten(1).mean(dim=1).sqrt())
+        self._values.append(pixel_distances(before, after))
 
     def compute(self) -> dict[str, float]:
         return {"paired_l2": self._value()}
@@ -52,7 +54,7 @@ class PSNR(Paired):
     def update(self, before: Tensor, after: Tensor) -> None:
         _require_alike(before, after)
         values = peak_signal_noise_ratio(after.double(), before.double(), data_range=1.0, dim=(1, 2, 3), reduction="none")
-        self._add(values)
+        self._values.append(values)
 
     def compute(self) -> dict[str, float]:
         return {"psnr": self._value()}
@@ -66,7 +68,7 @@ class PairedFeatures(Paired):
 
     def update(self, before: Tensor, after: Tensor) -> None:
         require_features(before, after)
-        self._add((before.double() - after.double()).norm(dim=1))
+        self._values.append((before.double() - after.double()).norm(dim=1))
 
     def compute(self) -> dict[str, float]:
         return {"paired_features": self._value()}

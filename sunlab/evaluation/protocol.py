@@ -8,14 +8,17 @@ from pathlib import Path
 from torch import Tensor
 
 from sunlab.evaluation.base import Metric
-from sunlab.evaluation.comparison import Pictures, Value, compare
+from sunlab.evaluation.comparison import Comparison, Pictures, Value, compare
 from sunlab.evaluation.extractors import Extractor
 from sunlab.evaluation.gallery import Gallery, read
 from sunlab.evaluation.methods import Method
-from sunlab.evaluation.negative_control import Control, control_of
+from sunlab.evaluation.negative_control import Control, Draw, control_of, questions
+from sunlab.evaluation.rival import Against, against, rival_of
 from sunlab.evaluation.timing import times_of
 from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.draw import Request
+
+REFERENCES = 3  # the first methods: the teacher, with more steps, with other seeds
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,9 @@ class Row:
         seconds: a picture, drawn alone.
         speedup: of the teacher's seconds over these.
         values: by name; none of the teacher before itself.
-        control: negative control, or None.
-        control_share: of what classifier-free guidance in the row before suppresses; NaN where that is not known.
+        against: of each paired distance, the row beside the guided variant of as many passes; none of guided rows.
+        controls: negative control, by attribute.
+        control_shares: by attribute, of what classifier-free guidance in the row before suppresses; NaN where not known.
     """
 
     name: str
@@ -71,8 +75,9 @@ class Row:
     seconds: float
     speedup: float
     values: Mapping[str, Value]
-    control: Control | None
-    control_share: float
+    against: Mapping[str, Against]
+    controls: Mapping[str, Control]
+    control_shares: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -107,24 +112,27 @@ def evaluate_base(name: str, base: BaseModel, protocol: Protocol, folder: Path, 
         paths = gallery.draw(method, protocol.request)
         sets.append(Pictures(paths, gallery.features(paths, protocol.extractor)))
     compared = [compare(sets[0], after, protocol.metrics, subsets=protocol.subsets) for after in sets[1:]]
-    values = [{}, *(_shares(found, compared[1][0]) for found, _ in compared)]
-    controls = [_control(gallery, method, protocol) for method in protocol.methods]
+    other = compared[1].values
+    controls = _controls(gallery, protocol)
     times = times_of(gallery, protocol.methods, protocol.request.part(0, protocol.timed))
     rows = [
         Row(
             name=method.name,
-            reference=place < 3,
+            reference=place < REFERENCES,
             passes=passes,
             seconds=seconds,
             speedup=times[0][1] / seconds,
-            values=values[place],
-            control=controls[place],
-            control_share=_control_share(controls[place], controls[0]),
+            values=_shares(compared[place - 1].values, other) if place else {},
+            against={},
+            controls=controls[place],
+            control_shares={k: _ratio(c, controls[0].get(k)) for k, c in controls[place].items()},
         )
         for place, (method, (passes, seconds)) in enumerate(zip(protocol.methods, times, strict=True))
     ]
+    rows = _beside_rivals(rows, protocol.methods, compared)
     shown = [read(pictures.paths[: protocol.shown]) for pictures in sets]
-    return Result(name, rows, shown, list(dict.fromkeys(line for _, told in compared for line in told)), gallery.passes)
+    warnings = list(dict.fromkeys(line for one in compared for line in one.warnings))
+    return Result(name, rows, shown, warnings, gallery.passes)
 
 
 def _shares(found: Mapping[str, Value], other: Mapping[str, Value]) -> dict[str, Value]:
@@ -132,13 +140,35 @@ def _shares(found: Mapping[str, Value], other: Mapping[str, Value]) -> dict[str,
     return {n: replace(v, share=v.value / other[n].value if v.paired else v.share) for n, v in found.items()}
 
 
-def _control(gallery: Gallery, method: Method, protocol: Protocol) -> Control | None:
-    if not protocol.control or not method.same_seeds:
-        return None
-    return control_of(method.name, lambda request: read(gallery.draw(method, request)), protocol.control)
+def _beside_rivals(rows: list[Row], methods: Sequence[Method], compared: Sequence[Comparison]) -> list[Row]:
+    """Variants with an adapter beside the guided variant of as many passes."""
+    guided = [row for row, m in zip(rows, methods, strict=True) if m.adapter is None and not row.reference]
+    found = []
+    for place, (row, method) in enumerate(zip(rows, methods, strict=True)):
+        rival = rival_of(row, guided) if method.adapter is not None else None
+        if rival is not None:
+            own, others = compared[place - 1].distances, compared[rows.index(rival) - 1].distances
+            row = replace(row, against={name: against(rival.name, own[name], others[name]) for name in own})
+        found.append(row)
+    return found
 
 
-def _control_share(control: Control | None, before: Control | None) -> float:
-    if control is None or before is None or not before.suppressed or not isfinite(before.suppressed):
+def _controls(gallery: Gallery, protocol: Protocol) -> list[dict[str, Control]]:
+    """By attribute, of each method but the one of other seeds."""
+    if not protocol.control:
+        return [{} for _ in protocol.methods]
+
+    def drawn_by(method: Method) -> Draw:
+        return lambda request: read(gallery.draw(method, request))
+
+    asked = questions(drawn_by(protocol.before), protocol.control)
+    return [
+        {c.attribute: c for c in control_of(method.name, drawn_by(method), asked)} if method.same_seeds else {}
+        for method in protocol.methods
+    ]
+
+
+def _ratio(control: Control, before: Control | None) -> float:
+    if before is None or not before.suppressed or not isfinite(before.suppressed):
         return float("nan")
     return control.suppressed / before.suppressed

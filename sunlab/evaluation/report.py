@@ -7,6 +7,7 @@ from typing import Any
 
 from sunlab.evaluation.comparison import Value
 from sunlab.evaluation.protocol import Result, Row
+from sunlab.evaluation.rival import Against
 
 TITLES = {
     "paired_features": "feature distance",
@@ -18,8 +19,9 @@ READING = (
     "Every distance is to the first row, from the same prompts, negative prompts and seeds; the share in brackets is of the "
     "distance between two of the teacher's own pictures of other seeds. The row of more steps shows the error of the first "
     "row's solver. ± is half of a 95 % interval from disjoint subsets of the pairs. Frechet distances are biased by N and "
-    "have no interval; their principal components are fitted on the pictures of the first row. Negative control: by how "
-    "much a background that the negative prompt names is suppressed, as a share of what the first row suppresses."
+    "have no interval; their principal components are fitted on the pictures of the first row. Negative control: how "
+    "often a background or size that the first row draws with an empty negative prompt is drawn with an empty one, and with "
+    "one that names it; in brackets the relative drop, as a share of the first row's."
 )
 
 
@@ -35,13 +37,16 @@ def record_of(results: Sequence[Result], facts: Mapping[str, Any]) -> dict[str, 
 def table_of(result: Result, extractor: str) -> list[list[str]]:
     """Header and lines of cells. Args: extractor, the label of its features."""
     names = list(dict.fromkeys(name for row in result.rows for name in row.values))
-    control = any(row.control for row in result.rows)
+    rivals = list(dict.fromkeys(name for row in result.rows for name in row.against))
+    controls = list(dict.fromkeys(name for row in result.rows for name in row.controls))
     header = ["", "U-Net passes", "s / picture", "speed-up", *(title(name, extractor) for name in names)]
-    lines = [header + (["negative control"] if control else [])]
+    header += [f"{title(name, extractor)} beside CFG at as many passes" for name in rivals]
+    lines = [header + [f"negative control, {name}" for name in controls]]
     for row in result.rows:
         cells = [row.name, f"{row.passes:.0f}", f"{row.seconds:.4f}", f"{row.speedup:.1f}x"]
         cells += [_cell(row.values.get(name)) for name in names]
-        lines.append(cells + ([_controlled(row)] if control else []))
+        cells += [_beside(row.against.get(name)) for name in rivals]
+        lines.append(cells + [_controlled(row, name) for name in controls])
     return lines
 
 
@@ -74,11 +79,17 @@ def _cell(value: Value | None) -> str:
     return f"{text} ({value.share:.1%})" if isfinite(value.share) else text
 
 
-def _controlled(row: Row) -> str:
-    if row.control is None:
+def _beside(beside: Against | None) -> str:
+    return beside.text if beside else "–"
+
+
+def _controlled(row: Row, attribute: str) -> str:
+    control = row.controls.get(attribute)
+    if control is None:
         return "–"
-    text = f"{row.control.empty:.0%} → {row.control.named:.0%}"
-    return f"{text} ({row.control_share:.0%})" if isfinite(row.control_share) else text
+    text = f"{control.empty:.0%} → {control.named:.0%} of {control.pictures}"
+    share = row.control_shares[attribute]
+    return f"{text} ({share:.0%})" if isfinite(share) else text
 
 
 def _finite(value: Any) -> Any:

@@ -1,0 +1,67 @@
+"""A small table: ways to draw the same pairs, each beside the first and beside its rival."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from sunlab.evaluation.paired import pixel_distances
+from sunlab.evaluation.rival import Against, against, rival_of
+from sunlab.pipelines.draw import Drawn
+
+HEADER = ("", "U-Net passes", "s / picture", "speed-up", "distance to the first", "beside DPM-Solver++ at as many passes")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way to draw beside the first one.
+
+    Attributes:
+        passes: U-Net passes a picture.
+        seconds: a picture, in this run.
+        speedup: of the first row's seconds over these.
+        distance: root mean squared difference of paired pictures in [0, 1], mean over pairs; its standard error.
+        against: of the pairs, how many are nearer to the first than the guided row of equal passes is; None for guided rows.
+    """
+
+    name: str
+    passes: float
+    seconds: float
+    speedup: float
+    distance: float
+    error: float
+    against: Against | None = None
+
+    @property
+    def cells(self) -> list[str]:
+        beside = self.against.text if self.against else ""
+        distance = f"{self.distance:.4f} ± {self.error:.4f}"
+        return [self.name, f"{self.passes:.0f}", f"{self.seconds:.4f}", f"{self.speedup:.1f}x", distance, beside]
+
+
+def rows_of(names: Sequence[str], drawn: Sequence[Drawn], guided: Sequence[bool]) -> list[Row]:
+    """Each way to draw measured against the first.
+
+    Args:
+        drawn: the same request, drawn in each way.
+        guided: whether each is the base itself with guidance, and so a rival of those that are not.
+    """
+    distances = [pixel_distances(drawn[0].images, d.images) for d in drawn]
+    rows = [_row(name, d, drawn[0], values) for name, d, values in zip(names, drawn, distances, strict=True)]
+    rivals = [row for row, is_rival in zip(rows, guided, strict=True) if is_rival]
+    return [
+        row if is_rival else replace(row, against=_against(row, rivals, rows, distances))
+        for row, is_rival in zip(rows, guided, strict=True)
+    ]
+
+
+def _row(name: str, drawn: Drawn, first: Drawn, distances: Tensor) -> Row:
+    error = float(distances.std() / len(distances) ** 0.5) if len(distances) > 1 else float("nan")
+    return Row(name, drawn.passes, drawn.seconds, first.seconds / drawn.seconds, float(distances.mean()), error)
+
+
+def _against(row: Row, rivals: Sequence[Row], rows: Sequence[Row], distances: Sequence[Tensor]) -> Against | None:
+    rival = rival_of(row, rivals)
+    if rival is None:
+        return None
+    return against(rival.name, distances[rows.index(row)], distances[rows.index(rival)])

@@ -1,0 +1,49 @@
+"""Rows beside their rivals, against sums written out."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from sunlab.evaluation.rival import against, rival_of
+from sunlab.evaluation.side_by_side import HEADER, rows_of
+from sunlab.pipelines.draw import Drawn
+
+
+@dataclass
+class Costs:
+    passes: float
+
+
+def test_paired_statistics():
+    own, rival = torch.tensor([0.1, 0.4, 0.2, 0.3]), torch.tensor([0.2, 0.2, 0.2, 0.5])
+    found = against("rival", own, rival)
+    differences = [-0.1, 0.2, 0.0, -0.2]
+    mean = sum(differences) / 4
+    variance = sum((d - mean) ** 2 for d in differences) / 3
+    assert found.difference == pytest.approx(mean) and found.error == pytest.approx((variance / 4) ** 0.5)
+    assert found.nearer == 2.5 / 4 and found.pairs == 4
+
+
+def test_the_rival_spends_as_many_passes_or_the_fewest_above():
+    guided = [Costs(50), Costs(4), Costs(8)]
+    assert rival_of(Costs(4), guided) is guided[1]
+    assert rival_of(Costs(5), guided) is guided[2]
+    assert rival_of(Costs(51), guided) is None
+
+
+def test_side_by_side():
+    torch.manual_seed(0)
+    first = torch.rand(6, 3, 4, 4)
+    near, far = (first + scale * torch.rand(6, 3, 4, 4) for scale in (0.1, 0.5))
+    drawn = [
+        Drawn(images, images, passes, seconds)
+        for images, passes, seconds in ((first, 50, 1.0), (near, 4, 0.1), (far, 4, 0.2))
+    ]
+    rows = rows_of(["teacher", "ours", "few steps"], drawn, [True, False, True])
+    expected = torch.stack([((a - b) ** 2).mean().sqrt() for a, b in zip(first, near, strict=True)])
+    assert rows[1].distance == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert rows[1].error == pytest.approx(float(expected.std() / 6**0.5), rel=1e-4)
+    assert rows[1].speedup == pytest.approx(10) and rows[0].against is None and rows[2].against is None
+    assert rows[1].against.rival == "few steps" and rows[1].against.nearer == 1 and rows[1].against.difference < 0
+    assert all(len(row.cells) == len(HEADER) for row in rows) and "nearer in 100%" in rows[1].cells[-1]
