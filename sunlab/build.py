@@ -34,6 +34,7 @@ from sunlab.data.datamodule import DataModule
 from sunlab.data.shards import Shards
 from sunlab.diffusion.timesteps import grid
 from sunlab.errors import Preempted
+from sunlab.files import write_text
 from sunlab.hashing import files_hash
 from sunlab.memory import keep_freed_memory
 from sunlab.modules.adapter import AdapterModule
@@ -210,7 +211,7 @@ def fit(
         return {"folder": folder, "module": module, "files": []}
     folder.mkdir(parents=True, exist_ok=True)
     if trainer.is_global_zero:
-        (folder / "config.yaml").write_text(loaded.to_yaml())
+        write_text(folder / "config.yaml", loaded.to_yaml())
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if any(s.stopped for s in stop):
         trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")

@@ -25,8 +25,11 @@ from sunlab.pipelines.draw import Request
 from sunlab.registries import registry_of
 
 
-def evaluate(loaded: LoadedConfig) -> Path:
+def evaluate(loaded: LoadedConfig, *, pictures: Path | None = None) -> Path:
     """Draw before and after on every base and write the report; what is drawn already is kept. The run's folder.
+
+    Args:
+        pictures: their folder, which several evaluations may share; None: `pictures` in the run's.
 
     Raises:
         ConfigError: nothing to compare, an adapter file that is not there, or an extractor that is not installed.
@@ -47,7 +50,7 @@ def evaluate(loaded: LoadedConfig) -> Path:
     for name in asked.bases or [config.model.base]:
         base = load_base(name, backbone=config.model.backbone, dtype=getattr(torch, config.model.dtype)).freeze().to(device)
         protocol = build_protocol(config, base, request, extractor)
-        results.append(evaluate_base(name, base, protocol, folder / "pictures", batch=asked.batch))
+        results.append(evaluate_base(name, base, protocol, pictures or folder / "pictures", batch=asked.batch))
     facts = {"title": config.run.name, "extractor": extractor.label, "seed": asked.seed, "device": device}
     write_report(folder, results, request, {**facts, "torch": str(torch.__version__)})
     return folder

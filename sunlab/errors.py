@@ -29,3 +29,14 @@ class Preempted(SunlabError):
     """The run was asked to stop, saved its state, and can be resumed."""
 
     exit_code = 75
+
+
+def exit_code(error: Exception) -> int | None:
+    """The exit code of an error for the user, None for a bug."""
+    if isinstance(error, SunlabError):
+        return error.exit_code
+    if isinstance(error, OSError):
+        return StorageError.exit_code
+    from registry import RegistryError  # not for `--help`
+
+    return ConfigError.exit_code if isinstance(error, RegistryError) else None

@@ -6,12 +6,12 @@ import traceback
 from collections.abc import Sequence
 
 from sunlab import __version__
-from sunlab.cli import config, data, doctor, evaluate, export, fit, inspect, sample
+from sunlab.cli import config, data, doctor, evaluate, export, fit, inspect, sample, sweep
 from sunlab.cli import list as list_command
-from sunlab.errors import ConfigError, StorageError, SunlabError
+from sunlab.errors import exit_code
 from sunlab.ranks import prefix
 
-COMMANDS = (fit, sample, evaluate, export, inspect, list_command, config, doctor, data)
+COMMANDS = (fit, sample, evaluate, sweep, export, inspect, list_command, config, doctor, data)
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 INTERNAL = 70  # a bug: EX_SOFTWARE
 
@@ -40,17 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return INTERNAL
         print(f"{prefix()}error: {error}", file=sys.stderr)
         return code
-
-
-def exit_code(error: Exception) -> int | None:
-    """The exit code of an error for the user, None for a bug."""
-    if isinstance(error, SunlabError):
-        return error.exit_code
-    if isinstance(error, OSError):
-        return StorageError.exit_code
-    from registry import RegistryError
-
-    return ConfigError.exit_code if isinstance(error, RegistryError) else None
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -8,7 +8,7 @@ from typing import Any
 from registry import suggestion
 from sunlab.config.write import dump
 from sunlab.errors import ConfigError
-from sunlab.sweep.files import read_json, write_json, write_text
+from sunlab.files import read_json, write_json, write_text
 from sunlab.sweep.grid import Run, resolved
 from sunlab.sweep.launchers import Job
 from sunlab.sweep.spec import Sweep
@@ -23,6 +23,7 @@ def write_plan(sweep: Sweep, runs: Sequence[Run]) -> Path:
     for run in runs:
         text = dump(resolved(run, home.as_posix()))
         file = home / run.id / "config.yaml"
+        write_json(home / run.id / "run.json", {key: getattr(run, key) for key in SAVED})
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
             write_text(file, text)
     write_text(folder / "sweep.yaml", dump(sweep.plain()))
@@ -32,7 +33,15 @@ def write_plan(sweep: Sweep, runs: Sequence[Run]) -> Path:
 
 def read_plan(folder: Path) -> list[Run]:
     """Raises `ConfigError` where there is no sweep."""
-    return [Run(**{**r, "needs": tuple(r["needs"]), "do": tuple(r["do"])}) for r in _plan(folder)["runs"]]
+    return [_run(saved) for saved in _plan(folder)["runs"]]
+
+
+def read_run(folder: Path) -> Run:
+    """Of a run's own folder. Raises `ConfigError` where it is none."""
+    found = read_json(folder / "run.json")
+    if found is None:
+        raise ConfigError(f"{folder}: no run of a sweep here (no run.json)")
+    return _run(found)
 
 
 def read_launcher(folder: Path) -> Any:
@@ -65,6 +74,10 @@ def read_handle(folder: Path, run: Run) -> str | None:
 
 def write_handle(folder: Path, run_id: str, launcher: Any, handle: str) -> None:
     write_json(runs_of(folder) / run_id / "handle.json", {"launcher": launcher, "handle": handle})
+
+
+def _run(saved: dict[str, Any]) -> Run:
+    return Run(**{**saved, "needs": tuple(saved["needs"]), "do": tuple(saved["do"])})
 
 
 def _plan(folder: Path) -> Any:

@@ -77,12 +77,15 @@ def _runs(sweep: Sweep, group: Group, made: Mapping[str, Sequence[Run]]) -> Iter
 def _parents(group: Group, axes: Mapping[str, Any], made: Mapping[str, Sequence[Run]]) -> Iterator[dict[str, list[Run]]]:
     """For each needed group, the run that a child goes on from, or all of them where no value names the group.
 
-    A child meets the parent of its own values on the axes that both vary (its seed above all), and is crossed with the rest.
+    A child that goes on from one meets the parent of its own values on the axes that both vary (its seed above all), and is crossed with the rest.
     """
     options: list[list[tuple[str, list[Run]]]] = []
     text = flow(group.overrides) + flow(axes)
     for need in group.needs:
         runs = list(made[need])
+        if f"{{{need}}}" not in text:
+            options.append([(need, runs)])
+            continue
         varied = [key for key in axes if len({flow(run.axes.get(key)) for run in runs}) > 1]
         fitting = [run for run in runs if all(run.axes.get(key) == axes[key] for key in varied)]
         if not fitting:
@@ -90,7 +93,7 @@ def _parents(group: Group, axes: Mapping[str, Any], made: Mapping[str, Sequence[
                 f"{group.name or 'a group'} needs {need!r}, which has no run with "
                 + ", ".join(f"{key}={flow(axes[key])}" for key in varied)
             )
-        options.append([(need, [run]) for run in fitting] if f"{{{need}}}" in text else [(need, fitting)])
+        options.append([(need, [run]) for run in fitting])
     for chosen in product(*options):
         yield dict(chosen)
 

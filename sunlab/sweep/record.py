@@ -3,6 +3,7 @@
 import fcntl
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from sunlab.errors import ConfigError
-from sunlab.sweep.files import read_json, write_json
+from sunlab.files import read_json, write_json
 
 DONE = "done"
 BEAT = 15.0  # seconds between two signs of life
@@ -75,8 +76,27 @@ def is_held(folder: Path) -> bool:
 
 
 @contextmanager
+def beating(folder: Path) -> Iterator[None]:
+    """Show signs of life while the block runs: a thread touches `beat`."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(BEAT):
+            (folder / "beat").touch()
+
+    (folder / "beat").touch()
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Keep the run for this process. The system lets go when the process ends, however it ends.
+    """Keep a run, or a whole sweep, for this process. The system lets go when the process ends, however it ends.
 
     Raises:
         ConfigError: another process has it.
@@ -89,7 +109,7 @@ def hold(folder: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if last:
-                    raise ConfigError(f"{folder}: another process runs this run; wait for it or stop it") from None
+                    raise ConfigError(f"{folder}: another process is at work here; wait for it or stop it") from None
                 time.sleep(0.2)
         yield
 

@@ -1,4 +1,4 @@
-"""JSON files that a reader finds whole or not at all."""
+"""Small files that a reader finds whole or not at all."""
 
 import json
 import os

@@ -1,0 +1,49 @@
+"""The composition root of one run of a sweep: train, evaluate, leave the numbers."""
+
+from pathlib import Path
+
+from sunlab.build import fit
+from sunlab.build_evaluation import evaluate
+from sunlab.config.load import LoadedConfig, load_config
+from sunlab.config.write import flow
+from sunlab.errors import ConfigError
+from sunlab.files import read_json, write_json
+from sunlab.sweep.environment import environment
+from sunlab.sweep.grid import Run
+
+
+def work(asked: Run, folder: Path) -> None:
+    """What the run is for; parts that are there are not made again."""
+    write_json(folder / "environment.json", environment(seed=asked.seed))
+    if "fit" in asked.do and not (folder / "training.json").is_file():
+        write_json(folder / "training.json", train(folder))
+    if "evaluate" in asked.do:
+        evaluate(evaluation(asked, folder), pictures=folder.parents[1] / "pictures")
+    found = {"training": read_json(folder / "training.json"), "evaluation": read_json(folder / "evaluation" / "report.json")}
+    write_json(folder / "metrics.json", found)
+
+
+def train(folder: Path) -> dict[str, float]:
+    """Fit, from the last checkpoint if there is one. What it cost."""
+    started = any((folder / "checkpoints").glob("*.ckpt"))
+    return dict(fit(load_config([folder / "config.yaml"]), resume="last" if started else None)["cost"])
+
+
+def evaluation(asked: Run, folder: Path) -> LoadedConfig:
+    """The run's configuration for its evaluation: of `evaluate.variants`, or of the adapter that it trained."""
+    file = folder / "config.yaml"
+    words = [f"run.dir={flow(str(folder))}", "run.name=evaluation"]
+    config = load_config([file]).config
+    if not config.evaluate.variants:
+        adapter = folder / "export" / "adapter.safetensors"
+        if not adapter.is_file():
+            raise ConfigError(f"{file}: evaluate.variants: nothing to evaluate, and this run trains no adapter; give a list")
+        own = {"name": f"{config.student.steps} steps", "adapter": str(adapter), "steps": config.student.steps}
+        words.append(f"evaluate.variants={flow([own])}")
+    return load_config([file], words)
+
+
+def assist(asked: Run, folder: Path) -> None:
+    """The part of a rank that is not the first: training."""
+    if "fit" in asked.do and not (folder / "training.json").is_file():
+        train(folder)

@@ -1,0 +1,106 @@
+"""`sunlab sweep`: many runs from one file, here or in a scheduler's queue; resumed, skipped where done, put in one table.
+
+sunlab sweep --config FILE [--launcher local|slurm] [--dry-run] [key=value ...]    start what is not done
+sunlab sweep status FOLDER [--watch SECONDS]    how each run stands, with its last error or its numbers
+sunlab sweep resume FOLDER     start what is missing, interrupted or failed
+sunlab sweep cancel FOLDER     stop what runs, forget what waits
+sunlab sweep collect FOLDER    table.md, table.csv, table.json, plots, report.html of what is done so far
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+ACTIONS = ("status", "resume", "cancel", "collect", "run")
+
+
+def add(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "sweep",
+        help="many runs from one file: start, look, resume, collect",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", action="append", default=[], metavar="FILE", help="a sweep file; repeatable, later wins")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="over all runs, or over the sweep's own keys")
+    parser.add_argument("--launcher", metavar="NAME", help="where runs are started; `sunlab list launchers`")
+    parser.add_argument("--dry-run", action="store_true", help="check every run, show what would be started")
+    parser.add_argument("--watch", type=float, metavar="SECONDS", help="status: again and again, until all has ended")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.overrides and args.overrides[0] in ACTIONS:
+        if len(args.overrides) != 2 or args.config:
+            args.parser.error(f"expected: sunlab sweep {args.overrides[0]} FOLDER")
+        return ACTION[args.overrides[0]](args, Path(args.overrides[1]))
+    if not args.config:
+        args.parser.error(f"give --config FILE to start a sweep, or one of {', '.join(ACTIONS)} and a sweep's folder")
+    from sunlab.build_sweep import script, start
+    from sunlab.sweep.spec import load_sweep
+
+    sweep = load_sweep(args.config, args.overrides, launcher=args.launcher)
+    if args.dry_run:
+        print(script(sweep), end="")
+        return 0
+    return _tell(start(sweep))
+
+
+def _run(args: argparse.Namespace, folder: Path) -> int:
+    from sunlab.build_sweep import run
+    from sunlab.cli.quiet import quiet
+
+    run(folder, ready=(lambda: None) if args.debug else quiet)
+    return 0
+
+
+def _resume(args: argparse.Namespace, folder: Path) -> int:
+    from sunlab.build_sweep import resume
+
+    resume(folder, launcher=args.launcher)
+    return _tell(folder)
+
+
+def _status(args: argparse.Namespace, folder: Path) -> int:
+    from sunlab.build_sweep import look
+    from sunlab.sweep.screen import watch
+
+    watch(lambda: look(folder), folder, every=args.watch)
+    return 0
+
+
+def _cancel(args: argparse.Namespace, folder: Path) -> int:
+    from sunlab.build_sweep import cancel
+
+    stopped = cancel(folder)
+    for standing in stopped:
+        print(f"{standing.run.name}: {standing.state}, cancelled")
+    if not stopped:
+        print("nothing runs or waits")
+    return 0
+
+
+def _collect(args: argparse.Namespace, folder: Path) -> int:
+    from sunlab.sweep.collect import collect
+
+    for path in collect(folder):
+        print(f"wrote {path}")
+    return 0
+
+
+def _tell(folder: Path) -> int:
+    """How the sweep stands. 1 where a run failed."""
+    from sunlab.build_sweep import look
+    from sunlab.sweep.screen import watch
+
+    watch(lambda: look(folder), folder)
+    _, standings = look(folder)
+    states = {standing.state for standing in standings.values()}
+    if states & {"failed", "skipped"}:
+        print(f"next: read the log of what failed, then sunlab sweep resume {folder}")
+        return 1
+    print(f"next: sunlab sweep {'collect' if states == {'done'} else 'status'} {folder}")
+    return 0
+
+
+ACTION = {"run": _run, "status": _status, "resume": _resume, "cancel": _cancel, "collect": _collect}

@@ -1,0 +1,78 @@
+"""One attempt at one run, in a process of its own; whatever happens, `status.json` says how it ended."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from time import time
+from typing import Literal
+
+from sunlab.errors import ConfigError, Preempted, exit_code
+from sunlab.ranks import launched
+from sunlab.sweep.folder import read_run
+from sunlab.sweep.grid import Run
+from sunlab.sweep.record import DONE, Status, beating, here, hold, read_status, write_status
+
+INTERRUPTED = 130  # 128 + SIGINT
+INTERNAL = 70  # a bug
+
+Work = Callable[[Run, Path], None]
+
+
+def attempt(folder: Path, work: Work, assist: Work) -> None:
+    """Do what is left to do of the run in `folder`; nothing where it is done.
+
+    Args:
+        work: of the first rank; it alone writes files.
+        assist: of the others.
+
+    Raises:
+        ConfigError: not a run's folder, another process has the run, or a run that it needs is not done.
+        Preempted: the training was asked to stop; another attempt goes on from its checkpoint.
+    """
+    asked = read_run(folder)
+    if not first_rank():
+        return assist(asked, folder)
+    with hold(folder):
+        former = read_status(folder)
+        if former is not None and former.state == DONE:
+            return print(f"{asked.name}: done already")
+        for need in asked.needs:
+            parent = read_status(folder.parent / need)
+            if parent is None or parent.state != DONE:
+                state = "not started" if parent is None else parent.state
+                raise ConfigError(f"{folder}: needs the run {need}, which is {state}")  # and is left as it was
+        status = here(1 if former is None else former.attempt + 1)
+        write_status(folder, status)
+        print(f"{asked.name}, attempt {status.attempt}", flush=True)
+        try:
+            with beating(folder):
+                work(asked, folder)
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+            write_status(folder, ended(status, KeyboardInterrupt("interrupted") if interrupted else error))
+            if interrupted:  # Lightning makes an exit of it
+                raise KeyboardInterrupt from None
+            raise
+        write_status(folder, replace(status, state=DONE, ended=time(), exit_code=0))
+    return None
+
+
+def ended(status: Status, error: BaseException) -> Status:
+    """How an attempt ended that did not do all."""
+    code = exit_code(error) if isinstance(error, Exception) else None
+    if isinstance(error, KeyboardInterrupt):
+        code = INTERRUPTED
+    elif isinstance(error, SystemExit) and isinstance(error.code, int):
+        code = error.code
+    last = (str(error).strip().splitlines() or [""])[-1].strip()
+    told = last if code is not None else f"{type(error).__name__}: {last}"
+    stopped = code in (INTERRUPTED, Preempted.exit_code)
+    code = INTERNAL if code is None else code
+    state: Literal["stopped", "failed"] = "stopped" if stopped else "failed"
+    return replace(status, state=state, ended=time(), exit_code=code, error=told)
+
+
+def first_rank() -> bool:
+    ranks = launched()
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0 if ranks is None else ranks.rank == 0
