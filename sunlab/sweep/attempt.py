@@ -15,6 +15,7 @@ from sunlab.sweep.record import DONE, Status, beating, here, hold, read_status, 
 
 INTERRUPTED = 130  # 128 + SIGINT
 INTERNAL = 70  # a bug
+LONGEST = 400  # characters of an error in a status; the log has all
 
 Work = Callable[[Run, Path], None]
 
@@ -65,12 +66,12 @@ def ended(status: Status, error: BaseException) -> Status:
         code = INTERRUPTED
     elif isinstance(error, SystemExit) and isinstance(error.code, int):
         code = error.code
-    last = (str(error).strip().splitlines() or [""])[-1].strip()
-    told = last if code is not None else f"{type(error).__name__}: {last}"
+    message = " ".join(str(error).split())
+    told = message if code is not None else f"{type(error).__name__}: {message}"
     stopped = code in (INTERRUPTED, Preempted.exit_code)
     code = INTERNAL if code is None else code
     state: Literal["stopped", "failed"] = "stopped" if stopped else "failed"
-    return replace(status, state=state, ended=time(), exit_code=code, error=told)
+    return replace(status, state=state, ended=time(), exit_code=code, error=told[:LONGEST])
 
 
 def first_rank() -> bool:

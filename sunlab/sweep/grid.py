@@ -77,7 +77,8 @@ def _runs(sweep: Sweep, group: Group, made: Mapping[str, Sequence[Run]]) -> Iter
 def _parents(group: Group, axes: Mapping[str, Any], made: Mapping[str, Sequence[Run]]) -> Iterator[dict[str, list[Run]]]:
     """For each needed group, the run that a child goes on from, or all of them where no value names the group.
 
-    A child that goes on from one meets the parent of its own values on the axes that both vary (its seed above all), and is crossed with the rest.
+    A child that goes on from one meets the parent of its own values on the axes that both vary (its seed above all), and is
+    crossed with the rest.
     """
     options: list[list[tuple[str, list[Run]]]] = []
     text = flow(group.overrides) + flow(axes)

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from sunlab.errors import ConfigError
 from sunlab.files import read_json, write_json
 
-DONE = "done"
+DONE: Final = "done"
 BEAT = 15.0  # seconds between two signs of life
 SILENT = 120.0  # seconds after which a run on another machine is taken for dead
 
@@ -29,7 +29,7 @@ class Status:
         host, pid: of the process.
         started, ended: seconds since the epoch; of this attempt.
         exit_code: of the process; None while it runs.
-        error: the last line of what went wrong.
+        error: what went wrong, on one line.
     """
 
     state: Literal["running", "stopped", "failed", "done"]

@@ -25,7 +25,7 @@ class Standing:
             interrupted and can be resumed; `skipped` needs a run that is not going to be done.
         queued: whether a scheduler holds it.
         status: its own words, if it said any.
-        error: the last line of what went wrong.
+        error: what went wrong, on one line.
     """
 
     run: Run
