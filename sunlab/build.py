@@ -35,7 +35,6 @@ from sunlab.data.shards import Shards
 from sunlab.diffusion.timesteps import grid
 from sunlab.errors import Preempted
 from sunlab.files import write_text
-from sunlab.hashing import files_hash
 from sunlab.memory import keep_freed_memory
 from sunlab.modules.adapter import AdapterModule
 from sunlab.modules.autoencoder import AutoencoderModule
@@ -45,6 +44,7 @@ from sunlab.modules.student import StudentModule
 from sunlab.modules.teacher import TeacherModule
 from sunlab.modules.text_encoder import TextEncoderModule
 from sunlab.pipelines.base import BaseModel, load_base, quiet
+from sunlab.pipelines.locate import is_hub_id
 from sunlab.pipelines.trajectories import BankMaker
 from sunlab.ranks import Ranks, launched, rendezvous, require_ranks
 from sunlab.registries import registry_of
@@ -57,9 +57,20 @@ def plug(kind: str, request: Any, *runtime: Any) -> Any:
 
 def build_base(config: Config) -> BaseModel:
     """The base model. Raises `ConfigError` for a folder that is none."""
-    quiet()
+    return load_base(config.model.base, fresh=config.model.fresh, **base_options(config))
+
+
+def base_options(config: Config) -> dict[str, Any]:
+    """What `load_base` is told besides the base itself."""
     model = config.model
-    return load_base(model.base, backbone=model.backbone, fresh=model.fresh, dtype=getattr(torch, model.dtype))
+    quiet(online=is_hub_id(model.base))
+    return {
+        "backbone": model.backbone,
+        "dtype": getattr(torch, model.dtype),
+        "family": model.family,
+        "prediction_type": model.prediction_type,
+        "zero_terminal_snr": model.zero_terminal_snr,
+    }
 
 
 def build_source(config: Config, base: BaseModel) -> Source:
@@ -68,8 +79,7 @@ def build_source(config: Config, base: BaseModel) -> Source:
     if isinstance(source, Trajectories):
         source.require_teacher(base.fingerprint())
     if config.data.cache is not None and isinstance(source, Shards):
-        encoder = files_hash(sorted((base.folder / "vae").glob("*")))
-        tag = cache_tag(encoder[:16], source)
+        tag = cache_tag(base.identity("vae")[:16], source)
         return cached(source, base.autoencoder.encode, config.data.cache, tag)
     return source
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from registry import load_plugins
-from sunlab.build import build_sampling, plug
+from sunlab.build import base_options, build_sampling, plug
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Accelerated, Config, Sampler
 from sunlab.data.base import Pool, Source
@@ -48,7 +48,7 @@ def evaluate(loaded: LoadedConfig, *, pictures: Path | None = None) -> Path:
     (folder / "config.yaml").write_text(loaded.to_yaml())
     results = []
     for name in asked.bases or [config.model.base]:
-        base = load_base(name, backbone=config.model.backbone, dtype=getattr(torch, config.model.dtype)).freeze().to(device)
+        base = load_base(name, **base_options(config)).freeze().to(device)
         protocol = build_protocol(config, base, request, extractor)
         results.append(evaluate_base(name, base, protocol, pictures or folder / "pictures", batch=asked.batch))
     facts = {"title": config.run.name, "extractor": extractor.label, "seed": asked.seed, "device": device}

@@ -1,7 +1,7 @@
 """Which weights are these?"""
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 import torch
@@ -23,5 +23,6 @@ def files_hash(files: Sequence[Path]) -> str:
     """SHA-256 over the files' contents, in the order given."""
     digest = sha256()
     for file in files:
-        digest.update(sha256(file.read_bytes()).digest())
+        with file.open("rb") as opened:
+            digest.update(file_digest(opened, "sha256").digest())
     return digest.hexdigest()

@@ -2,6 +2,9 @@
 weights' values, pictures do, and are noise.
 
     python tools/make_random_base.py --family sd15 --out random-sd15
+    python tools/make_random_base.py --single random-sd15.safetensors --out random-sd15
+
+The second writes that folder's tensors as one file too, in the original layout, as model sites share them.
 
 The configurations are the ones in the package, sunlab/assets/families. The same seed and torch version give the same file.
 """
@@ -16,10 +19,11 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
-from sunlab.pipelines.base import ASSETS, quiet
-
-FAMILIES = ASSETS / "families"
+from sunlab.pipelines.base import quiet
+from sunlab.pipelines.families import FAMILIES, family_names, family_tokenizer
+from sunlab.pipelines.original_layout import original
 
 
 def random_part(folder: Path, library: str, kind: str, dtype: torch.dtype) -> Any:
@@ -49,24 +53,43 @@ def make(family: str, out: Path, *, dtype: torch.dtype = torch.float16, seed: in
     finally:
         torch.set_default_dtype(default)
     for name in (n for n in index if n.startswith("tokenizer")):
-        shutil.copytree(ASSETS / "emoji-sd" / "tokenizer", out / name, dirs_exist_ok=True)
+        family_tokenizer(source / name).save_pretrained(out / name)
     return counts
+
+
+def write_single(folder: Path, file: Path) -> int:
+    """The weights of a diffusers folder as one file in the original layout; returns the number of tensors."""
+    states = {}
+    for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        for path in sorted((folder / name).glob("*.safetensors")):
+            states.setdefault(name, {}).update(load_file(path))
+    unet, vae = (json.loads((folder / name / "config.json").read_text()) for name in ("unet", "vae"))
+    tensors = original(states, unet, vae)
+    save_file(tensors, file, metadata={"format": "pt"})
+    return len(tensors)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--family", required=True, choices=sorted(p.parent.name for p in FAMILIES.glob("*/model_index.json"))
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, outside the repository")
+    parser.add_argument("--family", choices=family_names(), help="write the folder")
+    parser.add_argument("--single", type=Path, metavar="FILE", help="write the folder's weights as one file")
+    parser.add_argument("--out", type=Path, required=True, help="the folder, outside the repository")
     parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     quiet()
     started = time.perf_counter()
-    counts = make(arguments.family, arguments.out, dtype=getattr(torch, arguments.dtype), seed=arguments.seed)
+    if arguments.family is None and arguments.single is None:
+        parser.error("say --family, --single or both")
+    counts = (
+        {}
+        if arguments.family is None
+        else make(arguments.family, arguments.out, dtype=getattr(torch, arguments.dtype), seed=arguments.seed)
+    )
     for name, count in counts.items():
         print(f"{name}: {count:,} parameters")
+    if arguments.single is not None:
+        print(f"{arguments.single}: {write_single(arguments.out, arguments.single)} tensors")
     size = sum(f.stat().st_size for f in arguments.out.rglob("*.safetensors"))
     print(f"{arguments.out}: {size / 1e9:.2f} GB, {time.perf_counter() - started:.0f} s")
 

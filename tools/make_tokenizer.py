@@ -3,13 +3,10 @@
     python tools/make_tokenizer.py --shards sunlab/assets/emoji/noto --out FOLDER
 
 Every byte stays a token, so that any text can be tokenized; of the 48,894 merges only those that the words of captions,
-names and keywords (and of usual negative prompts) go through are kept, in CLIP's order. Needs `clip-anytorch` installed,
-whose merges it reads without importing it.
+names and keywords (and of usual negative prompts) go through are kept, in CLIP's order.
 """
 
 import argparse
-import gzip
-import importlib.metadata
 import itertools
 import json
 import re
@@ -17,9 +14,8 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-START, END = "<|startoftext|>", "<|endoftext|>"
-MERGES = 49152 - 256 - 2  # of the file's lines, those that CLIP takes
-LENGTH = 77
+from sunlab.encoders.tokenizer import END, LENGTH, START, Merge, byte_tokens, clip_merges, vocabulary
+
 WORD = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+")  # what CLIP splits text into
 PROMPT_WORDS = """
 a an the of on in with and no not without photo picture image drawing painting illustration icon emoji render style
@@ -28,22 +24,6 @@ low high quality resolution detail detailed blurry blur sharp ugly bad worst bes
 disfigured malformed mutated extra missing cropped cut out frame text watermark signature logo letters jpeg artifacts
 noise noisy grain grainy pixelated oversaturated dark bright overexposed underexposed duplicate messy cluttered
 """  # what people ask for and, in negative prompts, do not
-
-Merge = tuple[str, str]
-
-
-def clip_merges() -> list[Merge]:
-    """CLIP's merges, first to last, from the installed clip-anytorch."""
-    path = importlib.metadata.distribution("clip-anytorch").locate_file("clip/bpe_simple_vocab_16e6.txt.gz")
-    lines = gzip.decompress(Path(path).read_bytes()).decode().split("\n")[1 : 1 + MERGES]
-    return [tuple(line.split()) for line in lines]
-
-
-def byte_tokens() -> dict[int, str]:
-    """byte -> the printable character that stands for it, in the order of CLIP's vocabulary."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
 
 
 def merges_of(word: str, ranks: dict[Merge, int]) -> set[Merge]:
@@ -85,8 +65,7 @@ def shard_texts(folder: Path) -> set[str]:
 
 def write_tokenizer(merges: list[Merge], out: Path) -> int:
     """Writes a CLIPTokenizer folder with all bytes and these merges; returns the size of its vocabulary."""
-    letters = list(byte_tokens().values())
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), START, END]
+    known = vocabulary(merges)
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
     settings = {
         "tokenizer_class": "CLIPTokenizer",
@@ -97,13 +76,12 @@ def write_tokenizer(merges: list[Merge], out: Path) -> int:
         **special,
     }
     out.mkdir(parents=True, exist_ok=True)
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    (out / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+    (out / "vocab.json").write_text(json.dumps(known, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *map(" ".join, merges)]
     (out / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n")
     (out / "special_tokens_map.json").write_text(json.dumps(special, indent=1) + "\n")
-    return len(vocabulary)
+    return len(known)
 
 
 def main() -> None:

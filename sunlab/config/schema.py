@@ -32,7 +32,10 @@ class Run:
 class Model:
     """The base model."""
 
-    base: str = "emoji-sd"  # a diffusers folder, or `emoji-sd`, the one inside the package
+    base: str = "emoji-sd"  # a diffusers folder, a .safetensors file, a hub id, or `emoji-sd`, the one inside the package
+    family: str | None = None  # of a single file: sd15, sd21, sd21_base, sdxl, or a diffusers folder; null: by its tensors
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None  # null: as the base states
+    zero_terminal_snr: bool | None = None  # rescale the schedule to end in pure noise; null: as the base states
     backbone: Plug = plug("backbones", "diffusers_unet")  # how its U-Net is wrapped
     fresh: list[Literal["vae", "unet", "text_encoder"]] = field(default_factory=list)  # parts to start at random weights
     train_text: bool = True  # task teacher: the text encoder learns too; false: it stays as it is

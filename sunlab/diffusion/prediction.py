@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sunlab.diffusion.schedule import Schedule
+from sunlab.errors import ConfigError
 from sunlab.types import PredictionType
 
 
@@ -45,6 +47,18 @@ class Prediction:
 
     def detach(self) -> "Prediction":
         return Prediction(self.value.detach(), self.kind, self.x.detach(), self.alpha, self.sigma)
+
+
+def check_parametrisation(kind: str, schedule: Schedule) -> None:
+    """Raise `ConfigError` for a parametrisation that is not known, or that says nothing where the schedule ends in pure
+    noise: there epsilon is the state itself, whatever x_0 is (arXiv 2305.08891, section 3.1)."""
+    if kind not in ("epsilon", "v_prediction"):
+        raise ConfigError(f"prediction type {kind!r} is not supported; known: epsilon, v_prediction")
+    if kind == "epsilon" and float(schedule.alphas_cumprod[-1]) == 0:
+        raise ConfigError(
+            "epsilon prediction with a zero terminal signal-to-noise ratio: at the first step x_0 = (x - sigma epsilon) / "
+            "alpha has alpha = 0; set model.prediction_type=v_prediction or model.zero_terminal_snr=false"
+        )
 
 
 def target(kind: PredictionType, x_0: Tensor, epsilon: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Prompts -> embeddings."""
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,37 +11,30 @@ from torch import Tensor, nn
 from sunlab.types import Conditioning
 
 
-class TextEncoder(nn.Module):
-    """CLIP's text model and tokenizer, as Stable Diffusion 1.x uses them: the last hidden states of padded prompts.
+class TextEncoder(nn.Module, ABC):
+    """What a base makes of a prompt.
 
     Args:
-        tokenizer: CLIPTokenizer.
-        model: CLIPTextModel.
-        memory: embeddings remembered while the model is frozen, in MiB; the least recently used are forgotten.
+        memory: embeddings remembered while the models are frozen, in MiB; the least recently used are forgotten.
+
+    Attributes:
+        model: the network or networks, whose parameters these are.
     """
 
-    def __init__(self, tokenizer: Any, model: nn.Module, *, memory: int = 256):
+    model: Any
+
+    def __init__(self, *, memory: int = 256):
         super().__init__()
-        self.tokenizer = tokenizer
-        self.model: Any = model
-        self._memory: OrderedDict[str, Tensor] = OrderedDict()
+        self._memory: OrderedDict[str, Conditioning] = OrderedDict()
         self._limit = memory * 2**20
 
-    @property
-    def length(self) -> int:
-        """Tokens in a padded prompt."""
-        return int(self.tokenizer.model_max_length)
-
-    def tokens(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (B, L), int64, padded and truncated."""
-        return self.tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
-        ).input_ids
-
+    @abstractmethod
     def forward(self, prompts: Sequence[str]) -> Conditioning:
         """Embeddings (B, L, d), with gradient where the model is trained."""
-        ids = self.tokens(prompts).to(self.model.device)
-        return Conditioning(self.model(ids).last_hidden_state)
+
+    @abstractmethod
+    def parts(self) -> Iterator[tuple[Any, nn.Module]]:
+        """(tokenizer, model) of each encoder, in the order of diffusers' folders `text_encoder`, `text_encoder_2`."""
 
     def forget(self) -> None:
         """Drop all remembered embeddings, for a model that has changed."""
@@ -51,11 +45,49 @@ class TextEncoder(nn.Module):
         """The same without gradient, each distinct prompt encoded once. Only for a model that does not change."""
         new = [p for p in dict.fromkeys(prompts) if p not in self._memory]
         if new:
-            for prompt, row in zip(new, self(new).tokens, strict=True):
-                self._memory[prompt] = row
+            encoded = self(new)
+            for row, prompt in enumerate(new):
+                self._memory[prompt] = encoded[row : row + 1].map(torch.clone)
         for prompt in prompts:
             self._memory.move_to_end(prompt)
-        tokens = torch.stack([self._memory[p] for p in prompts])
-        while len(self._memory) * tokens[0].nbytes > self._limit:
+        rows = Conditioning.cat([self._memory[p] for p in prompts])
+        size = sum(tensor[0].nbytes for tensor in (rows.tokens, rows.pooled) if tensor is not None)
+        while len(self._memory) * size > self._limit:
             self._memory.popitem(last=False)
-        return Conditioning(tokens)
+        return rows
+
+
+class CLIPText(TextEncoder):
+    """CLIP's text model, as Stable Diffusion 1.x and 2.x use it: the last hidden states of padded prompts.
+
+    Args:
+        tokenizer: CLIPTokenizer.
+        model: CLIPTextModel; that of SD 2.x has left out its last layer already.
+    """
+
+    def __init__(self, tokenizer: Any, model: nn.Module, *, memory: int = 256):
+        super().__init__(memory=memory)
+        self.tokenizer = tokenizer
+        self.model = model
+
+    @property
+    def length(self) -> int:
+        """Tokens in a padded prompt."""
+        return int(self.tokenizer.model_max_length)
+
+    def tokens(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids (B, L), int64, padded and truncated."""
+        return token_ids(self.tokenizer, prompts)
+
+    def parts(self) -> Iterator[tuple[Any, nn.Module]]:
+        yield self.tokenizer, self.model
+
+    def forward(self, prompts: Sequence[str]) -> Conditioning:
+        ids = self.tokens(prompts).to(self.model.device)
+        return Conditioning(self.model(ids).last_hidden_state)
+
+
+def token_ids(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
+    """(B, L), int64, padded and truncated to the tokenizer's length."""
+    length = int(tokenizer.model_max_length)
+    return tokenizer(list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids

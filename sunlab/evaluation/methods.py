@@ -14,8 +14,6 @@ from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.draw import Bind, with_adapter, with_guidance
 from sunlab.solvers import Sampling
 
-PARTS = ("unet", "text_encoder", "vae", "scheduler", "tokenizer")
-
 
 @dataclass(frozen=True)
 class Method:
@@ -62,6 +60,5 @@ class Method:
 
 def base_identity(base: BaseModel) -> str:
     """Hash of every file of the base that has a part in its pictures, and of the type that it is computed in."""
-    files = [file for part in PARTS for file in sorted((base.folder / part).glob("*")) if file.is_file()]
     dtype = next(base.backbone.parameters()).dtype
-    return sha256(f"{files_hash(files)} {dtype}".encode()).hexdigest()[:16]
+    return sha256(f"{base.identity()} {dtype}".encode()).hexdigest()[:16]

@@ -1,6 +1,7 @@
 """Training a student with weights of its own: a full copy of the U-Net, or a LoRA."""
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,5 @@ class StudentModule(DistillationModule):
         if self.copy is None:
             folder.mkdir(parents=True, exist_ok=True)
             return [save_adapter(folder / "adapter.safetensors", self._lora, self.header())]
-        base = self.base
-        save_base(BaseModel(self.copy, base.autoencoder, base.text, base.folder), folder / "student")
+        save_base(replace(self.base, backbone=self.copy), folder / "student")
         return [folder / "student"]

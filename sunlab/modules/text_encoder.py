@@ -1,6 +1,7 @@
 """Training the text encoder of a base, before any U-Net sees it."""
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,7 +27,8 @@ class TextEncoderModule(Module):
         self.text = base.text.model.requires_grad_(True).train()
         self.autoencoder = base.autoencoder
         channels, height, width = base.backbone.sample_shape
-        self.head = nn.Linear(self.text.config.hidden_size, channels * height * width)
+        described: Any = base.backbone.unet.config
+        self.head = nn.Linear(described.cross_attention_dim, channels * height * width)
         self.optimization = optimization or Optimization()
 
     def trainable(self) -> dict[str, nn.Parameter]:

@@ -1,44 +1,68 @@
-"""A base model: text encoder, backbone and autoencoder, from and to a diffusers folder."""
+"""A base model: text encoder, backbone and autoencoder, wrapped and ready to be composed."""
 
 import json
 import os
-from collections.abc import Collection, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from sunlab.backbones import BACKBONES, Backbone
+from sunlab.diffusion.prediction import check_parametrisation
 from sunlab.diffusion.schedule import Schedule
-from sunlab.encoders.text import TextEncoder
+from sunlab.encoders.text import CLIPText, TextEncoder
+from sunlab.encoders.text_xl import CLIPTextPair
 from sunlab.encoders.vae import Autoencoder
 from sunlab.errors import ConfigError
 from sunlab.hashing import files_hash
-from sunlab.types import Conditioning
+from sunlab.pipelines.families import ASSETS
+from sunlab.pipelines.folder import read_folder
+from sunlab.pipelines.locate import asset, locate
+from sunlab.pipelines.parts import Parts
+from sunlab.pipelines.save import save_base
+from sunlab.pipelines.single_file import read_single_file
+from sunlab.types import Conditioning, PredictionType
 
-ASSETS = Path(__file__).parents[1] / "assets"
-PARTS = ("vae", "unet", "text_encoder")
+__all__ = ["ASSETS", "BaseModel", "asset", "load_base", "quiet", "save_base", "wrap"]
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """What Stable Diffusion consists of, ready to be composed."""
+    """What Stable Diffusion consists of, ready to be composed.
+
+    Attributes:
+        backbone, autoencoder, text: wrapped.
+        folder: where the configurations are.
+        weights: part (`unet`, `vae`, `text_encoder`, ...) -> the files with its weights.
+        said: what the user or the file states over the configurations (prediction type, zero terminal SNR).
+    """
 
     backbone: Backbone
     autoencoder: Autoencoder
     text: TextEncoder
     folder: Path
+    weights: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    said: Mapping[str, Any] = field(default_factory=dict)
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         return self.text.remembered(prompts)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the weights that make a trajectory: the files of the U-Net and the text encoder."""
-        files = [f for part in ("unet", "text_encoder") for f in sorted((self.folder / part).glob("*.safetensors"))]
-        return files_hash(files)
+        """SHA-256 of the weights that make a trajectory: the files of the U-Net and the text encoders."""
+        names = ("unet", "text_encoder", "text_encoder_2")
+        files = dict.fromkeys(file for name in names for file in self.weights.get(name, ()))
+        digest = files_hash(list(files))
+        return digest if not self.said else sha256(f"{digest} {_sorted(self.said)}".encode()).hexdigest()
+
+    def identity(self, *parts: str) -> str:
+        """SHA-256 of every file that has a part in what these parts compute; of the whole base without any."""
+        wanted = parts or ("unet", "text_encoder", "text_encoder_2", "vae", "scheduler", "tokenizer", "tokenizer_2")
+        files = [f for name in wanted for f in (*sorted((self.folder / name).glob("*")), *self.weights.get(name, ()))]
+        digest = files_hash([file for file in dict.fromkeys(files) if file.is_file()])
+        return digest if parts or not self.said else sha256(f"{digest} {_sorted(self.said)}".encode()).hexdigest()
 
     def freeze(self) -> "BaseModel":
         for part in (self.backbone, self.autoencoder, self.text):
@@ -55,75 +79,78 @@ class BaseModel:
         return next(self.backbone.parameters()).device
 
 
-def asset(path: str | Path) -> Path:
-    """A file as named, or the one of that name inside the package."""
-    return Path(path) if Path(path).exists() else ASSETS / path
-
-
-def base_folder(base: str | Path) -> Path:
-    """The folder of a base: a path, or the name of a model inside the package.
-
-    Raises:
-        ConfigError: no such folder, or not a diffusers model.
-    """
-    shipped = ASSETS / str(base)
-    folder = Path(base) if (Path(base) / "model_index.json").is_file() else shipped
-    if not (folder / "model_index.json").is_file():
-        known = sorted(p.parent.name for p in ASSETS.glob("*/model_index.json"))
-        raise ConfigError(
-            f"model.base: {str(base)!r} is neither a diffusers folder (with model_index.json) nor one of the models "
-            f"inside the package: {', '.join(known)}"
-        )
-    return folder
-
-
 def load_base(
     base: str | Path = "emoji-sd",
     *,
     backbone: Any = "diffusers_unet",
     fresh: Collection[str] = (),
     dtype: torch.dtype = torch.float32,
+    family: str | None = None,
+    prediction_type: PredictionType | None = None,
+    zero_terminal_snr: bool | None = None,
 ) -> BaseModel:
-    """Load a base from a diffusers folder. Only safetensors are read.
+    """Load a base of SD 1.x, SD 2.x or SDXL. Only safetensors are read.
 
     Args:
-        base: folder, or the name of a model inside the package.
+        base: a diffusers folder, a .safetensors file of a whole model, a hub id, or the name of a model inside the package.
         backbone: the plug that wraps the U-Net.
-        fresh: parts of `PARTS` that start at random weights, from their configuration.
+        fresh: parts of a folder (`vae`, `unet`, `text_encoder`) that start at random weights, from their configuration.
         dtype: of the weights.
+        family: whose configuration a single file has: `sd15`, `sd21`, `sd21_base`, `sdxl`, or a diffusers folder; None: told
+            by its tensors.
+        prediction_type: over what the base states, for fine-tunes to v prediction whose file does not say so.
+        zero_terminal_snr: likewise, whether the schedule is rescaled to end in pure noise (arXiv 2305.08891).
+
+    Raises:
+        ConfigError: no such base, or one of another kind; pickled weights; epsilon prediction from pure noise.
+        DataError: damaged or incomplete weights.
+        StorageError: a hub id that cannot be fetched.
     """
-    from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    folder = base_folder(base)
-    index = json.loads((folder / "model_index.json").read_text())
-    tiny = index.get("vae", [None, None])[1] == "AutoencoderTiny"
-
-    def part(name: str, kind: Any) -> nn.Module:
-        if name in fresh:
-            return kind.from_config(kind.load_config(folder / name))
-        if not list((folder / name).glob("*.safetensors")):
-            raise ConfigError(
-                f"{folder / name} holds no safetensors weights; to train them from scratch add {name!r} to model.fresh"
-            )
-        return kind.from_pretrained(folder / name, torch_dtype=dtype, use_safetensors=True)
-
-    # on CPUs in bfloat16 the fused kernel's backward takes twice the time of plain matrix products
-    attention = {} if torch.cuda.is_available() else {"attn_implementation": "eager"}
-    if "text_encoder" in fresh:
-        text_model = CLIPTextModel._from_config(CLIPTextConfig.from_pretrained(folder / "text_encoder"), **attention)
+    place = locate(base)
+    if place.is_dir():
+        parts = read_folder(place, fresh=fresh, dtype=dtype)
+    elif fresh:
+        raise ConfigError(f"model.fresh: {list(fresh)} needs a diffusers folder, {place} is a single file")
     else:
-        text_model = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype, use_safetensors=True, **attention)
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    schedule, prediction_type = read_schedule(folder / "scheduler" / "scheduler_config.json")
-    wrapped = BACKBONES.build(backbone, part("unet", UNet2DConditionModel), schedule, prediction_type)
-    autoencoder = Autoencoder(part("vae", AutoencoderTiny if tiny else AutoencoderKL))
-    return BaseModel(wrapped, autoencoder, TextEncoder(tokenizer, text_model), folder)
+        parts = read_single_file(place, family=family, dtype=dtype)
+    return wrap(parts, backbone=backbone, prediction_type=prediction_type, zero_terminal_snr=zero_terminal_snr)
 
 
-def read_schedule(file: Path) -> tuple[Schedule, Any]:
-    """The schedule and prediction type of a scheduler_config.json."""
-    config = json.loads(file.read_text())
+def wrap(
+    parts: Parts,
+    *,
+    backbone: Any = "diffusers_unet",
+    prediction_type: PredictionType | None = None,
+    zero_terminal_snr: bool | None = None,
+) -> BaseModel:
+    """The parts composed. Args: see `load_base`."""
+    own = {"prediction_type": prediction_type, "rescale_betas_zero_snr": zero_terminal_snr}
+    said = {key: value for key, value in own.items() if value is not None}
+    schedule, kind = read_schedule({**parts.scheduler, **said})
+    wrapped = BACKBONES.build(backbone, parts.unet, schedule, kind)
+    autoencoder = Autoencoder(parts.vae)
+    channels = wrapped.sample_shape[0]
+    if channels != parts.vae.config.latent_channels:
+        raise ConfigError(
+            f"{parts.folder}: its U-Net takes {channels} channels, its autoencoder makes "
+            f"{parts.vae.config.latent_channels}: an inpainting or depth model; a text-to-image base is needed"
+        )
+    if len(parts.texts) == 1:
+        text: TextEncoder = CLIPText(*parts.texts[0])
+    else:
+        tokenizers, models = zip(*parts.texts, strict=True)
+        height, width = (side * autoencoder.factor for side in wrapped.sample_shape[1:])
+        zero_empty = bool(parts.index.get("force_zeros_for_empty_prompt", True))
+        text = CLIPTextPair(tokenizers, models, size=(height, width), zero_empty=zero_empty)
+    return BaseModel(wrapped, autoencoder, text, parts.folder, parts.weights, said)
+
+
+def read_schedule(config: Mapping[str, Any]) -> tuple[Schedule, PredictionType]:
+    """The schedule and prediction type of a scheduler's configuration.
+
+    Raises:
+        ConfigError: a prediction that the schedule cannot be sampled with.
+    """
     schedule = Schedule.from_betas(
         kind=config.get("beta_schedule", "scaled_linear"),
         start=config.get("beta_start", 0.00085),
@@ -131,37 +158,26 @@ def read_schedule(file: Path) -> tuple[Schedule, Any]:
         steps=config.get("num_train_timesteps", 1000),
         zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)),
     )
-    return schedule, config.get("prediction_type", "epsilon")
+    kind = config.get("prediction_type", "epsilon")
+    check_parametrisation(kind, schedule)
+    return schedule, kind
 
 
-def save_base(model: BaseModel, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
-    """Write a diffusers folder that plain `StableDiffusionPipeline.from_pretrained(folder)` opens."""
-    import shutil
+def quiet(*, online: bool = False) -> None:
+    """Keep the hub libraries from looking for a network that a run does not need, and from talking.
 
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(model.folder / "model_index.json", folder / "model_index.json")
-    shutil.copytree(model.folder / "scheduler", folder / "scheduler", dirs_exist_ok=True)
-    model.text.tokenizer.save_pretrained(folder / "tokenizer")
-    for name, part in (
-        ("unet", model.backbone.unet),
-        ("vae", model.autoencoder.vae),
-        ("text_encoder", model.text.model),
-    ):
-        rounded = nn.Module.to(deepcopy(part), dtype)  # diffusers' own `to` warns of an empty list
-        rounded.save_pretrained(folder / name, safe_serialization=True)
-        file = folder / name / "config.json"
-        config = {k: v for k, v in json.loads(file.read_text()).items() if k != "_name_or_path"}  # where it was made
-        if name == "text_encoder":
-            config["dtype"] = "float32"  # transformers loads in this type, diffusers its parts in float32
-        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-
-
-def quiet() -> None:
-    """Keep the hub libraries from looking for a network that a run does not need, and from talking."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    Args:
+        online: the base is on the hub, so the network is needed, unless HF_HUB_OFFLINE says otherwise.
+    """
+    if not online:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     for logging in (diffusers_logging, transformers_logging):
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+
+
+def _sorted(said: Mapping[str, Any]) -> str:
+    return json.dumps(dict(said), sort_keys=True)

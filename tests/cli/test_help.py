@@ -12,6 +12,7 @@ COMMANDS = [
     ["sample"],
     ["evaluate"],
     ["export"],
+    ["convert"],
     ["inspect"],
     ["list"],
     ["config"],

@@ -1,0 +1,65 @@
+"""Where a base is: a folder, a file, a model inside the package, or one on the hub."""
+
+import re
+from pathlib import Path
+
+from sunlab.errors import ConfigError, StorageError
+from sunlab.pipelines.families import ASSETS
+from sunlab.pipelines.weights import PICKLED, refuse_pickle
+
+HUB = re.compile(r"[\w.-]+/[\w.-]+")
+WANTED = ["model_index.json", "*/*.json", "*/merges.txt", "unet/*.safetensors", "vae/*.safetensors",
+          "text_encoder*/*.safetensors"]  # fmt: skip
+UNWANTED = ["safety_checker/*", "feature_extractor/*", "*.non_ema.*", "*flax*", "*onnx*", "*openvino*"]
+
+
+def asset(path: str | Path) -> Path:
+    """A file as named, or the one of that name inside the package."""
+    return Path(path) if Path(path).exists() else ASSETS / path
+
+
+def is_hub_id(base: str | Path) -> bool:
+    """Whether `base` can only be a repository's name: `owner/name`, and nothing of that name is here."""
+    given = str(base)
+    return bool(HUB.fullmatch(given)) and not asset(given).exists() and Path(given).suffix not in (".safetensors", *PICKLED)
+
+
+def locate(base: str | Path) -> Path:
+    """The folder or the file of a base; one on the hub is fetched first (weights in safetensors alone).
+
+    Raises:
+        ConfigError: there is none of that name, it is pickled, or no diffusers model.
+        StorageError: a hub id that is not in the cache and cannot be fetched.
+    """
+    place = asset(base)
+    if place.is_file():
+        refuse_pickle([place], f"model.base: {base}")
+        if place.suffix.lower() == ".safetensors":
+            return place
+    elif (place / "model_index.json").is_file():
+        return place
+    elif is_hub_id(base):
+        return fetch(str(base))
+    known = sorted(path.parent.name for path in ASSETS.glob("*/model_index.json"))
+    found = [p for p in sorted(place.glob("*")) if p.suffix in (".safetensors", *PICKLED)] if place.is_dir() else []
+    hint = f"; in that folder there is {found[0]}" if found else ""
+    raise ConfigError(
+        f"model.base: {str(base)!r} is neither a diffusers folder (with model_index.json), nor a .safetensors file, nor a "
+        f"hub id (owner/name), nor one of the models inside the package: {', '.join(known)}{hint}"
+    )
+
+
+def fetch(name: str) -> Path:
+    """A model of the hub, from the usual cache or the network, without what is not read."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=WANTED, ignore_patterns=UNWANTED))
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ConfigError(f"model.base: there is no {name!r} here nor on the hub, or it is closed: {error}") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise StorageError(
+            f"model.base: {name!r} is not in the hub's cache and cannot be fetched ({type(error).__name__}); connect, unset "
+            "HF_HUB_OFFLINE, or give a folder or a .safetensors file instead"
+        ) from None

@@ -1,0 +1,54 @@
+"""A base's shapes without its weights, on the meta device: what a run needs can be told before anything is fetched."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sunlab.errors import ConfigError
+from sunlab.pipelines.base import BaseModel, wrap
+from sunlab.pipelines.families import family_folder
+from sunlab.pipelines.folder import read_folder
+from sunlab.pipelines.locate import is_hub_id, locate
+from sunlab.pipelines.single_file import describe_file
+
+
+def outline_base(
+    base: str | Path, *, family: str | None = None, dtype: torch.dtype = torch.float32, **options: Any
+) -> BaseModel:
+    """A base whose parameters have shapes and types, and no values.
+
+    Args:
+        base, options: see `load_base`. Where `base` is not there, or on the hub, the family's configuration is taken.
+        family: its family, where it is not there to tell.
+
+    Raises:
+        ConfigError: a base that is not there, and no family.
+    """
+    folder = configurations(base, family)
+    with torch.device("meta"):
+        parts = read_folder(folder, dtype=dtype, weights=False)
+    return cast(wrap(parts, **options), dtype)
+
+
+def configurations(base: str | Path, family: str | None) -> Path:
+    """The folder that describes the base."""
+    if not is_hub_id(base):
+        try:
+            place = locate(base)
+        except ConfigError:
+            if family is None:
+                raise
+        else:
+            return place if place.is_dir() else describe_file(place, family).folder
+    if family is None:
+        raise ConfigError(
+            f"model.family: say which (sd15, sd21, sd21_base, sdxl), so that {base!r} is known without its weights"
+        )
+    return family_folder(family)
+
+
+def cast(base: BaseModel, dtype: torch.dtype) -> BaseModel:
+    for part in (base.backbone, base.autoencoder, base.text):
+        part.to(dtype)
+    return base

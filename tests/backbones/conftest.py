@@ -1,0 +1,23 @@
+"""One tiny base of each family, made once."""
+
+from functools import cache
+
+import pytest
+from tiny_bases import tiny_base
+
+from sunlab.pipelines.families import FAMILIES as CONFIGS
+from sunlab.pipelines.outline import outline_base
+
+FAMILIES = ("sd15", "sd21", "sd21_base", "sdxl")
+
+
+@pytest.fixture(scope="session")
+def outlines():
+    """Family -> its full-size base on the meta device."""
+    return cache(lambda family: outline_base(CONFIGS / family))
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("families")
+    return {family: tiny_base(family, root / family) for family in FAMILIES}
