@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from sunlab.callbacks.ema import EMA
 from sunlab.callbacks.ledger import LedgerKeeper
 from sunlab.callbacks.progress import Progress
 from sunlab.callbacks.spending import Spending
-from sunlab.callbacks.stop import StopAfter
+from sunlab.callbacks.stop import Stop
 from sunlab.checkpoint import AtomicCheckpointIO, resume_path
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Config, Sampler
@@ -48,6 +49,7 @@ from sunlab.pipelines.locate import is_hub_id
 from sunlab.pipelines.trajectories import BankMaker
 from sunlab.ranks import Ranks, launched, rendezvous, require_ranks
 from sunlab.registries import registry_of
+from sunlab.signals import Signals
 from sunlab.solvers import Sampling
 
 
@@ -189,33 +191,44 @@ def build_trainer(config: Config, folder: Path, extra: list[Any], *, resumed: bo
 
 
 def fit(
-    loaded: LoadedConfig, *, resume: str | None = None, time_limit: float | None = None, dry_run: bool = False
+    loaded: LoadedConfig,
+    *,
+    resume: str | None = None,
+    time_limit: float | None = None,
+    dry_run: bool = False,
+    signals: Signals | None = None,
 ) -> Mapping[str, Any]:
     """Train what the configuration says, and export it.
 
     Args:
-        resume: `last`, or a checkpoint's path.
+        resume: `last`, `auto` (the last checkpoint if there is one, else from the start), or a checkpoint's path.
         time_limit: seconds after which the run saves and raises `Preempted`.
         dry_run: build everything, train nothing.
+        signals: those that the caller listens to already; None: listened to from here on.
 
     Returns:
         The run's folder, the exported files, the trained module, the trainer, and what the training cost.
 
     Raises:
-        Preempted: stopped by the time limit; resume with `--resume last`.
+        ConfigError: other ranks were started than the configuration asks for.
+        Preempted: stopped by the time limit, or by SIGUSR1 or SIGTERM to any rank; resume with `--resume last`.
     """
-    config = loaded.config
-    require_ranks(config.trainer)
+    require_ranks(loaded.config.trainer)
+    with Signals() if signals is None else nullcontext(signals) as heard:
+        return _fit(loaded, resume, Stop(heard, time_limit), dry_run)
+
+
+def _fit(loaded: LoadedConfig, resume: str | None, stop: Stop, dry_run: bool) -> Mapping[str, Any]:
     keep_freed_memory()
+    config = loaded.config
     load_plugins(config.plugins)
     folder = Path(config.run.dir) / config.run.name
     checkpoint = resume_path(resume, folder)
-    stop = [StopAfter(time_limit)] if time_limit is not None else []
     seed_everything(config.seed, workers=True, verbose=False)
     base = build_base(config)
     module = build_module(config, base)
     ledger = [LedgerKeeper(folder)] if config.run.ledger else []
-    trainer = build_trainer(config, folder, [*stop, *ledger], resumed=checkpoint is not None)
+    trainer = build_trainer(config, folder, [stop, *ledger], resumed=checkpoint is not None)
     data = build_data(config, base, accumulate=trainer.accumulate_grad_batches)
     if dry_run:
         return {"folder": folder, "module": module, "files": []}
@@ -223,10 +236,9 @@ def fit(
     if trainer.is_global_zero:
         write_text(folder / "config.yaml", loaded.to_yaml())
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if any(s.stopped for s in stop):
-        trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
-        raise Preempted(f"stopped by the time limit at step {trainer.global_step}; go on with --resume last")
     trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
+    if stop.reason is not None:
+        raise Preempted(f"stopped by {stop.reason} at step {trainer.global_step}; go on with --resume last")
     files = export(trainer, module, folder) if trainer.is_global_zero else []
     return {"folder": folder, "module": module, "files": files, "trainer": trainer, "cost": cost(trainer, module)}
 

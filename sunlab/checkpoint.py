@@ -121,7 +121,7 @@ def verify(path: Path) -> None:
 
 def resume_path(resume: str | None, folder: Path) -> Path | None:
     """The checkpoint that `--resume` names: `last` is the newest sound one of the run in `folder`, so the one before where
-    the newest is damaged or gone, which is then said on stderr.
+    the newest is damaged or gone, which is then said on stderr; `auto` is the same, or None where there is none yet.
 
     Raises:
         ConfigError: there is none.
@@ -129,8 +129,11 @@ def resume_path(resume: str | None, folder: Path) -> Path | None:
     """
     if resume is None:
         return None
-    path = folder / "checkpoints" / "last.ckpt" if resume == "last" else Path(resume)
-    candidates = [p for p in ([path, previous_of(path)] if resume == "last" else [path]) if p.is_file()]
+    newest = resume in ("last", "auto")
+    path = folder / "checkpoints" / "last.ckpt" if newest else Path(resume)
+    candidates = [p for p in ([path, previous_of(path)] if newest else [path]) if p.is_file()]
+    if not candidates and resume == "auto":
+        return None
     if not candidates:
         raise ConfigError(f"--resume {resume}: no checkpoint at {path}; start the run without --resume")
     problems = [] if path in candidates else [f"there is no {path}"]

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -111,8 +112,23 @@ def rendezvous(environ: Mapping[str, str] = os.environ) -> tuple[str, int]:
 
 def prefix() -> str:
     """What stands before an error of one of several ranks: `[rank 3 on gpu07] `."""
-    rank, count = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
-    if "SLURM_STEP_ID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
-        rank, count = os.environ.get("SLURM_PROCID"), os.environ.get("SLURM_STEP_NUM_TASKS")
-    rank = rank or os.environ.get("LOCAL_RANK", "0")  # the processes that Lightning starts on one machine
-    return f"[rank {rank} on {socket.gethostname()}] " if int(count or 1) > 1 else ""
+    rank, count = _place(os.environ)
+    return f"[rank {rank} on {socket.gethostname()}] " if count > 1 else ""
+
+
+def leaves_last(seconds: float = 2.0) -> bool:
+    """Whether this is the rank by whose exit code a preempted run is judged: the first. It waits for the others to be
+    gone. They leave with 0, since srun, torchrun and Lightning take any other code for a failure, and kill whoever is left,
+    which would then hide the first one's 75."""
+    rank, count = _place(os.environ)
+    if rank == 0 and count > 1:
+        time.sleep(seconds)
+    return rank == 0
+
+
+def _place(environ: Mapping[str, str]) -> tuple[int, int]:
+    """This process's rank and how many there are, as far as the environment says; it need not make sense as a whole."""
+    if "SLURM_STEP_ID" in environ and "TORCHELASTIC_RUN_ID" not in environ:
+        return int(environ.get("SLURM_PROCID", "0")), int(environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    local = int(environ.get("LOCAL_RANK", "0"))  # all that the processes that Lightning starts on one machine are told
+    return int(environ.get("RANK", local)), int(environ.get("WORLD_SIZE", local + 1))

@@ -94,6 +94,39 @@ def test_slices(unbroken, tiny_config, tmp_path, capsys):
     assert curve(tmp_path) == curve(unbroken)
 
 
+SIGNALLED = """
+import os, signal
+from lightning.pytorch.callbacks import Callback
+from sunlab.callbacks.base import CALLBACKS
+
+@CALLBACKS.register("signal_of_the_test")
+class Signal(Callback):
+    \"\"\"As Slurm sends before the time limit, once in each attempt, in the midst of a step.\"\"\"
+    def __init__(self):
+        self.first = None
+    def on_before_optimizer_step(self, trainer, *_):
+        self.first = trainer.global_step if self.first is None else self.first
+        if trainer.global_step == self.first + 3:
+            os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_three_preemptions_in_a_row_change_nothing(unbroken, tiny_config, tmp_path, capsys):
+    """Each attempt runs the very same command, as a requeued job does; it is told to stop within its fourth step."""
+    (tmp_path / "tell.py").write_text(SIGNALLED)
+    words = "--plugin", tmp_path / "tell.py", f"callbacks=[{EMA}, signal_of_the_test]", "trainer.max_steps=16"
+    former = signal.getsignal(signal.SIGUSR1)
+    for attempt in range(1, 4):
+        assert fit(tiny_config, tmp_path, *words, "--resume", "auto") == 75
+        assert f"stopped by SIGUSR1 at step {4 * attempt}; go on with --resume last" in capsys.readouterr().err
+        assert state(tmp_path)["global_step"] == 4 * attempt
+    assert fit(tiny_config, tmp_path, *words, "--resume", "auto") == 0, "a signal within the last step changes nothing"
+    assert signal.getsignal(signal.SIGUSR1) == former
+    assert equal(state(tmp_path), state(unbroken))
+    assert exported(tmp_path) == exported(unbroken)
+    assert curve(tmp_path) == curve(unbroken)
+
+
 TASKS = {
     "autoencoder": ["task=autoencoder"],
     "teacher": ["task=teacher", "data.caption_dropout=0.2"],

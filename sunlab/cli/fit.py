@@ -7,27 +7,30 @@ from typing import Any
 from sunlab.cli.configured import add_config, load
 from sunlab.cli.quiet import quiet
 from sunlab.ranks import require_ranks
+from sunlab.signals import Signals
 
+RESUME = "go on from the run's last checkpoint, from one if there is one, or from a file"
 UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}  # seconds
 
 
 def add(subparsers: Any) -> None:
     parser = subparsers.add_parser("fit", help="train what a configuration says", description=__doc__)
     add_config(parser)
-    parser.add_argument("--resume", metavar="last|PATH", help="go on from the run's last checkpoint, or from a file")
+    parser.add_argument("--resume", metavar="last|auto|PATH", help=RESUME)
     parser.add_argument("--time-limit", type=duration, metavar="10m", help="stop cleanly after this time (s, m, h, d)")
     parser.add_argument("--dry-run", action="store_true", help="check and build everything, train nothing")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    loaded = load(args)  # before torch and the rest: a wrong configuration is told at once
-    require_ranks(loaded.config.trainer)
-    from sunlab.build import fit
+    with Signals() as signals:  # before torch is imported, which takes long enough for one to come
+        loaded = load(args)  # before torch and the rest: a wrong configuration is told at once
+        require_ranks(loaded.config.trainer)
+        from sunlab.build import fit
 
-    if not args.debug:
-        quiet()
-    done = fit(loaded, resume=args.resume, time_limit=args.time_limit, dry_run=args.dry_run)
+        if not args.debug:
+            quiet()
+        done = fit(loaded, resume=args.resume, time_limit=args.time_limit, dry_run=args.dry_run, signals=signals)
     if args.dry_run:
         print("the configuration is right and everything builds; nothing was trained")
     else:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from sunlab import __version__
 from sunlab.cli import config, convert, data, doctor, evaluate, export, fit, inspect, sample, sweep
 from sunlab.cli import list as list_command
-from sunlab.errors import exit_code
-from sunlab.ranks import prefix
+from sunlab.errors import Preempted, exit_code
+from sunlab.ranks import leaves_last, prefix
 
 COMMANDS = (fit, sample, evaluate, sweep, export, convert, inspect, list_command, config, doctor, data)
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -20,8 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0; 78 wrong configuration; 65 bad data; 74 a file cannot be read or written; 75 preempted; 130 interrupted; 70
-        a bug of sunlab's.
+        0; 78 wrong configuration; 65 bad data; 74 a file cannot be read or written; 75 preempted (of several ranks,
+        the first; the others 0); 130 interrupted; 70 a bug of sunlab's.
         Wrong arguments end in argparse's own exit with 2.
     """
     args = parse(argv)
@@ -30,6 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except Preempted as stopped:
+        if not leaves_last():
+            return 0
+        print(stopped, file=sys.stderr)
+        return Preempted.exit_code
     except Exception as error:
         if args.debug:
             traceback.print_exc()
