@@ -64,7 +64,7 @@ def unique(runs: Sequence[Run]) -> list[Run]:
 
 def jobs_of(folder: Path, runs: Sequence[Run]) -> list[Job]:
     """As a launcher sees them, each identity once."""
-    return [Job(run.id, run.name, run_folder(folder, run), run.needs) for run in unique(runs)]
+    return [Job(r.id, r.name, run_folder(folder, r), r.needs, r.tree.get("trainer", {})) for r in unique(runs)]
 
 
 def read_handle(folder: Path, run: Run) -> str | None:

@@ -3,9 +3,9 @@
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from registry import Registry
 
@@ -22,12 +22,16 @@ class Job:
         name: for people: its label and seed.
         folder: the run's own; its `config.yaml` is there already.
         needs: identities of the runs that must be done before it starts.
+        trainer: its configuration's `trainer:`; empty: it stands in `config.yaml`.
+        words: arguments of `sunlab` in the place of `sweep run FOLDER`.
     """
 
     id: str
     name: str
     folder: Path
     needs: tuple[str, ...] = ()
+    trainer: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    words: tuple[str, ...] = ()
 
     @property
     def command(self) -> list[str]:
@@ -35,7 +39,7 @@ class Job:
         nothing where the run is done, and refuses to start where another process runs it. Its exit code is `sunlab fit`'s:
         75 asks for another attempt.
         """
-        return [sys.executable, "-m", "sunlab", "sweep", "run", str(self.folder)]
+        return [sys.executable, "-m", "sunlab", *(self.words or ("sweep", "run", str(self.folder)))]
 
     @property
     def log(self) -> Path:
@@ -79,5 +83,5 @@ LAUNCHERS: Registry[Launcher] = Registry(
     "launcher",
     base=Launcher,
     entry_points="sunlab.launchers",
-    plugs=("sunlab.sweep.local",),
+    plugs=("sunlab.sweep.local", "sunlab.sweep.slurm"),
 )

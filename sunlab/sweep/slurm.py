@@ -1,0 +1,216 @@
+"""Runs in the queue of a Slurm cluster."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from registry import suggestion
+from sunlab.config.read import read_file
+from sunlab.errors import ConfigError, StorageError
+from sunlab.files import write_text
+from sunlab.sweep.launchers import LAUNCHERS, Job, Launcher, Queued
+from sunlab.sweep.queue import Refused, ask, known
+from sunlab.sweep.sbatch import Batch, Task, oneline, pattern, render
+
+OURS = ("array", "output", "error", "open-mode", "requeue", "no-requeue", "signal", "nodes", "ntasks", "ntasks-per-node")
+OURS += ("dependency", "kill-on-invalid-dep", "wrap", "parsable", "wait", "test-only", "chdir", "job-name", "input")
+LARGEST = 1000  # tasks of an array; Slurm's own default limit is 1001
+PROBE = 1 << 16  # bytes
+
+
+@LAUNCHERS.register("slurm")
+class Slurm(Launcher):
+    """Job arrays on a Slurm cluster; nodes and processes on each from every run's trainer.num_nodes and trainer.devices.
+
+    Args:
+        partition, account, qos, constraint: as sbatch takes them; null: the cluster's own.
+        time: limit, such as "12:00:00", in quotes, or "2-00:00:00".
+        notice: seconds before the limit at which a run is told to save and is put back into the queue.
+        gpus: on each node, such as 8 or "a100:8"; null: trainer.devices where trainer.accelerator is gpu.
+        cpus: of each process.
+        memory: of each node, such as 64G.
+        throttle: runs at a time, of each array; null: as many as the cluster gives.
+        container: an image: a .sif file for Apptainer, else a name or file for Pyxis.
+        mounts: folders to show inside it, besides the working folder and the runs'.
+        python: the interpreter that has sunlab; null: this one, in a container python3.
+        sbatch: further long options of sbatch, without the dashes before: {mem_per_cpu: 4G, exclusive: true}.
+    """
+
+    def __init__(
+        self,
+        *,
+        partition: str | None = None,
+        account: str | None = None,
+        qos: str | None = None,
+        constraint: str | None = None,
+        time: str | None = None,
+        notice: int = 120,
+        gpus: int | str | None = None,
+        cpus: int | None = None,
+        memory: str | None = None,
+        throttle: int | None = None,
+        container: str | None = None,
+        mounts: list[str] = [],  # noqa: B006 # never changed
+        python: str | None = None,
+        sbatch: dict[str, Any] = {},  # noqa: B006
+    ):
+        sbatch = {key.replace("_", "-"): value for key, value in sbatch.items()}
+        taken = sorted(set(sbatch) & set(OURS))
+        if taken:
+            raise ConfigError(f"launcher.sbatch.{taken[0]}: sunlab sets it itself; leave it out")
+        if throttle is not None and throttle < 1:
+            raise ConfigError(f"launcher.throttle: must be at least 1, got {throttle}")
+        self.site = {
+            "partition": partition,
+            "account": account,
+            "qos": qos,
+            "constraint": constraint,
+            "time": time,
+            "mem": memory,
+            "cpus-per-task": cpus,
+            **sbatch,
+        }
+        self.notice, self.gpus, self.cpus, self.throttle = notice, gpus, cpus, throttle
+        self.container, self.mounts = container, mounts
+        self.python = python or (None if container is None else "python3")
+
+    def script(self, jobs: Sequence[Job]) -> str:
+        names = {job.id: f"<{oneline(job.name)}>" for job in jobs}
+        return "\n".join(render(self._batch(group, names)) for group in groups(jobs))
+
+    def submit(self, jobs: Sequence[Job], earlier: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """Also raises `StorageError` where a log could not be written."""
+        for folder in {job.folder.parent for job in jobs}:
+            probe(folder)
+        handles = dict(earlier)
+        for group in groups(jobs):
+            number = self._sbatch(render(self._batch(group, handles)), group)
+            for index, job in enumerate(group):
+                handles[job.id] = f"{number}_{index}" if len(group) > 1 else number
+                yield job.id, handles[job.id]
+
+    def states(self, handles: Mapping[str, str]) -> Mapping[str, Queued]:
+        found = known(set(handles.values()))
+        return {run: found[handle] for run, handle in handles.items() if handle in found}
+
+    def cancel(self, handles: Mapping[str, str]) -> None:
+        try:
+            ask("scancel", "--quiet", *handles.values())
+        except Refused as error:
+            raise ConfigError(f"launcher slurm: {error}") from None
+
+    def _batch(self, jobs: Sequence[Job], handles: Mapping[str, str]) -> Batch:
+        nodes, processes, on_gpus = shape(jobs[0])
+        needs = [handles[need] for need in jobs[0].needs if need in handles]
+        count = f"0-{len(jobs) - 1}" + ("" if self.throttle is None else f"%{self.throttle}")
+        folder = home(jobs)
+        output = folder / ("%A_%a.log" if len(jobs) > 1 else "%j.log")
+        directives = {
+            "job-name": oneline(jobs[0].folder.absolute().parents[1].name if len(jobs) > 1 else jobs[0].name),
+            "array": count if len(jobs) > 1 else None,
+            "dependency": f"afterok:{':'.join(needs)}" if needs else None,
+            "kill-on-invalid-dep": "yes" if needs else None,  # a child of a failed run must not wait for ever
+            "nodes": nodes,
+            "ntasks-per-node": processes,
+            "gpus-per-node": self.gpus if self.gpus is not None else (processes if on_gpus else None),
+            **self.site,
+            "chdir": Path.cwd(),
+            "output": f"{pattern(folder)}/{output.name}",
+            "open-mode": "append",  # a requeued job would empty its log
+            "requeue": True,
+            "signal": f"USR1@{self.notice}",
+        }
+        tasks = [Task(job.name, self._command(job), job.log.absolute()) for job in jobs]
+        title = f"sunlab: {len(jobs)} runs" if len(jobs) > 1 else f"sunlab: {jobs[0].name}"
+        return Batch(title, directives, self._srun(jobs), tasks)
+
+    def _command(self, job: Job) -> list[str]:
+        """With folders that mean the same everywhere, and the interpreter of the cluster's side."""
+        words = [str(job.folder.absolute()) if word == str(job.folder) else word for word in job.command]
+        return [self.python or words[0], *words[1:]]
+
+    def _srun(self, jobs: Sequence[Job]) -> list[str]:
+        words = ["srun", "--kill-on-bad-exit=1"]
+        if self.cpus is not None:
+            words.append(f"--cpus-per-task={self.cpus}")  # srun does not take it from the job
+        if self.container is None:
+            return words
+        shown = list(dict.fromkeys([str(Path.cwd()), str(jobs[0].folder.parent.absolute()), *self.mounts]))
+        if self.container.endswith(".sif"):
+            nv = ["--nv"] if self.gpus is not None or shape(jobs[0])[2] else []
+            return [*words, "apptainer", "exec", *nv, "--bind", ",".join(shown), "--pwd", shown[0], self.container]
+        mounts = ",".join(f"{path}:{path}" for path in shown)
+        return [
+            *words,
+            f"--container-image={self.container}",
+            f"--container-mounts={mounts}",
+            f"--container-workdir={shown[0]}",
+        ]
+
+    def _sbatch(self, script: str, jobs: Sequence[Job]) -> str:
+        """Queue it; the script stays beside the logs. The job's number."""
+        file = home(jobs) / f"{datetime.now():%Y%m%d-%H%M%S}-{jobs[0].id}.sbatch"
+        ask("sbatch", "--version")  # before anything is written
+        write_text(file, script)
+        try:
+            return ask("sbatch", "--parsable", str(file)).strip().split(";")[0]
+        except Refused as error:
+            file.unlink()
+            raise ConfigError(f"launcher slurm: {error}{self._remedy(str(error))}") from None
+
+    def _remedy(self, error: str) -> str:
+        partition = self.site["partition"]
+        if partition is None or "partition" not in error:
+            return ""
+        try:
+            there = ask("sinfo", "--noheader", "--format=%R").split()
+        except (Refused, ConfigError):
+            return ""
+        return f"\n  launcher.partition: {suggestion(str(partition), there, noun='this cluster has')}"
+
+
+def groups(jobs: Sequence[Job]) -> list[list[Job]]:
+    """What one array can hold: the same needs, and as many nodes and processes. In order, parents before children."""
+    alike = [list(group) for _, group in groupby(jobs, key=lambda job: (sorted(job.needs), shape(job)))]
+    return [group[start : start + LARGEST] for group in alike for start in range(0, len(group), LARGEST)]
+
+
+def shape(job: Job) -> tuple[int, int, bool]:
+    """Nodes, processes on each, and whether they compute on GPUs."""
+    file = job.folder / "config.yaml"
+    trainer = job.trainer or (read_file(file).get("trainer") or {} if file.is_file() else {})
+    devices = trainer.get("devices", 1)
+    processes: Any = len(devices) if isinstance(devices, list) else devices
+    if type(processes) is not int or processes < 1:
+        raise ConfigError(f"{file}: trainer.devices: Slurm must be told how many processes a node has, got {devices!r}")
+    return int(trainer.get("num_nodes", 1)), processes, trainer.get("accelerator") in ("gpu", "cuda")
+
+
+def home(jobs: Sequence[Job]) -> Path:
+    """Where the script and Slurm's own output are kept: in the run's folder, or in the sweep's for an array."""
+    folder = jobs[0].folder.absolute()
+    return (folder if len(jobs) == 1 else folder.parents[1]) / "slurm"
+
+
+def probe(folder: Path) -> None:
+    """Write and flush a file. Slurm starts no job whose log it cannot write, and says so only in a log.
+
+    Raises:
+        StorageError: a full disk, no permission.
+    """
+    file = folder / f".probe.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with file.open("wb") as opened:
+            opened.write(bytes(PROBE))
+            opened.flush()
+            os.fsync(opened.fileno())
+    except OSError as error:
+        raise StorageError(f"{folder}: logs cannot be written here: {error.strerror or error}; no job was queued") from None
+    finally:
+        with suppress(OSError):
+            file.unlink()

@@ -1,0 +1,150 @@
+"""Scripts for Slurm: what stands in them, and that nothing in a configuration becomes a command. No Slurm is needed;
+`tests/slurm` runs them on one."""
+
+import os
+import subprocess
+
+import pytest
+
+from registry import RegistryError
+from sunlab.cli.main import main
+from sunlab.errors import ConfigError, StorageError
+from sunlab.sweep.launchers import LAUNCHERS, Job
+from sunlab.sweep.queue import _meaning
+from sunlab.sweep.slurm import Slurm, groups, probe
+
+EVIL = 'it\'s $(touch pwned) `touch pwned`; touch pwned # "x" ${HOME}'
+
+
+def jobs(folder, *names, needs=(), **trainer):
+    return [Job(n, n, folder / "sweep" / "runs" / n, needs, trainer or {"devices": 1}) for n in names]
+
+
+def lines(script: str) -> list[str]:
+    return script.splitlines()
+
+
+def test_what_is_asked_for(tmp_path):
+    launcher = Slurm(
+        partition="gpu", account="sun", qos="long", constraint="a100|h100", time="12:00:00",
+        cpus=8, memory="64G", throttle=3,
+        sbatch={"mem-per-cpu": "4G", "exclusive": True, "nice": 10, "mail-user": None},
+    )  # fmt: skip
+    script = launcher.script(jobs(tmp_path, "a", "b", num_nodes=2, devices=4, accelerator="gpu"))
+    for line in (
+        "partition=gpu", "account=sun", "qos=long", "constraint='a100|h100'", "time=12:00:00", "cpus-per-task=8", "mem=64G",
+        "mem-per-cpu=4G", "exclusive", "nice=10", "array=0-1%3", "nodes=2", "ntasks-per-node=4", "gpus-per-node=4",
+        "job-name=sweep", "open-mode=append", "requeue", "signal=USR1@120", f"output={tmp_path}/sweep/slurm/%A_%a.log",
+    ):  # fmt: skip
+        assert f"#SBATCH --{line}" in lines(script)
+    assert "mail-user" not in script
+    assert 'srun --kill-on-bad-exit=1 --cpus-per-task=8 "${command[@]}"' in script
+    assert not (tmp_path / "sweep").exists(), "nothing is touched"
+
+
+def test_no_value_becomes_a_command(tmp_path):
+    """Run by bash itself, with srun and scontrol that only note what they are given."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("srun", "scontrol"):
+        (tools / name).write_text(f'#!/bin/bash\nprintf "%s\\n" {name} "$@" >>"$NOTES"\nexit $CODE\n')
+        (tools / name).chmod(0o755)
+    (job,) = jobs(tmp_path / EVIL.replace("/", "-"), EVIL.replace("/", "-"))
+    job.folder.mkdir(parents=True)
+    launcher = Slurm(partition=EVIL, container=EVIL, mounts=[EVIL], python=EVIL, sbatch={"comment": EVIL})
+    script = launcher.script([job])
+    for code, requeued in (("0", False), ("75", True), ("138", True), ("1", False)):
+        notes = tmp_path / f"notes{code}"
+        environment = {"PATH": f"{tools}:{os.environ['PATH']}", "NOTES": str(notes), "CODE": code, "SLURM_JOB_ID": "7"}
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, env={**environment, "SLURM_JOB_NODELIST": "n1"}, check=False, timeout=30
+        )
+        words = notes.read_text().splitlines()
+        assert done.returncode == int(code)
+        assert words[words.index(EVIL) :][:4] == [EVIL, "-m", "sunlab", "sweep"]
+        assert (words[-3:] == ["scontrol", "requeue", "7"]) is requeued
+    assert not list(tmp_path.rglob("pwned"))
+    assert "start 1" in job.log.read_text(), "the log is the run's own, and appended to"
+    assert job.log.read_text().count("== ") == 6
+
+
+@pytest.mark.parametrize("value", ["a\n#SBATCH --uid=0", "a\x00b", "a\rb"])
+def test_a_line_break_is_refused(value, tmp_path):
+    for launcher in (Slurm(partition=value), Slurm(sbatch={"comment": value}), Slurm(container=value)):
+        with pytest.raises(ConfigError, match="control character or a line break"):
+            launcher.script(jobs(tmp_path, "a"))
+    (job,) = jobs(tmp_path, "a")
+    named = Job("a", value, job.folder)  # a name is only shown
+    assert len(lines(Slurm().script([named]))) == len(lines(Slurm().script([job])))
+
+
+def test_wrong_options():
+    with pytest.raises(ConfigError, match=r"launcher\.sbatch\.array: sunlab sets it itself"):
+        Slurm(sbatch={"array": "0-9"})
+    with pytest.raises(ConfigError, match="no long option of sbatch"):
+        Slurm(sbatch={"--x": 1}).script([Job("a", "a", __import__("pathlib").Path("a"))])
+    with pytest.raises(RegistryError, match="did you mean 'partition'"):
+        LAUNCHERS.build({"name": "slurm", "partitoin": "gpu"}, key="launcher")
+    with pytest.raises(RegistryError, match=r"launcher\.time"):
+        LAUNCHERS.build({"name": "slurm", "time": 43200}, key="launcher")  # YAML's reading of 12:00:00 without quotes
+
+
+def test_an_array_holds_runs_of_one_shape_and_one_need(tmp_path):
+    found = groups(
+        [
+            *jobs(tmp_path, "a", "b"),
+            *jobs(tmp_path, "c", num_nodes=2, devices=4),
+            *jobs(tmp_path, "d", "e", needs=("a",)),
+            *jobs(tmp_path, *map(str, range(1001))),
+        ]
+    )
+    assert [len(group) for group in found] == [2, 1, 2, 1000, 1]
+    script = Slurm().script([*jobs(tmp_path, "a"), *jobs(tmp_path, "d", needs=("a",))])
+    assert "#SBATCH --dependency='afterok:<a>'" in script and "#SBATCH --kill-on-invalid-dep=yes" in script
+    with pytest.raises(ConfigError, match=r"trainer.devices: Slurm must be told"):
+        groups(jobs(tmp_path, "a", devices="auto"))
+
+
+def test_containers(tmp_path):
+    (job,) = jobs(tmp_path, "a", accelerator="gpu", devices=2)
+    assert "srun --kill-on-bad-exit=1 apptainer exec --nv --bind" in Slurm(container="sun.sif").script([job])
+    script = Slurm(container="nvcr.io/nvidia/pytorch:25.01", mounts=["/data"]).script([job])
+    assert "--container-image=nvcr.io/nvidia/pytorch:25.01" in script and ",/data:/data" in script
+    assert "command=(python3 -m sunlab" in script
+
+
+def test_missing_sbatch(tiny_config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["submit", "--config", str(tiny_config), f"run.dir={tmp_path / 'runs'}"]) == 78
+    assert "no command 'sbatch' on this machine; start this on a login node" in capsys.readouterr().err
+    assert not list((tmp_path / "runs").rglob("config.yaml")), "nothing is left that was not queued"
+
+
+def test_submit_shows_its_script(tiny_config, tmp_path, monkeypatch, capsys):
+    site = tmp_path / "site.yaml"
+    site.write_text("launcher: {partition: gpu, time: '1:00:00', sbatch: {nice: 1}}\n")
+    words = ["--cluster", str(site), "launcher.partition=big", "launcher.sbatch.mail_type=FAIL", "--dry-run"]
+    assert main(["submit", "--config", str(tiny_config), f"run.dir={tmp_path}", *words, "trainer.devices=2"]) == 0
+    said = lines(capsys.readouterr().out)
+    for line in ("partition=big", "time=1:00:00", "nice=1", "mail-type=FAIL", "ntasks-per-node=2", "job-name=tiny"):
+        assert f"#SBATCH --{line}" in said
+    assert any(f"fit --config {tmp_path}/tiny/config.yaml --resume auto)" in line for line in said)
+    assert not (tmp_path / "tiny").exists()
+    assert main(["submit", "--config", str(tiny_config), "launcher.partitoin=big", "--dry-run"]) == 78
+    assert "did you mean 'partition'" in capsys.readouterr().err
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    def full(_handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sunlab.sweep.slurm.os.fsync", full)
+    with pytest.raises(StorageError, match=r"logs cannot be written here: No space left on device; no job was queued"):
+        probe(tmp_path / "runs")
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_states():
+    assert [_meaning(state) for state in ("CANCELLED by 0", "NODE_FAIL", "COMPLETING", "REQUEUE_HOLD", "", "NEW_ONE")] == [
+        "cancelled", "failed", "running", "requeued", None, None,
+    ]  # fmt: skip
