@@ -1,6 +1,7 @@
 """The composition root of `sunlab evaluate`: from a checked configuration to the protocol, and the report."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,28 +13,34 @@ from sunlab.build import base_options, build_sampling, plug
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Accelerated, Config, Sampler
 from sunlab.data.base import Pool, Source
-from sunlab.errors import ConfigError
+from sunlab.errors import BelowBar, ConfigError
 from sunlab.evaluation.extractors import Extractor
 from sunlab.evaluation.files import write_report
+from sunlab.evaluation.matrix import Bar, Crossed, broken_bars, require_cells, universality
 from sunlab.evaluation.methods import Method
 from sunlab.evaluation.pairs import lines_of, random_pairs
 from sunlab.evaluation.protocol import Protocol, evaluate_base
+from sunlab.evaluation.seeds import over_seeds
+from sunlab.evaluation.strength import strength
 from sunlab.export import read_adapter
 from sunlab.memory import keep_freed_memory
-from sunlab.pipelines.base import BaseModel, asset, load_base, quiet
+from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.pipelines.draw import Request
+from sunlab.pipelines.locate import asset, locate
 from sunlab.registries import registry_of
 
 
-def evaluate(loaded: LoadedConfig, *, pictures: Path | None = None) -> Path:
+def evaluate(loaded: LoadedConfig, *, matrix: bool = False, pictures: Path | None = None) -> Path:
     """Draw before and after on every base and write the report; what is drawn already is kept. The run's folder.
 
     Args:
+        matrix: cross the variants with `matrix.steps`, and hold the cells against `matrix.bars`.
         pictures: their folder, which several evaluations may share; None: `pictures` in the run's.
 
     Raises:
-        ConfigError: nothing to compare, an adapter file that is not there, or an extractor that is not installed.
+        ConfigError: nothing to compare, a base or adapter file that is not there, or an extractor that is not installed.
         DataError: an unusable adapter file, or one of another base.
+        BelowBar: a cell of the matrix misses a bar; the report is written.
     """
     keep_freed_memory()
     quiet()
@@ -43,17 +50,74 @@ def evaluate(loaded: LoadedConfig, *, pictures: Path | None = None) -> Path:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if not asked.variants:
         raise ConfigError("evaluate.variants: nothing to compare; give a list of name, adapter, solver, steps, guidance")
+    bases = asked.bases or [config.model.base]
+    _require_files(config, bases)
+    lines, bars = (crossed(config), [Bar(**asdict(bar)) for bar in config.matrix.bars]) if matrix else ({}, [])
+    require_cells(bars, list(lines), bases)
+    if matrix:
+        config = replace(config, evaluate=replace(asked, variants=list(lines.values())))
     request, extractor = build_pairs(config), plug("extractors", asked.extractor)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(loaded.to_yaml())
-    results = []
-    for name in asked.bases or [config.model.base]:
-        base = load_base(name, **base_options(config)).freeze().to(device)
-        protocol = build_protocol(config, base, request, extractor)
+    results, strengths = [], {}
+    origin = _load(config, config.model.base).backbone.unet.state_dict() if matrix else {}
+    for name in bases:
+        base = _load(config, name)
+        if matrix:
+            strengths[name] = strength(origin, base.backbone.unet.state_dict())
+        protocol = build_protocol(config, base.to(device), request, extractor)
         results.append(evaluate_base(name, base, protocol, pictures or folder / "pictures", batch=asked.batch))
+    methods = {variant.name: variant.method for variant in config.evaluate.variants if variant.method}
+    sections = over_seeds(results, methods, extractor.label)
+    if matrix:
+        made = universality(
+            results,
+            list(lines),
+            strengths,
+            measure=config.matrix.measure,
+            origin=config.model.base,
+            pairs=len(request),
+            extractor=extractor.label,
+        )
+        sections.insert(0, made)
     facts = {"title": config.run.name, "extractor": extractor.label, "seed": asked.seed, "device": device}
-    write_report(folder, results, request, {**facts, "torch": str(torch.__version__)})
+    write_report(folder, results, request, {**facts, "torch": str(torch.__version__)}, sections)
+    if broken := broken_bars(bars, list(lines), results):
+        raise BelowBar("\n  ".join([f"{len(broken)} cells miss their bar; the report is in {folder}", *broken]))
     return folder
+
+
+def crossed(config: Config) -> dict[Crossed, Accelerated]:
+    """The lines of the matrix: each variant at each number of steps; then the base with guidance, at as many passes and at
+    as many steps."""
+    steps, asked = config.matrix.steps, config.evaluate
+    lines = {}
+    for variant in asked.variants:
+        for count in steps:
+            name = f"{variant.name}, {count} step{'s' * (count > 1)}"
+            method = variant.method and f"{variant.method}, {count} step{'s' * (count > 1)}"
+            lines[Crossed(name, variant.name, count)] = replace(variant, name=name, steps=count, method=method)
+    if config.matrix.baselines:
+        solver = solver_spec(asked.before.solver)
+        for count in sorted({*steps, *(count // 2 for count in steps if count > 1)}):
+            name = f"{solver['name']}, {count} step{'s' * (count > 1)}, CFG {asked.guidance:g}"
+            lines[Crossed(name, solver["name"], count)] = Accelerated(name=name, solver=solver, steps=count)
+    return lines
+
+
+def _require_files(config: Config, bases: Sequence[str]) -> None:
+    """Raise `ConfigError` before anything is drawn where a base or an adapter is not there."""
+    for base in bases:
+        locate(base)
+    for number, variant in enumerate(config.evaluate.variants):
+        if variant.adapter is not None and not asset(variant.adapter).is_file():
+            raise ConfigError(
+                f"evaluate.variants.{number}.adapter: {variant.adapter} is neither a file nor one inside the package"
+            )
+
+
+def _load(config: Config, name: str) -> BaseModel:
+    return load_base(name, **base_options(config)).freeze()
 
 
 def build_protocol(config: Config, base: BaseModel, request: Request, extractor: Extractor) -> Protocol:
@@ -68,9 +132,10 @@ def build_protocol(config: Config, base: BaseModel, request: Request, extractor:
         before=before,
         solver_error=replace(before, name=label.format(asked.reference_steps), sampling=longer),
         other_seed=replace(before, name=f"{before.name}, other seeds", same_seeds=False),
-        variants=[build_method(config, number, base) for number in range(len(asked.variants))],
+        variants=[build_method(variant, asked.guidance, base) for variant in asked.variants],
         metrics=[partial(plug, "metrics", metric) for metric in asked.metrics],
         extractor=extractor,
+        alignment=None if asked.alignment is None else plug("alignments", asked.alignment),
         subsets=asked.subsets,
         control=asked.control,
         timed=asked.timed,
@@ -84,19 +149,13 @@ def solver_spec(request: Any) -> dict[str, Any]:
     return {"name": spec.name, **spec.parameters}
 
 
-def build_method(config: Config, number: int, base: BaseModel) -> Method:
-    """The way to draw that `evaluate.variants` names; what it leaves open is the adapter's own."""
-    asked: Accelerated = config.evaluate.variants[number]
+def build_method(asked: Accelerated, guidance: float, base: BaseModel) -> Method:
+    """The way to draw that one of `evaluate.variants` names; what it leaves open is the adapter's own."""
     file = None if asked.adapter is None else asset(asked.adapter)
-    if file is not None and not file.is_file():
-        raise ConfigError(
-            f"evaluate.variants.{number}.adapter: {asked.adapter} is neither a file nor one inside the package"
-        )
     own = read_adapter(file).header.get("solver", "ddim") if file is not None else "dpmpp_2m"
     solver = solver_spec(asked.solver or own)
     sampling = build_sampling(Sampler(solver=solver, steps=asked.steps), base)
-    w = config.evaluate.guidance if asked.guidance is None else asked.guidance
-    return Method(asked.name, sampling, w, solver, file)
+    return Method(asked.name, sampling, guidance if asked.guidance is None else asked.guidance, solver, file)
 
 
 def build_pairs(config: Config) -> Request:

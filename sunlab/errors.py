@@ -31,6 +31,12 @@ class Preempted(SunlabError):
     exit_code = 75
 
 
+class BelowBar(SunlabError):
+    """A measured number misses the bar that the configuration sets for it. Everything was measured and written."""
+
+    exit_code = 1
+
+
 def exit_code(error: Exception) -> int | None:
     """The exit code of an error for the user, None for a bug."""
     if isinstance(error, SunlabError):

@@ -7,6 +7,7 @@ from registry import Registry
 # kind -> the module that holds its registry beside its contract, and the registry's name there
 KINDS: dict[str, tuple[str, str]] = {
     "adapters": ("sunlab.adapters.base", "ADAPTERS"),
+    "alignments": ("sunlab.evaluation.alignment", "ALIGNMENTS"),
     "backbones": ("sunlab.backbones.base", "BACKBONES"),
     "callbacks": ("sunlab.callbacks.base", "CALLBACKS"),
     "distances": ("sunlab.losses.distances", "DISTANCES"),

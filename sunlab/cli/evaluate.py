@@ -10,6 +10,9 @@ from sunlab.cli.quiet import quiet
 def add(subparsers: Any) -> None:
     parser = subparsers.add_parser("evaluate", help="compare pictures before and after acceleration", description=__doc__)
     add_config(parser)
+    parser.add_argument(
+        "--matrix", action="store_true", help="cross variants, steps and bases; exit 1 where a cell misses its bar"
+    )
     parser.set_defaults(run=run)
 
 
@@ -19,6 +22,6 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.debug:
         quiet()
-    folder = evaluate(loaded)
+    folder = evaluate(loaded, matrix=args.matrix)
     print(f"wrote {folder}: report.html, report.md, report.json, grids and pictures")
     return 0

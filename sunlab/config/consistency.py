@@ -83,3 +83,9 @@ def _evaluate(config: Config) -> Iterator[tuple[str, str]]:
             yield f"evaluate.variants.{index}.name", f"each variant needs a name of its own, got {variant.name!r}"
         if variant.steps < 1:
             yield f"evaluate.variants.{index}.steps", f"must be at least 1, got {variant.steps}"
+    steps = config.matrix.steps
+    if not steps or min(steps) < 1 or len(set(steps)) < len(steps):
+        yield "matrix.steps", f"expected different numbers of steps, each at least 1, got {steps}"
+    for index, bar in enumerate(config.matrix.bars):
+        if bar.at_most is None and bar.at_least is None:
+            yield f"matrix.bars.{index}", "give at_most, at_least, or both"

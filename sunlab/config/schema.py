@@ -111,6 +111,7 @@ class Accelerated:
     solver: Plug | None = plug("solvers", None)  # null: the adapter's own, or dpmpp_2m
     steps: int = 4  # from noise to the clean end
     guidance: float | None = None  # w; null: evaluate.guidance
+    method: str | None = None  # of one training of several that differ in the seed: they are averaged under this name
 
 
 @dataclass
@@ -131,10 +132,33 @@ class Evaluate:
     seed: int = 0  # of the pairs and of all noise
     extractor: Plug = plug("extractors", "effnet_lite0")  # of the features
     metrics: list[Plug] = plug("metrics", ["paired_features", "paired_l2", "kid", "frechet"])  # in the order of columns
+    alignment: Plug | None = plug("alignments", None)  # how pictures are held against their prompts; null: not at all
     subsets: int = 8  # disjoint ones, behind the intervals
     control: int = 64  # pictures of each kind behind the negative control on the lab's backgrounds; 0: none
     timed: int = 8  # pictures of each row whose time is taken, one at a time
     shown: int = 8  # columns of the picture
+
+
+@dataclass
+class Bar:
+    """What cells of the matrix must reach, in `matrix.bars`."""
+
+    method: str = "*"  # pattern of the variants' names it is for
+    base: str = "*"  # pattern of the bases
+    steps: int | None = None  # null: any
+    measure: str = "paired_features.share"  # a number of the report: a metric's name, with .share or .nearer; control.size
+    at_most: float | None = None  # null: no bar above
+    at_least: float | None = None  # null: no bar below
+
+
+@dataclass
+class Matrix:
+    """`sunlab evaluate --matrix`: every variant at every number of steps on every base."""
+
+    steps: list[int] = field(default_factory=lambda: [1, 2, 4, 8])  # instead of the variants' own
+    measure: str = "paired_features"  # paired distance of the table and of the curve
+    baselines: bool = True  # the base itself with guidance too, at as many passes and at as many steps
+    bars: list[Bar] = field(default_factory=list)  # a cell that misses one ends the command with exit code 1
 
 
 @dataclass
@@ -159,4 +183,5 @@ class Config:
     budget: Budget = field(default_factory=Budget)  # null both: trainer.max_steps ends the training
     callbacks: list[Plug] = plug("callbacks", [])  # in order
     trainer: dict[str, Any] = field(default_factory=dict)  # anything of lightning.Trainer
+    matrix: Matrix = field(default_factory=Matrix)  # what `sunlab evaluate --matrix` crosses, and its bars
     evaluate: Evaluate = field(default_factory=Evaluate)  # what `sunlab evaluate` draws and measures

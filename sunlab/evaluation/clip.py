@@ -42,12 +42,7 @@ class CLIP(Extractor):
         return embedded / embedded.norm(dim=-1, keepdim=True)
 
     def _found(self) -> Path:
-        if not (self.folder / "config.json").is_file() or not list(self.folder.glob("*.safetensors")):
-            raise ConfigError(
-                f"evaluate.extractor.folder: {self.folder} holds no CLIP model (config.json and *.safetensors); "
-                "download one: hf download openai/clip-vit-large-patch14 --local-dir FOLDER"
-            )
-        return self.folder
+        return clip_folder(self.folder, "evaluate.extractor.folder", "config.json")
 
     @cached_property
     def _network(self) -> Any:
@@ -55,3 +50,15 @@ class CLIP(Extractor):
 
         network = CLIPVisionModelWithProjection.from_pretrained(self._found(), local_files_only=True, use_safetensors=True)
         return network.requires_grad_(False).eval()
+
+
+def clip_folder(folder: str | Path, key: str, *files: str) -> Path:
+    """A folder of a CLIP model with these files and safetensors weights. Raises `ConfigError`, naming `key`, for another."""
+    path = Path(folder)
+    missing = [name for name in files if not (path / name).is_file()]
+    if missing or not list(path.glob("*.safetensors")):
+        raise ConfigError(
+            f"{key}: {folder} holds no CLIP model ({', '.join(files)} and *.safetensors); "
+            "download one: hf download openai/clip-vit-large-patch14 --local-dir FOLDER"
+        )
+    return path

@@ -6,20 +6,28 @@ from pathlib import Path
 from typing import Any
 
 from sunlab.evaluation.page import page
-from sunlab.evaluation.protocol import Result
 from sunlab.evaluation.report import markdown, record_of
+from sunlab.evaluation.rows import Result
+from sunlab.evaluation.sections import Section
 from sunlab.pipelines.draw import Request
 from sunlab.pipelines.picture import grid_image, save_png
 
 LEGIBLE = 128  # pixels: smaller pictures are drawn larger in the grid
 
 
-def write_report(folder: Path, results: Sequence[Result], request: Request, facts: Mapping[str, Any]) -> None:
+def write_report(
+    folder: Path,
+    results: Sequence[Result],
+    request: Request,
+    facts: Mapping[str, Any],
+    sections: Sequence[Section] = (),
+) -> None:
     """report.json, report.md, report.html, and grid-0.png, grid-1.png, ... of the bases.
 
     Args:
         request: of the pictures, for the captions of the grid.
         facts: `title`, `extractor`, and further ones to tell.
+        sections: further parts.
     """
     facts = {**facts, "pairs": len(request)}
     asked = zip(request.prompts, request.negatives, strict=True)
@@ -32,9 +40,9 @@ def write_report(folder: Path, results: Sequence[Result], request: Request, fact
         sheets.append(grid_image(result.shown, labels=labels, captions=captions[:count], zoom=zoom))
         save_png(sheets[-1], folder / f"grid-{number}.png")
     files = {
-        "report.json": json.dumps(record_of(results, facts), indent=2) + "\n",
-        "report.md": markdown(results, facts),
-        "report.html": page(results, sheets, facts),
+        "report.json": json.dumps(record_of(results, facts, sections), indent=2) + "\n",
+        "report.md": markdown(results, facts, sections),
+        "report.html": page(results, sheets, facts, sections),
     }
     for name, text in files.items():
         temporary = folder / f".{name}"

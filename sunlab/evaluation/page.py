@@ -9,8 +9,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL.Image import Image
 
-from sunlab.evaluation.protocol import Result
 from sunlab.evaluation.report import READING, table_of, title
+from sunlab.evaluation.rows import Result
+from sunlab.evaluation.sections import Section, png
 
 STYLE = """
 body { font: 15px/1.5 sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222 }
@@ -22,15 +23,21 @@ img { max-width: 100%; height: auto; image-rendering: pixelated }
 """
 
 
-def page(results: Sequence[Result], sheets: Sequence[Image], facts: Mapping[str, Any]) -> str:
+def page(
+    results: Sequence[Result], sheets: Sequence[Image], facts: Mapping[str, Any], sections: Sequence[Section] = ()
+) -> str:
     """The report.
 
     Args:
         results: one a base.
         sheets: the grid of pictures of each.
         facts: `title`, `pairs`, `extractor`, and further ones to tell.
+        sections: further parts; they come first.
     """
     body = [f"<h1>{escape(str(facts['title']))}</h1>", f"<p>{facts['pairs']} pairs a row (N). {escape(READING)}</p>"]
+    for section in sections:
+        body += [f"<h2>{escape(section.title)}</h2>", f"<p>{escape(section.text)}</p>", _table(section.table)]
+        body += [_picture(figure, section.title) for figure in section.figures]
     for result, sheet in zip(results, sheets, strict=True):
         body += [f"<h2>{escape(result.base)}</h2>"]
         body += [f'<p class="warning">{escape(warning)}</p>' for warning in result.warnings]
@@ -78,7 +85,5 @@ def _curves(result: Result, extractor: str) -> list[bytes]:
                 axes.errorbar(row.passes, value.value, yerr=error, fmt="o", capsize=3)
                 axes.annotate(f" {row.name}", (row.passes, value.value), size=8)
         axes.set(xlabel="U-Net passes a picture", ylabel=title(name, extractor), ylim=(0, None))
-        buffer = BytesIO()
-        figure.savefig(buffer, format="png", dpi=110)
-        drawn.append(buffer.getvalue())
+        drawn.append(png(figure))
     return drawn

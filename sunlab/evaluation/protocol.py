@@ -1,19 +1,20 @@
 """The protocol on one base: draw before and after from the same seeds, compare, time."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import isfinite
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from sunlab.evaluation.alignment import Alignment, aligned
 from sunlab.evaluation.base import Metric
-from sunlab.evaluation.comparison import Comparison, Pictures, Value, compare
+from sunlab.evaluation.comparison import BATCH, Pictures, Value, compare
 from sunlab.evaluation.extractors import Extractor
 from sunlab.evaluation.gallery import Gallery, read
 from sunlab.evaluation.methods import Method
 from sunlab.evaluation.negative_control import Control, Draw, control_of, questions
-from sunlab.evaluation.rival import Against, against, rival_of
+from sunlab.evaluation.rows import Result, Row, beside_rivals, ratio, shares
 from sunlab.evaluation.timing import times_of
 from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.draw import Request
@@ -31,6 +32,7 @@ class Protocol:
         variants: what is judged.
         metrics: each makes a new instance.
         extractor: of their features.
+        alignment: of pictures and prompts, or None.
         subsets: disjoint ones behind the intervals.
         control: pictures of each kind behind the negative control; 0: none.
         timed: pictures of each method whose time is taken.
@@ -44,6 +46,7 @@ class Protocol:
     variants: Sequence[Method]
     metrics: Sequence[Callable[[], Metric]]
     extractor: Extractor
+    alignment: Alignment | None
     subsets: int
     control: int
     timed: int
@@ -52,51 +55,6 @@ class Protocol:
     @property
     def methods(self) -> list[Method]:
         return [self.before, self.solver_error, self.other_seed, *self.variants]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A method beside the teacher before.
-
-    Attributes:
-        reference: whether it is one of the teacher's own rows.
-        passes: U-Net passes a picture.
-        seconds: a picture, drawn alone.
-        speedup: of the teacher's seconds over these.
-        values: by name; none of the teacher before itself.
-        against: of each paired distance, the row beside the guided variant of as many passes; none of guided rows.
-        controls: negative control, by attribute.
-        control_shares: by attribute, of what classifier-free guidance in the row before suppresses; NaN where not known.
-    """
-
-    name: str
-    reference: bool
-    passes: float
-    seconds: float
-    speedup: float
-    values: Mapping[str, Value]
-    against: Mapping[str, Against]
-    controls: Mapping[str, Control]
-    control_shares: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Result:
-    """Of one base.
-
-    Attributes:
-        base: its name.
-        rows: the teacher before, the two references, the variants.
-        shown: (B, 3, H, W) in [0, 1], one for each row.
-        warnings: what a reader must know.
-        passes: U-Net passes that were spent in this run.
-    """
-
-    base: str
-    rows: Sequence[Row]
-    shown: Sequence[Tensor]
-    warnings: Sequence[str]
-    passes: float
 
 
 def evaluate_base(name: str, base: BaseModel, protocol: Protocol, folder: Path, *, batch: int) -> Result:
@@ -112,45 +70,40 @@ def evaluate_base(name: str, base: BaseModel, protocol: Protocol, folder: Path, 
         paths = gallery.draw(method, protocol.request)
         sets.append(Pictures(paths, gallery.features(paths, protocol.extractor)))
     compared = [compare(sets[0], after, protocol.metrics, subsets=protocol.subsets) for after in sets[1:]]
-    other = compared[1].values
     controls = _controls(gallery, protocol)
     times = times_of(gallery, protocol.methods, protocol.request.part(0, protocol.timed))
     rows = [
         Row(
             name=method.name,
             reference=place < REFERENCES,
+            guided=method.adapter is None,
             passes=passes,
             seconds=seconds,
             speedup=times[0][1] / seconds,
-            values=_shares(compared[place - 1].values, other) if place else {},
+            timed=min(protocol.timed, len(protocol.request)),
+            values=shares(compared[place - 1].values, compared[1].values) if place else {},
+            alignment=_alignment(sets[place], protocol),
             against={},
             controls=controls[place],
-            control_shares={k: _ratio(c, controls[0].get(k)) for k, c in controls[place].items()},
+            control_shares={k: ratio(c, controls[0].get(k)) for k, c in controls[place].items()},
         )
         for place, (method, (passes, seconds)) in enumerate(zip(protocol.methods, times, strict=True))
     ]
-    rows = _beside_rivals(rows, protocol.methods, compared)
+    rows = beside_rivals(rows, [{}, *(one.distances for one in compared)])
     shown = [read(pictures.paths[: protocol.shown]) for pictures in sets]
     warnings = list(dict.fromkeys(line for one in compared for line in one.warnings))
     return Result(name, rows, shown, warnings, gallery.passes)
 
 
-def _shares(found: Mapping[str, Value], other: Mapping[str, Value]) -> dict[str, Value]:
-    """Paired distances as a share of those to the teacher with other seeds."""
-    return {n: replace(v, share=v.value / other[n].value if v.paired else v.share) for n, v in found.items()}
-
-
-def _beside_rivals(rows: list[Row], methods: Sequence[Method], compared: Sequence[Comparison]) -> list[Row]:
-    """Variants with an adapter beside the guided variant of as many passes."""
-    guided = [row for row, m in zip(rows, methods, strict=True) if m.adapter is None and not row.reference]
-    found = []
-    for place, (row, method) in enumerate(zip(rows, methods, strict=True)):
-        rival = rival_of(row, guided) if method.adapter is not None else None
-        if rival is not None:
-            own, others = compared[place - 1].distances, compared[rows.index(rival) - 1].distances
-            row = replace(row, against={name: against(rival.name, own[name], others[name]) for name in own})
-        found.append(row)
-    return found
+def _alignment(pictures: Pictures, protocol: Protocol) -> dict[str, Value]:
+    if protocol.alignment is None:
+        return {}
+    parts: list[dict[str, Tensor]] = []
+    for start in range(0, len(pictures.paths), BATCH):
+        batch = slice(start, start + BATCH)
+        parts.append(protocol.alignment(read(pictures.paths[batch]), protocol.request.prompts[batch]))
+    judged = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return aligned(judged, subsets=protocol.subsets)
 
 
 def _controls(gallery: Gallery, protocol: Protocol) -> list[dict[str, Control]]:
@@ -166,9 +119,3 @@ def _controls(gallery: Gallery, protocol: Protocol) -> list[dict[str, Control]]:
         {c.attribute: c for c in control_of(method.name, drawn_by(method), asked)} if method.same_seeds else {}
         for method in protocol.methods
     ]
-
-
-def _ratio(control: Control, before: Control | None) -> float:
-    if before is None or not before.suppressed or not isfinite(before.suppressed):
-        return float("nan")
-    return control.suppressed / before.suppressed

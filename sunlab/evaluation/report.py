@@ -6,14 +6,20 @@ from math import isfinite
 from typing import Any
 
 from sunlab.evaluation.comparison import Value
-from sunlab.evaluation.protocol import Result, Row
 from sunlab.evaluation.rival import Against
+from sunlab.evaluation.rows import Result, Row
+from sunlab.evaluation.sections import Section
 
 TITLES = {
     "paired_features": "feature distance",
     "paired_l2": "pixel distance",
     "psnr": "PSNR, dB",
     "kid_x1000": "KID x 1000, unbiased",
+    "emoji_top1": "emoji right",
+    "emoji_top5": "emoji among five guesses",
+    "background": "background right",
+    "size": "size right",
+    "clip_score": "CLIP score",
 }
 READING = (
     "Every distance is to the first row, from the same prompts, negative prompts and seeds; the share in brackets is of the "
@@ -25,33 +31,39 @@ READING = (
 )
 
 
-def record_of(results: Sequence[Result], facts: Mapping[str, Any]) -> dict[str, Any]:
+def record_of(results: Sequence[Result], facts: Mapping[str, Any], sections: Sequence[Section] = ()) -> dict[str, Any]:
     """Everything but the pictures, ready for JSON; NaN and infinity become null."""
     bases = [
         {"base": r.base, "passes_spent": r.passes, "warnings": list(r.warnings), "rows": [asdict(row) for row in r.rows]}
         for r in results
     ]
-    return _finite({**facts, "bases": bases})
+    return _finite({**facts, **{section.name: section.record for section in sections}, "bases": bases})
 
 
 def table_of(result: Result, extractor: str) -> list[list[str]]:
     """Header and lines of cells. Args: extractor, the label of its features."""
     names = list(dict.fromkeys(name for row in result.rows for name in row.values))
     rivals = list(dict.fromkeys(name for row in result.rows for name in row.against))
+    judged = list(dict.fromkeys(name for row in result.rows for name in row.alignment))
     controls = list(dict.fromkeys(name for row in result.rows for name in row.controls))
-    header = ["", "U-Net passes", "s / picture", "speed-up", *(title(name, extractor) for name in names)]
+    header = ["", "U-Net passes", "s / picture, of N", "speed-up", *(title(name, extractor) for name in names)]
     header += [f"{title(name, extractor)} beside CFG at as many passes" for name in rivals]
+    header += [title(name, extractor) for name in judged]
     lines = [header + [f"negative control, {name}" for name in controls]]
     for row in result.rows:
-        cells = [row.name, f"{row.passes:.0f}", f"{row.seconds:.4f}", f"{row.speedup:.1f}x"]
+        cells = [row.name, f"{row.passes:.0f}", f"{row.seconds:.4f} of {row.timed}", f"{row.speedup:.1f}x"]
         cells += [_cell(row.values.get(name)) for name in names]
         cells += [_beside(row.against.get(name)) for name in rivals]
+        cells += [_aligned(name, row.alignment.get(name)) for name in judged]
         lines.append(cells + [_controlled(row, name) for name in controls])
     return lines
 
 
 def title(name: str, extractor: str) -> str:
     """A value's name in a table. A Frechet distance names its extractor; only Inception's is an FID."""
+    name, _, kind = name.partition(".")
+    if kind:
+        return f"{title(name, extractor)}, {kind}" if name != "control" else f"negative control, {kind}"
     if name == "fd":
         return "FID" if extractor == "Inception" else f"FD-{extractor}"
     if name.startswith("fd_"):
@@ -59,13 +71,19 @@ def title(name: str, extractor: str) -> str:
     return TITLES.get(name, name.replace("_", " "))
 
 
-def markdown(results: Sequence[Result], facts: Mapping[str, Any]) -> str:
+def markdown(results: Sequence[Result], facts: Mapping[str, Any], sections: Sequence[Section] = ()) -> str:
     lines = [f"# {facts['title']}", "", f"{facts['pairs']} pairs a row (N). {READING}"]
+    for section in sections:
+        lines += ["", f"## {section.title}", "", section.text, "", *_table(section.table)]
     for result in results:
-        header, *rows = table_of(result, facts["extractor"])
-        lines += ["", f"## {result.base}", "", _line(header), "|" + "---|" * len(header), *map(_line, rows), ""]
+        lines += ["", f"## {result.base}", "", *_table(table_of(result, facts["extractor"])), ""]
         lines += [f"- {warning}" for warning in result.warnings]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _table(cells: Sequence[Sequence[str]]) -> list[str]:
+    header, *rows = cells
+    return [_line(header), "|" + "---|" * len(header), *map(_line, rows)]
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -77,6 +95,14 @@ def _cell(value: Value | None) -> str:
         return "–"
     text = f"{value.value:.4g}" + (f" ± {value.error:.2g}" if isfinite(value.error) else "")
     return f"{text} ({value.share:.1%})" if isfinite(value.share) else text
+
+
+def _aligned(name: str, value: Value | None) -> str:
+    if value is None:
+        return "–"
+    numbers = (value.value, value.error)
+    shown, spread = (f"{n:.2f}" if name == "clip_score" else f"{n:.1%}" for n in numbers)
+    return shown + (f" ± {spread}" if isfinite(value.error) else "") + f" of {value.pairs}"
 
 
 def _beside(beside: Against | None) -> str:

@@ -43,8 +43,9 @@ def small_evaluation(base: Path, shards: str, folder: Path) -> list[str]:
     words = [f"model.base={base}", f"run.dir={folder}", "model.dtype=float32"]
     words += ["bases=[]", "count=3", "control=0", "timed=1", "shown=2", "reference_steps=3", "before.steps=2"]
     words += ["prompt_file=null", "negative_file=null", f"prompts.urls=[{shards}]", "extractor=brightness_of_the_test"]
-    words += ["metrics=[paired_features,kid,frechet]", "variants=[{name: two steps, steps: 2}]"]
-    return [word if word.startswith(("model", "run")) else f"evaluate.{word}" for word in words]
+    words += ["metrics=[paired_features,kid,frechet]", "variants=[{name: two steps, steps: 2}]", "alignment=null"]
+    words = [word if word.startswith(("model", "run")) else f"evaluate.{word}" for word in words]
+    return [*words, "matrix.bars=[]", "matrix.steps=[2]"]
 
 
 def test_they_are_found():
@@ -56,11 +57,11 @@ def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path, monke
     from sunlab.build import fit, make_bank
 
     monkeypatch.chdir(ROOT)
-    if path.stem.startswith("evaluate"):
+    if path.stem.startswith(("evaluate", "matrix")):
         from sunlab.build_evaluation import evaluate
 
         loaded = load_config([path], small_evaluation(tiny_base_folder, tiny_shards, tmp_path))
-        report = evaluate(loaded)
+        report = evaluate(loaded, matrix=path.stem == "matrix")
         assert (report / "report.html").is_file()
         assert load_config([report / "config.yaml"]).config == loaded.config
         return
