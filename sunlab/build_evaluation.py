@@ -155,7 +155,9 @@ def build_method(asked: Accelerated, guidance: float, base: BaseModel) -> Method
     own = read_adapter(file).header.get("solver", "ddim") if file is not None else "dpmpp_2m"
     solver = solver_spec(asked.solver or own)
     sampling = build_sampling(Sampler(solver=solver, steps=asked.steps), base)
-    return Method(asked.name, sampling, guidance if asked.guidance is None else asked.guidance, solver, file)
+    w = guidance if asked.guidance is None else asked.guidance
+    over = None if asked.over is None else {"name": asked.over} if isinstance(asked.over, str) else asked.over
+    return Method(asked.name, sampling, w, solver, file, over)
 
 
 def build_pairs(config: Config) -> Request:

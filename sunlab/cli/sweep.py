@@ -81,9 +81,11 @@ def _cancel(args: argparse.Namespace, folder: Path) -> int:
 
 
 def _collect(args: argparse.Namespace, folder: Path) -> int:
+    from sunlab.build_sweep import look
     from sunlab.sweep.collect import collect
+    from sunlab.sweep.folder import read_baseline
 
-    for path in collect(folder):
+    for path in collect(folder, *look(folder), baseline=read_baseline(folder)):
         print(f"wrote {path}")
     return 0
 

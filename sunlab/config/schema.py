@@ -108,6 +108,7 @@ class Accelerated:
 
     name: str = ""  # of its row
     adapter: str | None = None  # its file; null: the base itself with classifier-free guidance
+    over: Plug | None = plug("adapters", None)  # one that is not trained and stacks on it, as nag
     solver: Plug | None = plug("solvers", None)  # null: the adapter's own, or dpmpp_2m
     steps: int = 4  # from noise to the clean end
     guidance: float | None = None  # w; null: evaluate.guidance

@@ -23,6 +23,8 @@ class Value:
         paired: whether it can be read as a share of another distance.
         pairs: how many it was measured on (N).
         share: of the same distance to the teacher with other seeds; NaN where that is not known.
+        subsets: the values over the disjoint subsets, for differences of rows that saw the same pairs; none without an
+            interval.
     """
 
     value: float
@@ -30,6 +32,7 @@ class Value:
     paired: bool
     pairs: int
     share: float = float("nan")
+    subsets: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ def compare(before: Pictures, after: Pictures, metrics: Sequence[Callable[[], Me
             if whole.splits and len(parts) > 1:
                 values.append(one.compute())
         for name, value in whole.compute().items():
-            found[name] = Value(value, half_width([v[name] for v in values]), whole.paired, len(before.paths))
+            each = tuple(v[name] for v in values)
+            found[name] = Value(value, half_width(each), whole.paired, len(before.paths), subsets=each)
             if whole.paired:
                 distances[name] = whole.each()
         told += whole.warnings(len(before.paths))

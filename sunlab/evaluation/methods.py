@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sunlab.export import load_adapter
+from sunlab.export import load_adapter, plug_untrained
 from sunlab.hashing import files_hash
 from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.draw import Bind, with_adapter, with_guidance
@@ -24,6 +24,8 @@ class Method:
         sampling, w: see `draw`.
         solver: its plug's name and parameters.
         adapter: its file; None: classifier-free guidance.
+        over: an adapter that is not trained, by name and parameters: on top of the file's, or on the base alone, which is
+            then drawn in one pass without guidance.
         same_seeds: False: the same pairs with other noise.
     """
 
@@ -32,7 +34,13 @@ class Method:
     w: float
     solver: Mapping[str, Any]
     adapter: Path | None = None
+    over: Mapping[str, Any] | None = None
     same_seeds: bool = True
+
+    @property
+    def guided(self) -> bool:
+        """Whether it is the base itself with classifier-free guidance."""
+        return self.adapter is None and self.over is None
 
     def identity(self, base: str) -> str:
         """Hash of all that makes its pictures but prompts and seeds. Args: base, its identity."""
@@ -42,16 +50,20 @@ class Method:
             "solver": dict(self.solver),
             "times": self.sampling.times.tolist(),
             "w": self.w,
+            **({} if self.over is None else {"over": dict(self.over)}),
         }
         return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     @contextmanager
     def bound(self, base: BaseModel) -> Iterator[Bind]:
         """The base drawing in this way; afterwards it is as it was. Raises `DataError` for an unusable adapter file."""
-        if self.adapter is None:
+        if self.adapter is not None:
+            adapter, _ = load_adapter(self.adapter, base.backbone.unet, over=self.over)
+        elif self.over is not None:
+            adapter = plug_untrained(self.over, base.backbone.unet)
+        else:
             yield with_guidance(base)
             return
-        adapter, _ = load_adapter(self.adapter, base.backbone.unet)
         try:
             yield with_adapter(base, adapter.to(base.device))
         finally:

@@ -76,7 +76,7 @@ def evaluate_base(name: str, base: BaseModel, protocol: Protocol, folder: Path, 
         Row(
             name=method.name,
             reference=place < REFERENCES,
-            guided=method.adapter is None,
+            guided=method.guided,
             passes=passes,
             seconds=seconds,
             speedup=times[0][1] / seconds,

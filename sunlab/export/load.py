@@ -14,10 +14,15 @@ from sunlab.export.published import place
 from sunlab.export.shapes import cross_attention, describe_base
 
 
-def load_adapter(path: str | Path, unet: torch.nn.Module) -> tuple[Adapter, Mapping[str, Any]]:
+def load_adapter(
+    path: str | Path, unet: torch.nn.Module, *, over: Mapping[str, Any] | None = None
+) -> tuple[Adapter, Mapping[str, Any]]:
     """The adapter of a file, plugged into `unet`, and the file's header.
 
     The adapter's kind is looked up among the registered ones; a file cannot name anything to import.
+
+    Args:
+        over: an adapter that is not trained and stacks on the file's, as `nag`, by name and parameters.
 
     Raises:
         DataError: a damaged file, or one for another base, by name.
@@ -26,7 +31,8 @@ def load_adapter(path: str | Path, unet: torch.nn.Module) -> tuple[Adapter, Mapp
     tensors = file.tensors
     if file.layout == "published":
         tensors = place(tensors, cross_attention(unet), str(path))
-    adapter = ADAPTERS.build(file.header["adapter"], key=f"{path}: adapter")
+    spec = file.header["adapter"]
+    adapter = ADAPTERS.build(spec if over is None else {**over, "inner": spec}, key=f"{path}: adapter")
     adapter.attach(unet)
     try:
         fill(adapter, tensors, str(path))
@@ -35,6 +41,16 @@ def load_adapter(path: str | Path, unet: torch.nn.Module) -> tuple[Adapter, Mapp
         adapter.detach()
         raise
     return adapter.requires_grad_(False), file.header
+
+
+def plug_untrained(spec: Mapping[str, Any], unet: torch.nn.Module) -> Adapter:
+    """An adapter without tensors of its own, as `nag`, plugged into `unet`. Raises `DataError` for one that has some."""
+    adapter = ADAPTERS.build(spec)
+    adapter.attach(unet)
+    if adapter.tensors():
+        adapter.detach()
+        raise DataError(f"adapter {spec['name']!r} has to be trained, and no file of it was given")
+    return adapter.requires_grad_(False)
 
 
 def check_base(header: Mapping[str, Any], unet: torch.nn.Module, where: str) -> None:

@@ -27,7 +27,8 @@ def write_plan(sweep: Sweep, runs: Sequence[Run]) -> Path:
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
             write_text(file, text)
     write_text(folder / "sweep.yaml", dump(sweep.plain()))
-    write_json(folder / "plan.json", {"launcher": sweep.launcher, "runs": [{k: getattr(r, k) for k in SAVED} for r in runs]})
+    front = {"launcher": sweep.launcher, "baseline": sweep.baseline}
+    write_json(folder / "plan.json", {**front, "runs": [{k: getattr(r, k) for k in SAVED} for r in runs]})
     return folder
 
 
@@ -47,6 +48,12 @@ def read_run(folder: Path) -> Run:
 def read_launcher(folder: Path) -> Any:
     """The launcher that the sweep was last started with, as a configuration says it."""
     return _plan(folder)["launcher"]
+
+
+def read_baseline(folder: Path) -> str | None:
+    """The row that the others are set beside."""
+    found = _plan(folder)["baseline"]
+    return None if found is None else str(found)
 
 
 def runs_of(folder: Path) -> Path:

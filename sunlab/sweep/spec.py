@@ -41,6 +41,7 @@ class Sweep:
     grid: dict[str, list] = field(default_factory=dict)  # crossed with every group
     seeds: list[int] | None = None  # of every group that names none; null: the configuration's
     budget: Budget | None = None  # null: `trainer.max_steps` of each run
+    baseline: str | None = None  # the row that the table sets the others beside: a label, or `label, variant`
     launcher: str | dict[str, Any] = "local"  # where the runs are started, with its options
     list: Groups = field(default_factory=Groups)  # none: the grid alone. (Last: it hides the type of its name.)
 
