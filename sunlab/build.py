@@ -1,6 +1,5 @@
 """The composition root: from a checked configuration to runtime objects. The only caller of `.build`."""
 
-import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -9,23 +8,15 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
 
 from registry import load_plugins
-from sunlab.callbacks.curve import Curve
+from sunlab.build_trainer import build_trainer
+from sunlab.callbacks.alive import explained
 from sunlab.callbacks.ema import EMA
 from sunlab.callbacks.ledger import LedgerKeeper
-from sunlab.callbacks.progress import Progress
 from sunlab.callbacks.spending import Spending
 from sunlab.callbacks.stop import Stop
-from sunlab.checkpoint import AtomicCheckpointIO, resume_path
+from sunlab.checkpoint import resume_path
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Config, Sampler
 from sunlab.data.bank import Trajectories
@@ -47,7 +38,7 @@ from sunlab.modules.text_encoder import TextEncoderModule
 from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.pipelines.locate import is_hub_id
 from sunlab.pipelines.trajectories import BankMaker
-from sunlab.ranks import Ranks, launched, rendezvous, require_ranks
+from sunlab.ranks import launched, require_ranks
 from sunlab.registries import registry_of
 from sunlab.signals import Signals
 from sunlab.solvers import Sampling
@@ -132,64 +123,6 @@ def build_module(config: Config, base: BaseModel) -> Module:
     return AdapterModule(base, adapter, loss, **options)
 
 
-def build_ranks(ranks: Ranks | None) -> ClusterEnvironment:
-    """How the ranks find each other. Said to Lightning, which else guesses: it warns wherever Slurm is installed, ignores
-    Slurm in a job named `bash`, takes an allocation for a step, and requeues the job from inside a signal handler."""
-    if ranks is None:
-        return LightningEnvironment()
-    if ranks.launcher == "torchrun":
-        return TorchElasticEnvironment()
-    address, port = rendezvous()
-    os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port), "SLURM_NTASKS": str(ranks.count)}
-    os.environ |= {"SLURM_NTASKS_PER_NODE": str(ranks.per_node), "SLURM_NNODES": str(ranks.nodes)}
-    return SLURMEnvironment(auto_requeue=False)
-
-
-def build_trainer(config: Config, folder: Path, extra: list[Any], *, resumed: bool = False) -> Trainer:
-    """Lightning's Trainer: everything under `trainer:`, with our checkpoints and loggers; on the ranks that srun or
-    torchrun started. Raises `ConfigError` where those are not the ones asked for."""
-    ranks = require_ranks(config.trainer)
-    spending = Spending(config.budget.passes, config.budget.seconds)
-    settings: dict[str, Any] = {
-        "accelerator": "auto",
-        "max_steps": 1000,
-        "max_epochs": -1,
-        "log_every_n_steps": 10,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "use_distributed_sampler": False,
-        **config.trainer,
-    }
-    if ranks is not None:
-        settings["num_nodes"] = ranks.nodes
-        if settings.get("devices") in (None, "auto", -1, "-1"):
-            settings["devices"] = ranks.per_node
-    if spending.limited:
-        settings["max_steps"] = -1
-    if settings.pop("logger", True):
-        settings["logger"] = [
-            Curve(folder, resumed=resumed),
-            TensorBoardLogger(folder, name="", version="tb"),
-        ]
-    else:
-        settings["logger"] = False
-    checkpoint = ModelCheckpoint(
-        folder / "checkpoints",
-        save_top_k=0,
-        save_last=True,
-        every_n_train_steps=config.run.checkpoint_every,
-        enable_version_counter=False,
-    )
-    callbacks = [plug("callbacks", request) for request in config.callbacks]
-    bar = [Progress()] if settings.get("enable_progress_bar", True) else []
-    return Trainer(
-        default_root_dir=folder,
-        callbacks=[*callbacks, spending, *extra, *bar, checkpoint],
-        plugins=[AtomicCheckpointIO(), build_ranks(ranks)],
-        **settings,
-    )
-
-
 def fit(
     loaded: LoadedConfig,
     *,
@@ -228,14 +161,16 @@ def _fit(loaded: LoadedConfig, resume: str | None, stop: Stop, dry_run: bool) ->
     base = build_base(config)
     module = build_module(config, base)
     ledger = [LedgerKeeper(folder)] if config.run.ledger else []
-    trainer = build_trainer(config, folder, [stop, *ledger], resumed=checkpoint is not None)
+    callbacks = [plug("callbacks", request) for request in config.callbacks]
+    trainer = build_trainer(config, folder, callbacks, [stop, *ledger], resumed=checkpoint is not None)
     data = build_data(config, base, accumulate=trainer.accumulate_grad_batches)
     if dry_run:
         return {"folder": folder, "module": module, "files": []}
     folder.mkdir(parents=True, exist_ok=True)
     if trainer.is_global_zero:
         write_text(folder / "config.yaml", loaded.to_yaml())
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    with explained(trainer):
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
     if stop.reason is not None:
         raise Preempted(f"stopped by {stop.reason} at step {trainer.global_step}; go on with --resume last")

@@ -86,8 +86,7 @@ def seal(file: BinaryIO) -> None:
     """Put into the comment of the zip archive in `file`, open for reading and writing, the SHA-256 of all before it."""
     file.seek(-2, os.SEEK_END)  # an archive without a comment ends with the comment's length
     file.write(COMMENT.to_bytes(2, "little"))
-    file.seek(0)
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _digest(file, file.seek(0, os.SEEK_END))
     file.seek(0, os.SEEK_END)
     file.write(MARK + digest.encode())
 
@@ -143,7 +142,7 @@ def resume_path(resume: str | None, folder: Path) -> Path | None:
         except StorageError as error:
             problems.append(str(error))
             continue
-        if problems and not rank_zero_only.rank:
+        if problems and not getattr(rank_zero_only, "rank", 0):
             print(f"warning: {'; '.join(problems)}; going on from the one before, {candidate}", file=sys.stderr)
         return candidate
     beside = previous_of(path)

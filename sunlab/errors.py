@@ -37,6 +37,16 @@ class BelowBar(SunlabError):
     exit_code = 1
 
 
+class NotFinite(DataError):
+    """Losses or gradients were not finite for several steps in a row."""
+
+
+class ProcessDied(SunlabError):
+    """A rank or a loader worker died or was stopped. The run can be resumed."""
+
+    exit_code = 71  # EX_OSERR
+
+
 def exit_code(error: Exception) -> int | None:
     """The exit code of an error for the user, None for a bug."""
     if isinstance(error, SunlabError):

@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 78 wrong configuration; 65 bad data; 74 a file cannot be read or written; 75 preempted (of several ranks,
-        the first; the others 0); 130 interrupted; 70 a bug of sunlab's.
+        the first; the others 0); 71 a rank or loader worker died; 130 interrupted; 70 a bug of sunlab's.
         Wrong arguments end in argparse's own exit with 2.
     """
     args = parse(argv)

@@ -1,9 +1,11 @@
 """One rank's batches: the shares of its workers joined in the order of streams, and cut into micro-batches."""
 
 import atexit
+import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader
 from sunlab.data.collate import join, take
 from sunlab.data.streams import Streams
 from sunlab.errors import ConfigError, SunlabError
+from sunlab.parent import die_with
 from sunlab.types import Samples
 
 
@@ -87,7 +90,7 @@ class Loader:
             batch_size=None,  # items are shares of a step already; they come in turn: worker 0, 1, ..., 0, 1, ...
             collate_fn=_as_it_is,
             num_workers=self.workers,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=partial(_begin, os.getpid()),
             # a forked worker starts at once and needs no guard in the user's script; it touches neither CUDA nor Lightning
             multiprocessing_context="fork",
             generator=torch.Generator(),  # its own: starting workers must not draw from the run's random state
@@ -108,7 +111,9 @@ def _as_it_is(item: Any) -> Any:
     return item
 
 
-def _ignore_signals(_worker: int) -> None:
-    """A stop is agreed by the ranks at the end of a step; a worker that died of the same signal would break that step."""
+def _begin(parent: int, _worker: int) -> None:
+    """A stop is agreed by the ranks at the end of a step; a worker that died of the same signal would break that step. The
+    end of the training process is its own: it holds that one's connections to other ranks, who wait for their closing."""
+    die_with(parent)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,97 @@
+"""Lightning's Trainer, as every run has it."""
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+
+from sunlab.callbacks.alive import Alive
+from sunlab.callbacks.curve import Curve
+from sunlab.callbacks.finite import SkipNonFinite
+from sunlab.callbacks.progress import Progress
+from sunlab.callbacks.spending import Spending
+from sunlab.checkpoint import AtomicCheckpointIO
+from sunlab.config.schema import Config
+from sunlab.ranks import Ranks, rendezvous, require_ranks
+
+
+def build_ranks(ranks: Ranks | None) -> ClusterEnvironment:
+    """How the ranks find each other. Said to Lightning, which else guesses: it warns wherever Slurm is installed, ignores
+    Slurm in a job named `bash`, takes an allocation for a step, and requeues the job from inside a signal handler."""
+    if ranks is None:
+        return LightningEnvironment()
+    if ranks.launcher == "torchrun":
+        return TorchElasticEnvironment()
+    address, port = rendezvous()
+    os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port), "SLURM_NTASKS": str(ranks.count)}
+    os.environ |= {"SLURM_NTASKS_PER_NODE": str(ranks.per_node), "SLURM_NNODES": str(ranks.nodes)}
+    return SLURMEnvironment(auto_requeue=False)
+
+
+def build_trainer(
+    config: Config, folder: Path, callbacks: Sequence[Callback], extra: Sequence[Callback], *, resumed: bool = False
+) -> Trainer:
+    """Everything under `trainer:`, with our checkpoints and loggers; on the ranks that srun or torchrun started.
+
+    Args:
+        callbacks: the configuration's.
+        extra: further ones.
+        resumed: whether the run goes on.
+
+    Raises:
+        ConfigError: the ranks are not the ones asked for.
+    """
+    ranks = require_ranks(config.trainer)
+    spending = Spending(config.budget.passes, config.budget.seconds)
+    settings: dict[str, Any] = {
+        "accelerator": "auto",
+        "max_steps": 1000,
+        "max_epochs": -1,
+        "log_every_n_steps": 10,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+        **config.trainer,
+    }
+    if ranks is not None:
+        settings["num_nodes"] = ranks.nodes
+        if settings.get("devices") in (None, "auto", -1, "-1"):
+            settings["devices"] = ranks.per_node
+    if spending.limited:
+        settings["max_steps"] = -1
+    if settings.pop("logger", True):
+        settings["logger"] = [
+            Curve(folder, resumed=resumed),
+            TensorBoardLogger(folder, name="", version="tb"),
+        ]
+    else:
+        settings["logger"] = False
+    checkpoint = ModelCheckpoint(
+        folder / "checkpoints",
+        save_top_k=0,
+        save_last=True,
+        every_n_train_steps=config.run.checkpoint_every,
+        enable_version_counter=False,
+    )
+    bar = [Progress()] if settings.get("enable_progress_bar", True) else []
+    survival = [SkipNonFinite(folder, limit=config.run.skip_limit), Alive(dead_after=config.run.dead_after)]
+    trainer = Trainer(
+        default_root_dir=folder,
+        callbacks=[*survival, *callbacks, spending, *extra, *bar, checkpoint],
+        plugins=[AtomicCheckpointIO(), build_ranks(ranks)],
+        **settings,
+    )
+    if hasattr(trainer.strategy, "_timeout"):  # of the process group; a strategy chosen by its name has no other door
+        trainer.strategy._timeout = timedelta(seconds=config.run.timeout)
+    return trainer

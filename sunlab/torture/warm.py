@@ -1,0 +1,22 @@
+"""Everything that a run imports, imported once, before ranks are forked."""
+
+import importlib
+from pathlib import Path
+
+LATE = ("torch._dynamo", "torch.distributed.algorithms.ddp_comm_hooks", "torch.nn.parallel.distributed")
+"""What torch imports with the first training step."""
+
+
+def warm(base: Path) -> None:
+    """Import it; no thread is started and no gradient computed, which a fork would not survive."""
+    import torch
+
+    from sunlab import build
+    from sunlab.pipelines.base import load_base, quiet
+
+    torch.set_num_threads(1)
+    quiet()
+    build.registry_of("losses").names()
+    for module in LATE:
+        importlib.import_module(module)
+    load_base(base, fresh=("vae", "unet", "text_encoder"))
