@@ -128,7 +128,6 @@ def fit(
     *,
     resume: str | None = None,
     time_limit: float | None = None,
-    dry_run: bool = False,
     signals: Signals | None = None,
 ) -> Mapping[str, Any]:
     """Train what the configuration says, and export it.
@@ -136,7 +135,6 @@ def fit(
     Args:
         resume: `last`, `auto` (the last checkpoint if there is one, else from the start), or a checkpoint's path.
         time_limit: seconds after which the run saves and raises `Preempted`.
-        dry_run: build everything, train nothing.
         signals: those that the caller listens to already; None: listened to from here on.
 
     Returns:
@@ -148,10 +146,10 @@ def fit(
     """
     require_ranks(loaded.config.trainer)
     with Signals() if signals is None else nullcontext(signals) as heard:
-        return _fit(loaded, resume, Stop(heard, time_limit), dry_run)
+        return _fit(loaded, resume, Stop(heard, time_limit))
 
 
-def _fit(loaded: LoadedConfig, resume: str | None, stop: Stop, dry_run: bool) -> Mapping[str, Any]:
+def _fit(loaded: LoadedConfig, resume: str | None, stop: Stop) -> Mapping[str, Any]:
     keep_freed_memory()
     config = loaded.config
     load_plugins(config.plugins)
@@ -164,8 +162,6 @@ def _fit(loaded: LoadedConfig, resume: str | None, stop: Stop, dry_run: bool) ->
     callbacks = [plug("callbacks", request) for request in config.callbacks]
     trainer = build_trainer(config, folder, callbacks, [stop, *ledger], resumed=checkpoint is not None)
     data = build_data(config, base, accumulate=trainer.accumulate_grad_batches)
-    if dry_run:
-        return {"folder": folder, "module": module, "files": []}
     folder.mkdir(parents=True, exist_ok=True)
     if trainer.is_global_zero:
         write_text(folder / "config.yaml", loaded.to_yaml())

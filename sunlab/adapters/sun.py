@@ -121,13 +121,14 @@ class SUN(Adapter):
         for name, wanted in self.branches.items():
             if not wanted:
                 continue
-            branch = Branch(key.shape[1], key.shape[0], **self.options)
+            with torch.device(key.device):
+                branch = Branch(key.shape[1], key.shape[0], **self.options)
             with torch.no_grad():
                 branch.to_k.weight.copy_(key)
                 branch.to_v.weight.copy_(value)  # never zero: the branch is normalised, its scale would be lost
                 if self.init == "identity":
                     branch.alpha.zero_()
-            layer[name] = branch.to(key.device)
+            layer[name] = branch
         return layer
 
 

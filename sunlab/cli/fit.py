@@ -18,24 +18,34 @@ def add(subparsers: Any) -> None:
     add_config(parser)
     parser.add_argument("--resume", metavar="last|auto|PATH", help=RESUME)
     parser.add_argument("--time-limit", type=duration, metavar="10m", help="stop cleanly after this time (s, m, h, d)")
-    parser.add_argument("--dry-run", action="store_true", help="check and build everything, train nothing")
+    parser.add_argument("--dry-run", action="store_true", help="build everything from shapes, say what it needs")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     with Signals() as signals:  # before torch is imported, which takes long enough for one to come
         loaded = load(args)  # before torch and the rest: a wrong configuration is told at once
+        if args.dry_run:
+            foretell(loaded)
+            return 0
         require_ranks(loaded.config.trainer)
         from sunlab.build import fit
 
         if not args.debug:
             quiet()
-        done = fit(loaded, resume=args.resume, time_limit=args.time_limit, dry_run=args.dry_run, signals=signals)
-    if args.dry_run:
-        print("the configuration is right and everything builds; nothing was trained")
-    else:
-        tell(done)
+        done = fit(loaded, resume=args.resume, time_limit=args.time_limit, signals=signals)
+    tell(done)
     return 0
+
+
+def foretell(loaded: Any) -> None:
+    """What the run would need."""
+    from sunlab.dry_run import plan
+
+    quiet()
+    for line in plan(loaded).lines():
+        print(line)
+    print("the configuration is right and everything builds; no data were touched, nothing was trained")
 
 
 def tell(done: Any) -> None:

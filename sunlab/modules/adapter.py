@@ -26,6 +26,7 @@ class AdapterModule(DistillationModule):
         super().__init__(base, loss, **options)
         self.adapter = adapter
         adapter.attach(base.backbone.unet)
+        self.train_in_single_precision()
 
     def trainable(self) -> dict[str, nn.Parameter]:
         wanted = {id(p) for p in self.adapter.trainable()}

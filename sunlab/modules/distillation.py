@@ -70,6 +70,11 @@ class DistillationModule(Module):
     def bind_student(self) -> Bind:
         """How `draw` asks the student."""
 
+    def train_in_single_precision(self) -> None:
+        """In half precision AdamW's small steps would be lost. The frozen weights keep their type."""
+        for parameter in self.trainable().values():
+            parameter.data = parameter.data.float()
+
     def bind_teacher(self) -> Bind:
         """How `draw` asks the teacher, with guidance."""
         guide = with_guidance(self.base)

@@ -33,6 +33,7 @@ class StudentModule(DistillationModule):
             self.copy = deepcopy(base.backbone).requires_grad_(True)
         else:
             lora.attach(base.backbone.unet)
+        self.train_in_single_precision()
 
     def trainable(self) -> dict[str, nn.Parameter]:
         parameters = self.copy.parameters() if self.copy is not None else self._lora.trainable()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_bases import tiny_base
 
 from sunlab.config.load import load_config
 from sunlab.evaluation.extractors import EXTRACTORS, Extractor
@@ -28,6 +29,7 @@ def shrunk(path: Path, base: Path, shards: str, bank: Path, folder: Path) -> lis
     config = load_config([path]).config
     words = [f"model.base={base}", f"run.dir={folder}", "data.batch_size=8", "data.streams=4"]
     words += [f"trainer.max_steps={STEPS}", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
+    words += ["trainer.devices=1", "trainer.num_nodes=1", "data.workers=0"]
     name = config.data.source["name"]
     words.append(f"data.source.path={bank}" if name == "trajectories" else f"data.source.urls=[{shards}]")
     if config.data.cache is not None:
@@ -57,6 +59,13 @@ def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path, monke
     from sunlab.build import fit, make_bank
 
     monkeypatch.chdir(ROOT)
+    if path.parent.name == "sdxl":  # two text encoders, added conditions
+        tiny_base_folder = tiny_base("sdxl", tmp_path / "sdxl")
+        words = ["task=adapter", f"model.base={tiny_base_folder}", f"data.source.urls=[{tiny_shards}]"]
+        tiny_bank = tmp_path / "bank"
+        make_bank(
+            load_config([ROOT / "configs" / "sdxl" / "bank.yaml"], [*words, "model.dtype=bfloat16"]), out=tiny_bank, count=8
+        )
     if path.stem.startswith(("evaluate", "matrix")):
         from sunlab.build_evaluation import evaluate
 

@@ -1,0 +1,170 @@
+"""`sunlab fit --dry-run`: everything built from shapes alone, and what the run would need. No weights or data are read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from registry import load_plugins
+from sunlab.build import base_options, build_module, plug
+from sunlab.config.load import LoadedConfig
+from sunlab.config.schema import Config
+from sunlab.diffusion.guidance import Passes, guided
+from sunlab.diffusion.prediction import Prediction
+from sunlab.draws import Draws
+from sunlab.losses import Flow
+from sunlab.modules.base import Module
+from sunlab.modules.distillation import DistillationModule
+from sunlab.modules.footprint import Footprint, activations, footprint
+from sunlab.pipelines.base import BaseModel
+from sunlab.pipelines.outline import outline_base
+from sunlab.types import Batch, Conditioning, Trajectory
+
+SAMPLES = 64  # over which passes a sample are averaged, where they depend on draws
+HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "bf16-true": torch.bfloat16, "16-true": torch.float16}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would need.
+
+    Attributes:
+        base: where its shapes are from.
+        parameters: part -> how many; `trained` of all of them are.
+        memory: of a rank; None for a task that does not train the U-Net or over it.
+        steps, batch, ranks, micro: optimizer steps, samples in one, ranks, samples of a rank at a time.
+        passes: U-Net passes a sample.
+    """
+
+    base: str
+    parameters: dict[str, int]
+    trained: int
+    memory: Footprint | None
+    steps: int
+    batch: int
+    ranks: int
+    micro: int
+    passes: Passes | None
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield f"base         {self.base}"
+        yield "parameters   " + ", ".join(f"{name} {count:,}" for name, count in self.parameters.items())
+        yield f"trained      {self.trained:,}"
+        if self.memory is not None:
+            parts = {name: value for name, value in vars(self.memory).items() if value}
+            told = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in parts.items())
+            yield f"memory       about {self.memory.total / 1e9:.1f} GB a rank at {self.micro} samples a time: {told}"
+        yield f"steps        {self.steps:,} of {self.batch} samples, on {self.ranks} rank{'s' * (self.ranks > 1)}"
+        if self.passes is not None:
+            one, samples = self.passes, SAMPLES
+            teacher, student, backward = one.teacher / samples, one.student / samples, one.backward / samples
+            whole = one.equivalents / samples * self.batch
+            told = f"{teacher:g} of the teacher, {student:g} of the student, {backward:g} of them backward"
+            yield f"passes       a sample: {told}"
+            yield f"             a step: {whole:,.0f} pass-equivalents; the run: {whole * self.steps:,.0f}"
+
+
+def plan(loaded: LoadedConfig) -> Plan:
+    """Build what the configuration says on the meta device.
+
+    Raises:
+        ConfigError: a base that is not there without `model.family`, or parts that do not fit each other.
+    """
+    config = loaded.config
+    load_plugins(config.plugins)
+    options = base_options(config)
+    base = outline_base(config.model.base, **options)
+    module = build_module(config, base).to("meta")
+    for request in config.callbacks:
+        plug("callbacks", request)
+    plug("negatives", config.data.negatives)
+    learnt = module.trainable()
+    named = {"U-Net": base.backbone.unet, "autoencoder": base.autoencoder, "text": base.text}
+    ranks, accumulate = ranks_of(config), config.trainer.get("accumulate_grad_batches", 1)
+    micro = max(config.data.batch_size // (ranks * accumulate), 1)
+    passes = count_passes(config, module) if isinstance(module, DistillationModule) else None
+    trained = sum(p.numel() for p in learnt.values())
+    memory = footprint(module, learnt, 0)
+    if config.task not in ("autoencoder", "text_encoder"):
+        memory = replace(memory, activations=micro * kept_by_a_sample(config, module, base))
+    return Plan(
+        base=f"{config.model.base}: {base.backbone.prediction_type}, latents {list(base.backbone.sample_shape)}, "
+        f"shapes from {base.folder}",
+        parameters={k: sum(p.numel() for n, p in v.named_parameters() if "lora_" not in n) for k, v in named.items()},
+        trained=trained,
+        memory=memory if memory.activations else None,
+        steps=steps_of(config, passes),
+        batch=config.data.batch_size,
+        ranks=ranks,
+        micro=micro,
+        passes=passes,
+    )
+
+
+def steps_of(config: Config, passes: Passes | None) -> int:
+    """Optimizer steps: those of the trainer, or as many as `budget.passes` allows."""
+    if config.budget.passes and passes is not None:
+        return int(config.budget.passes // (passes.equivalents / SAMPLES * config.data.batch_size))
+    return int(config.trainer.get("max_steps", 1000))
+
+
+def ranks_of(config: Config) -> int:
+    """Those that the configuration asks for; `auto` counts as one."""
+    devices, nodes = config.trainer.get("devices", 1), config.trainer.get("num_nodes", 1)
+    each = len(devices) if isinstance(devices, list) else devices if isinstance(devices, int) and devices > 0 else 1
+    return int(each) * int(nodes)
+
+
+def kept_by_a_sample(config: Config, module: Module, base: BaseModel) -> int:
+    """Bytes that autograd keeps of one sample's pass of the student, in the type that it is computed in."""
+    dtype = HALF.get(str(config.trainer.get("precision", "")), getattr(torch, config.model.dtype))
+    module.to(dtype)
+    unet: Any = base.backbone.unet
+    with torch.device("meta"):
+        tokens = torch.empty(1, 77, unet.config.cross_attention_dim, dtype=dtype)
+        given = Conditioning(tokens)
+        if unet.config.addition_embed_type == "text_time":
+            width = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
+            given = Conditioning(tokens, torch.empty(1, width, dtype=dtype), {"time_ids": torch.empty(1, 6)})
+        x, t, w = torch.empty(1, *base.backbone.sample_shape, dtype=dtype), torch.empty(1), torch.empty(1)
+    adapter = getattr(module, "adapter", None) or getattr(module, "lora", None)
+    backbone = getattr(module, "copy", None) or base.backbone
+
+    def forward() -> Tensor:
+        inputs = {} if adapter is None else adapter.inputs(given, given, w)
+        return backbone.predict(x, t, given, inputs)
+
+    return activations(backbone.unet, forward)
+
+
+def count_passes(config: Config, module: DistillationModule) -> Passes:
+    """The passes of `SAMPLES` samples: the loss itself is asked, with a network that only counts."""
+    passes, seeds = Passes(), range(SAMPLES)
+    draws, shape, schedule = Draws(seeds), (1, 2, 2), module.base.backbone.schedule
+    times = module.student.times
+    blank = Conditioning(torch.zeros(SAMPLES, 1, 1))
+    batch = Batch(
+        positive=blank,
+        negative=blank,
+        guidance=draws.uniform("guidance", *module.guidance),
+        draws=draws,
+        shape=shape,
+        latents=draws.normal("latents", shape),
+        trajectory=Trajectory(draws.normal("states", (len(times), *shape)), times),
+    )
+
+    def network(x: Tensor, t: Tensor, conditioning: Any = None) -> Prediction:
+        return Prediction(torch.zeros_like(x), "v_prediction", x, *schedule.at(t, x))
+
+    def student(x: Tensor, t: Tensor) -> Prediction:
+        passes.student += len(x)
+        passes.backward += len(x) if torch.is_grad_enabled() else 0
+        return network(x, t)
+
+    teacher = guided(network, blank, blank, batch.guidance, passes=passes)
+    flows = Flow(student, module.student.solver, times), Flow(teacher, module.teacher.solver, module.teacher.times)
+    plug("losses", config.loss)(batch, *flows, module.distance)
+    return passes

@@ -1,0 +1,87 @@
+"""`sunlab fit --dry-run`: what a run needs, told from shapes alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+from sunlab.cli.main import main
+from sunlab.config.load import load_config
+from sunlab.dry_run import SAMPLES, plan
+from sunlab.errors import ConfigError
+from sunlab.modules.footprint import Kept, activations
+from sunlab.pipelines.base import load_base
+from sunlab.pipelines.outline import outline_base
+from sunlab.types import Conditioning
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def test_sun_for_stable_diffusion_without_weights_or_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", str(CONFIGS / "sd15" / "sun_msc.yaml"), "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "U-Net 859,520,964" in told and "trained      38,388,480\n" in told
+    assert "20,000 of 64 samples, on 8 ranks" in told and "at 8 samples a time" in told
+    assert "a sample: 0 of the teacher, 1 of the student, 1 of them backward" in told and "the run: 3,840,000" in told
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_lcm_lora(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = plan(load_config([CONFIGS / "sd15" / "lcm_lora.yaml"]))
+    assert asked.trained == pytest.approx(67.5e6, rel=0.005)
+    assert (asked.passes.teacher, asked.passes.student, asked.passes.backward) == (2 * SAMPLES, 2 * SAMPLES, SAMPLES)
+    assert asked.memory.frozen == pytest.approx(2 * (859_520_964 + 83_653_863 + 123_060_480), rel=1e-4)
+    assert asked.memory.trained == asked.memory.gradients == 4 * asked.trained == asked.memory.optimizer // 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["loss.substeps=3"], ["loss=cfg"], ["loss=lcm"], ["loss=msc_segment"], ["loss=cfg", "teacher.guidance=[1.0]"]],
+    ids=" ".join,
+)
+def test_the_passes_are_those_of_training(words, tiny_config, tiny_data):
+    from sunlab.build import build_base, build_module
+
+    config = load_config([tiny_config], words)
+    module = build_module(config.config, build_base(config.config))
+    module.log = lambda *args, **kwargs: None
+    module.training_step(next(iter(tiny_data().loader())), 0)
+    foretold = plan(config).passes
+    assert {k: v / SAMPLES for k, v in vars(foretold).items()} == {k: v / 8 for k, v in vars(module.passes).items()}
+
+
+def test_what_autograd_keeps_is_what_it_keeps_of_a_real_pass(tiny_base_folder):
+    plug = {"name": "diffusers_unet", "attention": "eager"}
+    kept = []
+    for base in (load_base(tiny_base_folder, backbone=plug), outline_base(tiny_base_folder, backbone=plug)):
+        device, unet = base.device, base.backbone.unet
+        x, t, given = (
+            torch.zeros(2, 4, 8, 8, device=device),
+            torch.zeros(2, device=device),
+            torch.zeros(2, 77, 16, device=device),
+        )
+
+        def forward(base=base, x=x, t=t, given=given):
+            return base.backbone.predict(x, t, Conditioning(given))
+
+        if device.type == "meta":
+            kept.append(activations(unet, forward))
+            unet.enable_gradient_checkpointing()
+            less = activations(unet, forward)
+        else:
+            counted = Kept(unet.parameters())
+            with saved_tensors_hooks(counted, lambda tensor: tensor):
+                forward()
+            kept.append(counted.bytes)
+    assert kept[0] == kept[1] > less > 0
+
+
+def test_a_base_that_is_not_there_needs_its_family(tiny_config):
+    for base in ("no/folder", "/nowhere/model.safetensors"):
+        with pytest.raises(ConfigError, match=r"model\.(family|base)"):
+            plan(load_config([tiny_config], [f"model.base={base}"]))
+    assert plan(load_config([tiny_config], ["model.base=/nowhere/model", "model.family=sd21"])).base.startswith("/nowhere")
