@@ -5,6 +5,7 @@ import torch
 
 from sunlab.adapters.lora import ATTENTION, LoRA
 from sunlab.errors import ConfigError
+from sunlab.pipelines.base import load_base
 
 
 @pytest.fixture
@@ -90,3 +91,20 @@ def test_a_second_one_is_refused(unet):
     LoRA(rank=2).attach(unet)
     with pytest.raises(ConfigError, match="detach it first"):
         LoRA(rank=2).attach(unet)
+
+
+def test_the_formula(unet, tiny_base_folder):
+    """W + alpha / r B A (arXiv 2106.09685, section 4.1), written into a second U-Net's linear maps and convolutions."""
+    adapter = LoRA(rank=2, alpha=6.0)
+    adapter.attach(unet)
+    step(unet, adapter)
+    other = load_base(tiny_base_folder).freeze().backbone.unet
+    tensors, shapes = adapter.tensors(), set()
+    with torch.no_grad():
+        for name, weight in other.named_parameters():
+            a, b = (tensors.pop(f"{name.removesuffix('.weight')}.lora_{end}.weight", None) for end in "AB")
+            if a is not None:
+                weight.add_(3.0 * torch.einsum("or,r...->o...", b.flatten(1), a))  # a convolution's B is 1x1
+                shapes.add(weight.ndim)
+        assert not tensors and shapes == {2, 4}
+        torch.testing.assert_close(ask(unet), ask(other), atol=1e-5, rtol=1e-4)

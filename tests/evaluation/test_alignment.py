@@ -53,31 +53,16 @@ def test_only_those_that_are_asked_count():
     assert found.keys() == {"a"} and found["a"].value == pytest.approx(2 / 3) and found["a"].pairs == 3
 
 
-@pytest.fixture
-def clip_folder(tmp_path, tiny_base_folder):
-    """A CLIPModel of random weights with the lab's tokenizer."""
-    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
-
-    tower = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    tower["projection_dim"] = 5
-    tokenizer = CLIPTokenizer.from_pretrained(tiny_base_folder / "tokenizer")
-    words = {"vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    vision = {**tower, "image_size": 16, "patch_size": 8}
-    CLIPModel(CLIPConfig(text_config={**tower, **words}, vision_config=vision, projection_dim=5)).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    return tmp_path
-
-
-def test_clip_score_against_the_joint_model(clip_folder):
+def test_clip_score_against_the_joint_model(tiny_clip):
     """The cosine that CLIPModel itself gives, of pictures that need no resizing."""
     from transformers import CLIPModel, CLIPTokenizer
 
     from sunlab.evaluation.clip import MEAN, STD
 
     images, prompts = torch.rand(3, 3, 16, 16), ["a koala", "a large red apple on a green background", "x " * 100]
-    found = ALIGNMENTS.build({"name": "clip_score", "folder": str(clip_folder)})(images, prompts)["clip_score"]
-    model = CLIPModel.from_pretrained(clip_folder).eval()
-    tokens = CLIPTokenizer.from_pretrained(clip_folder)(
+    found = ALIGNMENTS.build({"name": "clip_score", "folder": str(tiny_clip)})(images, prompts)["clip_score"]
+    model = CLIPModel.from_pretrained(tiny_clip).eval()
+    tokens = CLIPTokenizer.from_pretrained(tiny_clip)(
         prompts, padding=True, truncation=True, max_length=77, return_tensors="pt"
     )
     pixels = (images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
