@@ -63,8 +63,10 @@ class Result:
 
 
 def shares(found: Mapping[str, Value], other: Mapping[str, Value]) -> dict[str, Value]:
-    """Paired distances as a share of those to the teacher with other seeds."""
-    return {n: replace(v, share=v.value / other[n].value if v.paired else v.share) for n, v in found.items()}
+    """Paired distances as a share of those to the teacher with other seeds, where these are not zero."""
+    return {
+        n: replace(v, share=v.value / other[n].value if v.paired and other[n].value else v.share) for n, v in found.items()
+    }
 
 
 def beside_rivals(rows: Sequence[Row], distances: Sequence[Mapping[str, Tensor]]) -> list[Row]:

@@ -12,6 +12,7 @@ must have been imported. With `pytest.register_assert_rewrite("sunlab.testing")`
 from sunlab.testing.adapter import AdapterContract
 from sunlab.testing.distance import DistanceContract
 from sunlab.testing.loss import LossContract
+from sunlab.testing.metric import MetricContract
 from sunlab.testing.negatives import NegativeSamplerContract
 from sunlab.testing.plug import PlugContract
 from sunlab.testing.solver import SolverContract
@@ -24,6 +25,7 @@ CONTRACTS: dict[str, type[PlugContract]] = {
         AdapterContract,
         DistanceContract,
         LossContract,
+        MetricContract,
         NegativeSamplerContract,
         SolverContract,
         WeightingContract,
@@ -36,6 +38,7 @@ __all__ = [
     "AdapterContract",
     "DistanceContract",
     "LossContract",
+    "MetricContract",
     "NegativeSamplerContract",
     "PlugContract",
     "SolverContract",
