@@ -5,7 +5,7 @@
 """
 
 from registry.errors import RegistryError, suggestion
-from registry.parameters import Parameter, check_value
+from registry.parameters import Parameter, check_value, takes_also
 from registry.plugins import API_VERSION, BrokenPlugin, broken_plugins, load_plugin, load_plugins
 from registry.registry import Entry, Registry, Spec
 
@@ -22,4 +22,5 @@ __all__ = [
     "load_plugin",
     "load_plugins",
     "suggestion",
+    "takes_also",
 ]

@@ -5,10 +5,11 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from registry.errors import RegistryError
 
+F = TypeVar("F", bound=Callable[..., None])
 REQUIRED = inspect.Parameter.empty
 
 
@@ -41,6 +42,26 @@ def parameters_of(factory: Callable[..., Any]) -> dict[str, Parameter]:
             raise RegistryError(f"parameter {parameter.name!r} of {factory.__qualname__} needs a type annotation")
         found[parameter.name] = Parameter(parameter.name, hints[parameter.name], parameter.default)
     return found
+
+
+def takes_also(other: type) -> Callable[[F], F]:
+    """Decorator of an `__init__(self, *, ..., **rest)` that hands `rest` on to `other`: the keyword-only parameters of
+    `other` that it does not name itself stand in the place of `rest`."""
+
+    def decorate(init: F) -> F:
+        signature = inspect.signature(init)
+        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        names = {p.name for p in own}
+        more = [p for p in parameters_of(other).values() if p.name not in names]
+        added = [
+            inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=p.default, annotation=p.annotation)
+            for p in more
+        ]
+        init.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+        init.__annotations__ |= {p.name: p.annotation for p in more}
+        return init
+
+    return decorate
 
 
 def type_name(annotation: Any) -> str:

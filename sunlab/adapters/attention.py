@@ -1,5 +1,4 @@
-"""diffusers' attention processors with SUN's extra branches (arXiv 2312.08887; formulas as the released code computes
-them, see `Branch`)."""
+"""SUN's extra attention branches (arXiv 2312.08887; formulas as the released code computes them, see `Branch`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,12 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from sunlab.adapters.processors import BESIDE, Call, Processor
+
 EPSILON = 1e-12  # below it a norm counts as zero: an all-zero branch stays zero instead of NaN
-PLAIN = ("AttnProcessor", "AttnProcessor2_0", "FusedAttnProcessor2_0", "SlicedAttnProcessor", "XFormersAttnProcessor",
-         "AttnProcessorNPU", "XLAFlashAttnProcessor2_0")  # fmt: skip
-"""diffusers' processors of plain attention, which differ in kernels alone: ours stands in for them."""
-BESIDE = ("IPAdapterAttnProcessor", "IPAdapterAttnProcessor2_0", "IPAdapterXFormersAttnProcessor")
-"""Those that add something of their own before W_out, which is linear: ours adds its offset to their output."""
 
 
 class PromptCache:
@@ -24,7 +20,7 @@ class PromptCache:
     def __init__(self) -> None:
         self._kept: dict[int, tuple[Tensor, int, tuple[Tensor, Tensor]]] = {}
 
-    def get(self, owner: nn.Module, tokens: Tensor, compute: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    def get(self, owner: object, tokens: Tensor, compute: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """What `owner` computed of these very tokens before, or computes now: one pair is kept for each owner."""
         version = 0 if tokens.is_inference() else tokens._version
         kept = self._kept.get(id(owner))
@@ -47,10 +43,17 @@ class BranchInputs:
     gain: Tensor | None = None
     cache: PromptCache | None = None
 
-    def projected(
-        self, owner: nn.Module, tokens: Tensor, compute: Callable[[], tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def of(negative: Tensor) -> "BranchInputs":
+        """With a cache where no gradients are wanted."""
+        return BranchInputs(negative, cache=None if torch.is_grad_enabled() else PromptCache())
+
+    def projected(self, owner: object, tokens: Tensor, to_k: Any, to_v: Any) -> tuple[Tensor, Tensor]:
         """Keys and values (B, L, h) of the tokens (B, L, d), from the cache where there is one."""
+
+        def compute() -> tuple[Tensor, Tensor]:
+            return to_k(tokens), to_v(tokens)
+
         if self.cache is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return compute()
         return self.cache.get(owner, tokens, compute)
@@ -82,33 +85,44 @@ class Branch(nn.Module):
             self.register_parameter("alpha", None)
             self.register_parameter("beta", None)
 
-    def forward(self, query: Tensor, z: Tensor, tokens: Tensor, heads: int, inputs: BranchInputs) -> Tensor:
-        """Args: query (B, heads, P, h / heads); z (B, P, h), the base's attention; tokens (B, L, d). Returns (B, P, h)."""
-        key, value = inputs.projected(self, tokens, lambda: self._project(tokens, query.dtype))
-        n = attend(query, key, value, heads)
-        if self.normalise:
-            n = n * self._ratio(z, n)
-        if self.alpha is not None:
-            n = self.alpha.to(n.dtype) * n + self.beta.to(n.dtype)
-        return n
+    def forward(
+        self, query: Tensor, size_z: Tensor, tokens: Tensor, inputs: BranchInputs
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """N, and what makes N' = factor N + beta of it.
 
-    def _project(self, tokens: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        tokens = tokens.to(self.to_k.weight.dtype)
-        return self.to_k(tokens).to(dtype), self.to_v(tokens).to(dtype)
+        Args:
+            query: (B, heads, P, h / heads).
+            size_z: |Z| (B, 1, 1), or (1, 1, 1) with `compat`.
+            tokens: (B, L, d).
 
-    def _ratio(self, z: Tensor, n: Tensor) -> Tensor:
-        dims = None if self.compat else (1, 2)
-        size_z = torch.linalg.vector_norm(z, dim=dims, keepdim=True, dtype=torch.float32)
-        size_n = torch.linalg.vector_norm(n, dim=dims, keepdim=True, dtype=torch.float32)
+        Returns:
+            N (B, P, h); factor, float32, shaped to be multiplied with it; beta (h,), or None for zero.
+        """
+        dtype = query.dtype
+        key, value = inputs.projected(self, tokens, *(self._cast(layer, dtype) for layer in (self.to_k, self.to_v)))
+        n = attend(query, key, value)
+        factor = self._ratio(size_z, n) if self.normalise else torch.ones_like(size_z)
+        return n, factor if self.alpha is None else factor * self.alpha.float(), self.beta
+
+    @staticmethod
+    def _cast(layer: nn.Linear, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        return lambda tokens: layer(tokens.to(layer.weight.dtype)).to(dtype)
+
+    def _ratio(self, size_z: Tensor, n: Tensor) -> Tensor:
+        size_n = size(n, whole_batch=self.compat)
         if self.compat:
-            return (size_z / size_n).to(n.dtype)
-        ratio = torch.where(size_n > EPSILON, size_z / size_n.clamp(min=EPSILON), 0.0)  # no gradient of 1 / EPSILON either
-        return ratio.to(n.dtype)
+            return size_z / size_n
+        return torch.where(size_n > EPSILON, size_z / size_n.clamp(min=EPSILON), 0.0)  # no gradient of 1 / EPSILON either
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+def size(z: Tensor, *, whole_batch: bool = False) -> Tensor:
+    """|z| over tokens and channels (B, 1, 1) of z (B, P, h), in float32; or over the whole batch (1, 1, 1)."""
+    return torch.linalg.vector_norm(z, dim=(0, 1, 2) if whole_batch else (1, 2), keepdim=True, dtype=torch.float32)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """Multi-head attention. query (B, heads, P, c), key and value (B, L, heads c) -> (B, P, heads c)."""
-    b, _, p, c = query.shape
+    b, heads, p, c = query.shape
     key, value = (part.view(b, -1, heads, c).transpose(1, 2) for part in (key, value))
     if query.device.type == "cpu" and query.dtype == torch.bfloat16 and mask is None:
         scores = (query * c**-0.5) @ key.transpose(-1, -2)  # half the time of the fused kernel there, backward included
@@ -118,14 +132,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor |
     return z.transpose(1, 2).reshape(b, p, heads * c)
 
 
-def hand(base: Any, attn: Any, hidden: Tensor, tokens: Any, mask: Tensor | None, temb: Tensor | None, more: Any) -> Tensor:
-    """The call handed on to the processor that was there. Not all of diffusers' take `temb`."""
-    return base(attn, hidden, tokens, mask, **({} if temb is None else {"temb": temb}), **more)
-
-
-class SUNCrossAttention:
-    """Processor of one cross-attention layer: `out = W_out(Z - N' + P')`. Without `sun` in the call it is the base's own
-    processor. Beside an IP-Adapter, `out` is the IP-Adapter's own plus `W_out(P' - N')`.
+class SUNCrossAttention(Processor):
+    """Of one cross-attention layer: `out = W_out(Z - N' + P')`. Beside an IP-Adapter, `out` is the IP-Adapter's own plus
+    `W_out(P' - N')`. The branches share one query, each with a kernel call of its own: see docs/speed.md.
 
     Args:
         base: the processor that was there.
@@ -133,70 +142,22 @@ class SUNCrossAttention:
     """
 
     def __init__(self, base: Any, negative: Branch | None, positive: Branch | None):
-        self.base, self.negative, self.positive = base, negative, positive
+        super().__init__(base)
+        self.negative, self.positive = negative, positive
+        self.compat = any(branch is not None and branch.compat for branch in (negative, positive))
         self.beside = type(base).__name__ in BESIDE
 
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Any = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-        sun: BranchInputs | None = None,
-        ip_adapter_masks: Any = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        if ip_adapter_masks is not None and self.beside:
-            kwargs["ip_adapter_masks"] = ip_adapter_masks
-        if sun is None:
-            return hand(self.base, attn, hidden_states, encoder_hidden_states, attention_mask, temb, kwargs)
-        assert encoder_hidden_states is not None, "cross-attention needs a prompt"
-        tokens = encoder_hidden_states[0] if isinstance(encoder_hidden_states, tuple) else encoder_hidden_states
-        z, offset = self._attend(attn, hidden_states, tokens, attention_mask, sun)
-        w_out = attn.to_out[0]
-        if self.beside:
-            out = hand(self.base, attn, hidden_states, encoder_hidden_states, attention_mask, temb, kwargs)
-            return out + (w_out(offset) - w_out(torch.zeros_like(offset[:, :1]))) / attn.rescale_output_factor
-        return attn.to_out[1](w_out(z + offset)) / attn.rescale_output_factor
-
-    def _attend(
-        self, attn: Any, hidden: Tensor, tokens: Tensor, mask: Tensor | None, sun: BranchInputs
-    ) -> tuple[Tensor, Tensor]:
-        """Z and the branches' offset P' - N', both (B, P, h)."""
-        heads, b = attn.heads, len(hidden)
-        query = attn.to_q(hidden)
-        query = query.view(b, -1, heads, query.shape[-1] // heads).transpose(1, 2)
-        key, value = sun.projected(attn, tokens, lambda: (attn.to_k(tokens), attn.to_v(tokens)))
-        if mask is not None:
-            mask = attn.prepare_attention_mask(mask, tokens.shape[1], b)
-            mask = mask.view(b, heads, -1, mask.shape[-1])
-        z = attend(query, key, value, heads, mask)
-        offset = torch.zeros_like(z)
-        if self.negative is not None:
-            offset = offset - self.negative(query, z, sun.negative, heads, sun)
-        if self.positive is not None:
-            offset = offset + self.positive(query, z, tokens, heads, sun)
-        if sun.gain is not None:
-            offset = offset * sun.gain.to(offset.dtype).view(-1, 1, 1)
-        return z, offset
-
-
-class UntouchedAttention:
-    """Processor of a self-attention layer: takes `sun` and leaves it aside, since diffusers hands the same arguments to
-    all layers and warns of those that a processor does not name."""
-
-    def __init__(self, base: Any):
-        self.base = base
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-        sun: BranchInputs | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        return hand(self.base, attn, hidden_states, encoder_hidden_states, attention_mask, temb, kwargs)
+    def respond(self, call: Call, sun: BranchInputs) -> Tensor:
+        query, tokens = call.query(), call.tokens
+        key, value = sun.projected(call.attn, tokens, call.attn.to_k, call.attn.to_v)
+        z = attend(query, key, value, call.prepared_mask())
+        size_z, total = size(z, whole_batch=self.compat), torch.zeros_like(z) if self.beside else z
+        for sign, branch, text in ((-1, self.negative, sun.negative), (1, self.positive, tokens)):
+            if branch is None:
+                continue
+            n, factor, beta = branch(query, size_z, text, sun)
+            gain = sign if sun.gain is None else sign * sun.gain.view(-1, 1, 1)
+            total = torch.addcmul(total, n, (gain * factor).to(n.dtype))
+            if beta is not None:
+                total = total + (gain * beta).to(n.dtype)
+        return self.below(call) + call.out_offset(total) if self.beside else call.out(total)

@@ -1,13 +1,14 @@
 """Normalised attention guidance (NAG, arXiv 2505.21179)."""
 
-from inspect import signature
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sunlab.adapters.attention import EPSILON, PLAIN, BranchInputs, UntouchedAttention, attend, hand
+from sunlab.adapters.attention import EPSILON, BranchInputs, attend
 from sunlab.adapters.base import ADAPTERS, Adapter
+from sunlab.adapters.processors import BESIDE, PLAIN, Call, Placement, Processor, Untouched, check_composable
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
 
@@ -40,33 +41,32 @@ class NAG(Adapter):
         self.steered = self.inner is not None and self.inner.steered
         below = None if self.inner is None else dict(self.inner.spec)
         self.spec = {"name": "nag", "phi": phi, "tau": tau, "blend": blend, "inner": below}
-        self._unet: Any = None
-        self._found: dict[str, Any] = {}
+        self._placement: Placement | None = None
 
     def attach(self, unet: nn.Module) -> None:
-        if self._unet is not None:
+        if self._placement is not None:
             raise ConfigError("this adapter is plugged in already; detach it first")
         if self.inner is not None:
             self.inner.attach(unet)
-        network: Any = unet
-        object.__setattr__(self, "_unet", unet)  # not a submodule: the adapter does not own the U-Net
-        self._found = dict(network.attn_processors)
-        processors: dict[str, Any] = {}
-        for name, processor in self._found.items():
-            if network.get_submodule(name.removesuffix(".processor")).is_cross_attention:
-                processors[name] = NAGCrossAttention(processor, phi=self.phi, tau=self.tau, blend=self.blend)
-            else:
-                processors[name] = UntouchedAttention(processor)
-        network.set_attn_processor(processors)
-
-    def detach(self) -> None:
-        if self._unet is not None:
-            now = self._unet.attn_processors  # one that somebody has set meanwhile is theirs, and stays
-            ours = (NAGCrossAttention, UntouchedAttention)
-            self._unet.set_attn_processor({n: self._found[n] if isinstance(p, ours) else p for n, p in now.items()})
-            object.__setattr__(self, "_unet", None)
+        try:
+            self._placement = Placement(unet, self._processor)
+        except ConfigError:
             if self.inner is not None:
                 self.inner.detach()
+            raise
+
+    def detach(self) -> None:
+        if self._placement is not None:
+            self._placement.remove()
+            self._placement = None
+            if self.inner is not None:
+                self.inner.detach()
+
+    def _processor(self, path: str, attn: Any, found: Any) -> Processor:
+        if not attn.is_cross_attention:
+            return Untouched(found)
+        check_composable(path, found, known=PLAIN + BESIDE, adapter="NAG")
+        return NAGCrossAttention(found, phi=self.phi, tau=self.tau, blend=self.blend)
 
     def switch(self, on: bool) -> None:
         if self.inner is not None:
@@ -74,17 +74,16 @@ class NAG(Adapter):
 
     def inputs(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> dict[str, Any]:
         given = {} if self.inner is None else self.inner.inputs(positive, negative, guidance)
-        attention = {"sun": BranchInputs(negative.tokens), **given.get("cross_attention_kwargs", {})}
+        attention = {"sun": BranchInputs.of(negative.tokens), **given.get("cross_attention_kwargs", {})}
         return {**given, "cross_attention_kwargs": attention}
 
     def tensors(self) -> dict[str, Tensor]:
         return {} if self.inner is None else self.inner.tensors()
 
 
-class NAGCrossAttention:
-    """Processor of one cross-attention layer. Over plain attention it is `W_out(Z_nag)`; over a processor with something of
-    its own before W_out (SUN, an IP-Adapter), that one's output plus `W_out(Z_nag - Z_pos)`, W_out being linear. Without
-    `sun` in the call it is the processor below.
+class NAGCrossAttention(Processor):
+    """Of one cross-attention layer. Over plain attention it is `W_out(Z_nag)`; over a processor with something of its own
+    before W_out (SUN, an IP-Adapter), that one's output plus `W_out(Z_nag - Z_pos)`, W_out being linear.
 
     Args:
         base: the processor that was there.
@@ -92,48 +91,20 @@ class NAGCrossAttention:
     """
 
     def __init__(self, base: Any, *, phi: float, tau: float, blend: float):
-        self.base, self.phi, self.tau, self.blend = base, phi, tau, blend
+        super().__init__(base)
+        self.phi, self.tau, self.blend = phi, tau, blend
         self.plain = type(base).__name__ in PLAIN
-        self.takes_sun = "sun" in signature(type(base).__call__).parameters
 
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Any = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-        sun: BranchInputs | None = None,
-        ip_adapter_masks: Any = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        if ip_adapter_masks is not None:
-            kwargs["ip_adapter_masks"] = ip_adapter_masks
-        if sun is None:
-            return hand(self.base, attn, hidden_states, encoder_hidden_states, attention_mask, temb, kwargs)
-        tokens = encoder_hidden_states[0] if isinstance(encoder_hidden_states, tuple) else encoder_hidden_states
-        z, offset = self._attend(attn, hidden_states, tokens, attention_mask, sun.negative.to(tokens.dtype))
-        w_out = attn.to_out[0]
-        if self.plain:
-            return attn.to_out[1](w_out(z + offset)) / attn.rescale_output_factor
-        if self.takes_sun:
-            kwargs["sun"] = sun
-        out = hand(self.base, attn, hidden_states, encoder_hidden_states, attention_mask, temb, kwargs)
-        return out + (w_out(offset) - w_out(torch.zeros_like(offset[:, :1]))) / attn.rescale_output_factor
+    def respond(self, call: Call, sun: BranchInputs) -> Tensor:
+        query, to_k, to_v = call.query(), call.attn.to_k, call.attn.to_v
+        negative = sun.projected(self, sun.negative, *(_cast(layer, call.tokens.dtype) for layer in (to_k, to_v)))
+        z_pos = attend(query, *sun.projected(call.attn, call.tokens, to_k, to_v), call.prepared_mask())
+        z_nag = normalised_guidance(z_pos, attend(query, *negative), phi=self.phi, tau=self.tau, blend=self.blend)
+        return call.out(z_nag) if self.plain else self.below(call, sun) + call.out_offset(z_nag - z_pos)
 
-    def _attend(
-        self, attn: Any, hidden: Tensor, tokens: Tensor, mask: Tensor | None, negative: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Z_pos and Z_nag - Z_pos, both (B, P, h)."""
-        heads, b = attn.heads, len(hidden)
-        query = attn.to_q(hidden)
-        query = query.view(b, -1, heads, query.shape[-1] // heads).transpose(1, 2)
-        if mask is not None:
-            mask = attn.prepare_attention_mask(mask, tokens.shape[1], b)
-            mask = mask.view(b, heads, -1, mask.shape[-1])
-        z_pos = attend(query, attn.to_k(tokens), attn.to_v(tokens), heads, mask)
-        z_neg = attend(query, attn.to_k(negative), attn.to_v(negative), heads)
-        return z_pos, normalised_guidance(z_pos, z_neg, phi=self.phi, tau=self.tau, blend=self.blend) - z_pos
+
+def _cast(layer: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    return lambda tokens: layer(tokens.to(dtype))
 
 
 def normalised_guidance(z_pos: Tensor, z_neg: Tensor, *, phi: float, tau: float, blend: float) -> Tensor:

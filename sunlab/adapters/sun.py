@@ -1,20 +1,13 @@
 """SpeedUpNet (arXiv 2312.08887)."""
 
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from sunlab.adapters.attention import (
-    BESIDE,
-    PLAIN,
-    Branch,
-    BranchInputs,
-    PromptCache,
-    SUNCrossAttention,
-    UntouchedAttention,
-)
+from sunlab.adapters.attention import Branch, BranchInputs, SUNCrossAttention
 from sunlab.adapters.base import ADAPTERS, Adapter
+from sunlab.adapters.processors import BESIDE, PLAIN, Placement, Processor, Untouched, check_composable
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
 
@@ -64,49 +57,20 @@ class SUN(Adapter):
         self.options = {"normalise": normalise, "scale": scale, "compat": compat}
         self.init = init
         self.layers = nn.ModuleDict()
-        self._unet: Any = None
-        self._found: dict[str, Any] = {}
+        self._placement: Placement | None = None
 
     def attach(self, unet: nn.Module) -> None:
-        if self._unet is not None:
+        if self._placement is not None:
             raise ConfigError("this adapter is plugged in already; detach it first")
-        self._found = dict(cast(Any, unet).attn_processors)
-        foreign = [n for n, p in self._found.items() if isinstance(p, (SUNCrossAttention, UntouchedAttention))]
-        if foreign:
-            raise ConfigError(f"another SUN adapter is plugged into this U-Net ({foreign[0]}); detach it first")
-        processors: dict[str, Any] = {}
-        for name, processor in self._found.items():
-            path = name.removesuffix(".processor")
-            attn = unet.get_submodule(path)
-            if not attn.is_cross_attention:
-                processors[name] = UntouchedAttention(processor)
-                continue
-            if (layer := _key(path)) not in self.layers:
-                self.layers[layer] = self._layer(attn)
-            if type(processor).__name__ not in PLAIN + BESIDE:
-                raise ConfigError(
-                    f"{name} runs {type(processor).__name__}, which SUN cannot be composed with; take it out first, for "
-                    "instance with unet.set_default_attn_processor()"
-                )
-            branches = self.layers[layer]
-            processors[name] = SUNCrossAttention(
-                processor,
-                _branch(branches, "negative"),
-                _branch(branches, "positive"),
-            )
-        unet.set_attn_processor(processors)
-        object.__setattr__(self, "_unet", unet)  # not a submodule: the adapter does not own the U-Net
+        self._placement = Placement(unet, self._processor)
 
     def detach(self) -> None:
-        if self._unet is not None:
-            now = self._unet.attn_processors  # one that somebody has set meanwhile is theirs, and stays
-            ours = (SUNCrossAttention, UntouchedAttention)
-            self._unet.set_attn_processor({n: self._found[n] if isinstance(p, ours) else p for n, p in now.items()})
-            object.__setattr__(self, "_unet", None)
+        if self._placement is not None:
+            self._placement.remove()
+            self._placement = None
 
     def inputs(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> dict[str, Any]:
-        cache = None if torch.is_grad_enabled() else PromptCache()
-        return {"cross_attention_kwargs": {"sun": BranchInputs(negative.tokens, cache=cache)}}
+        return {"cross_attention_kwargs": {"sun": BranchInputs.of(negative.tokens)}}
 
     def tensors(self) -> dict[str, Tensor]:
         named: dict[str, Tensor] = {}
@@ -114,6 +78,18 @@ class SUN(Adapter):
             for name, parameter in branches.named_parameters():
                 named[f"{_path(layer)}.{NAMES[name]}"] = parameter
         return named
+
+    def _processor(self, path: str, attn: Any, found: Any) -> Processor:
+        if isinstance(found, Processor):
+            raise ConfigError(f"another adapter of sunlab is plugged into this U-Net ({path}); detach it first")
+        if not attn.is_cross_attention:
+            return Untouched(found)
+        check_composable(path, found, known=PLAIN + BESIDE, adapter="SUN")
+        if (layer := _key(path)) not in self.layers:
+            self.layers[layer] = self._layer(attn)
+        branches = self.layers[layer]
+        negative, positive = (branches[n] if n in branches else None for n in ("negative", "positive"))  # noqa: SIM401
+        return SUNCrossAttention(found, negative, positive)
 
     def _layer(self, attn: Any) -> nn.ModuleDict:
         key, value = attn.to_k.weight, attn.to_v.weight
@@ -130,10 +106,6 @@ class SUN(Adapter):
                     branch.alpha.zero_()
             layer[name] = branch
         return layer
-
-
-def _branch(layer: Any, name: str) -> Any:
-    return layer[name] if name in layer else None  # noqa: SIM401 - ModuleDict has no get
 
 
 def _key(path: str) -> str:

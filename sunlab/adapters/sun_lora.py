@@ -1,9 +1,10 @@
 """SUN and a small LoRA at once: a hybrid of our own, no part of arXiv 2312.08887."""
 
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
+from registry import takes_also
 from sunlab.adapters.base import ADAPTERS, Adapter
 from sunlab.adapters.lora import LCM, LoRA
 from sunlab.adapters.sun import SUN
@@ -22,24 +23,10 @@ class SUNLoRA(Adapter):
         extra_positive, negative, normalise, scale, init, compat: see `SUN`.
     """
 
-    def __init__(
-        self,
-        *,
-        rank: int = 8,
-        alpha: float | None = None,
-        targets: tuple[str, ...] = LCM,
-        extra_positive: bool = True,
-        negative: bool = True,
-        normalise: bool = True,
-        scale: bool = True,
-        init: Literal["copy", "identity"] = "copy",
-        compat: bool = False,
-    ):
+    @takes_also(SUN)
+    def __init__(self, *, rank: int = 8, alpha: float | None = None, targets: tuple[str, ...] = LCM, **sun: Any):
         super().__init__()
-        self.sun = SUN(
-            extra_positive=extra_positive, negative=negative, normalise=normalise, scale=scale, init=init, compat=compat
-        )
-        self.lora = LoRA(rank=rank, alpha=alpha, targets=targets)
+        self.sun, self.lora = SUN(**sun), LoRA(rank=rank, alpha=alpha, targets=targets)
         self.spec = {**self.lora.spec, **self.sun.spec, "name": "sun_lora"}
 
     def attach(self, unet: nn.Module) -> None:

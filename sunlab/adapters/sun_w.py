@@ -2,14 +2,16 @@
 
 import math
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from registry import takes_also
 from sunlab.adapters.attention import BranchInputs, SUNCrossAttention
 from sunlab.adapters.base import ADAPTERS, Adapter
+from sunlab.adapters.processors import Call, Placement, Processor
 from sunlab.adapters.sun import SUN
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
@@ -36,48 +38,25 @@ class SUNW(Adapter):
 
     steered = True  # whoever draws with it: the guidance scale has an effect
 
-    def __init__(
-        self,
-        *,
-        extra_positive: bool = True,
-        negative: bool = True,
-        normalise: bool = True,
-        scale: bool = True,
-        init: Literal["copy", "identity"] = "copy",
-        compat: bool = False,
-        saturation: float = 1.0,
-    ):
+    @takes_also(SUN)
+    def __init__(self, *, saturation: float = 1.0, **sun: Any):
         super().__init__()
         if saturation <= 0:
             raise ConfigError(f"adapter.saturation must be positive, got {saturation}")
-        self.sun = SUN(
-            extra_positive=extra_positive, negative=negative, normalise=normalise, scale=scale, init=init, compat=compat
-        )
+        self.sun = SUN(**sun)
         self.spec = {**self.sun.spec, "name": "sun_w", "saturation": saturation}
         self.saturation = saturation
         self.curves = nn.ParameterDict()
-        self._unet: Any = None
+        self._placement: Placement | None = None
 
     def attach(self, unet: nn.Module) -> None:
         self.sun.attach(unet)
-        object.__setattr__(self, "_unet", unet)  # not a submodule: the adapter does not own the U-Net
-        processors = dict(self._unet.attn_processors)
-        for name, processor in processors.items():
-            if not isinstance(processor, SUNCrossAttention):
-                continue
-            path = name.removesuffix(".processor")
-            if (key := path.replace(".", "/")) not in self.curves:
-                attn: Any = unet.get_submodule(path)
-                initial = torch.tensor([math.log(math.expm1(self.saturation))], device=attn.to_k.weight.device)
-                self.curves[key] = nn.Parameter(initial)
-            processors[name] = SteeredAttention(processor, self.curves[key])
-        self._unet.set_attn_processor(processors)
+        self._placement = Placement(unet, self._processor)
 
     def detach(self) -> None:
-        if self._unet is not None:
-            now = self._unet.attn_processors
-            self._unet.set_attn_processor({n: p.sun if isinstance(p, SteeredAttention) else p for n, p in now.items()})
-            object.__setattr__(self, "_unet", None)
+        if self._placement is not None:
+            self._placement.remove()
+            self._placement = None
             self.sun.detach()
 
     def inputs(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> dict[str, Any]:
@@ -89,9 +68,17 @@ class SUNW(Adapter):
         curves = {f"{key.replace('/', '.')}.{NAME}": rho for key, rho in self.curves.items()}
         return {**self.sun.tensors(), **curves}
 
+    def _processor(self, path: str, attn: Any, found: Any) -> Processor | None:
+        if not isinstance(found, SUNCrossAttention):
+            return None
+        if (key := path.replace(".", "/")) not in self.curves:
+            initial = torch.tensor([math.log(math.expm1(self.saturation))], device=attn.to_k.weight.device)
+            self.curves[key] = nn.Parameter(initial)
+        return SteeredAttention(found, self.curves[key])
 
-class SteeredAttention:
-    """Processor of one cross-attention layer: SUN's, its gain w - 1 bent into g(w).
+
+class SteeredAttention(Processor):
+    """Of one cross-attention layer: SUN's, its gain w - 1 bent into g(w).
 
     Args:
         sun: SUN's processor.
@@ -99,23 +86,11 @@ class SteeredAttention:
     """
 
     def __init__(self, sun: SUNCrossAttention, curve: Tensor):
-        self.sun, self.curve = sun, curve
+        super().__init__(sun)
+        self.curve = curve
 
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Any = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-        sun: BranchInputs | None = None,
-        ip_adapter_masks: Any = None,  # diffusers hands on what a processor names, and drops the rest
-        **kwargs: Any,
-    ) -> Tensor:
-        kwargs["ip_adapter_masks"] = ip_adapter_masks
-        if sun is not None and sun.gain is not None:
-            sun = replace(sun, gain=bent(sun.gain, self.curve))
-        return self.sun(attn, hidden_states, encoder_hidden_states, attention_mask, temb, sun=sun, **kwargs)
+    def respond(self, call: Call, sun: BranchInputs) -> Tensor:
+        return self.below(call, sun if sun.gain is None else replace(sun, gain=bent(sun.gain, self.curve)))
 
 
 def bent(excess: Tensor, curve: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sunlab.adapters import Adapter
+from sunlab.adapters.processors import below
 from sunlab.errors import ConfigError
 from sunlab.pipelines.schedulers import check_scheduler
 from sunlab.types import Conditioning
@@ -181,12 +182,6 @@ for _name in (
 
 def is_plugged(pipe: Any) -> bool:
     return isinstance(pipe, Plugged)
-
-
-def below(processor: Any) -> Iterator[Any]:
-    """The processors that one of ours stands on."""
-    while (processor := getattr(processor, "base", getattr(processor, "sun", None))) is not None:
-        yield processor
 
 
 @cache

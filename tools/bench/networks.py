@@ -1,0 +1,49 @@
+"""The same weights under several adapters at once, so that cases take turns without anything being plugged in between."""
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from sunlab.adapters import Adapter
+from sunlab.backbones import Backbone
+from sunlab.pipelines.base import BaseModel
+
+
+def twin(base: BaseModel, adapter: Adapter | None = None) -> BaseModel:
+    """The base with a backbone of its own over the same weights, the adapter plugged in. New parameters take the weights'
+    type."""
+    memory: dict[int, Any] = {id(t): t for t in (*base.backbone.parameters(), *base.backbone.buffers())}
+    backbone: Backbone = deepcopy(base.backbone, memory)
+    if adapter is not None:
+        adapter.attach(backbone.unet)
+        for parameter in adapter.tensors().values():
+            parameter.data = parameter.data.to(base.device, backbone.unet.dtype)
+            parameter.requires_grad_(False)
+    return replace(base, backbone=backbone)
+
+
+def fused(base: BaseModel, lora: Adapter) -> BaseModel:
+    """Likewise with the LoRA added to the weights and taken out again. A LoRA that was never trained adds zeros, so that
+    the shared weights stay as they are."""
+    with_lora = twin(base, lora)
+    unet: Any = with_lora.backbone.unet
+    unet.fuse_lora()
+    unet.unload_lora()
+    return with_lora
+
+
+def tiny_decoder(factor: int, dtype: torch.dtype, device: str) -> nn.Module:
+    """An AutoencoderTiny of TAESD's shape, random: `factor` pixels for a latent position, 8 in Stable Diffusion."""
+    from diffusers import AutoencoderTiny
+
+    levels = factor.bit_length()
+    vae = AutoencoderTiny(
+        encoder_block_out_channels=(64,) * levels,
+        decoder_block_out_channels=(64,) * levels,
+        num_encoder_blocks=(1, *[3] * (levels - 1)),
+        num_decoder_blocks=(*[3] * (levels - 1), 1),
+    )
+    return nn.Module.to(vae, device, dtype).requires_grad_(False).eval()
