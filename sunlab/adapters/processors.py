@@ -135,7 +135,7 @@ class Placement:
         """Raise `ConfigError` where another adapter stands on this one."""
         for name, processor in self.unet.attn_processors.items():
             if self.placed.get(name) in list(below(processor)):
-                raise ConfigError(f"{name}: {type(processor).__name__} stands on this adapter; detach that one first")
+                raise ConfigError(f"another adapter stands on this one ({name}); detach that one first")
 
     def remove(self) -> None:
         """Put back what was there. One that somebody has set meanwhile is theirs, and stays. Raises as above."""

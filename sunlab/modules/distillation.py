@@ -49,7 +49,7 @@ class DistillationModule(Module):
     ):
         super().__init__()
         self.base = base.freeze()
-        self.unet, self.text, self.autoencoder = base.backbone.unet, base.text.model, base.autoencoder.vae
+        self.unet, self.text = base.backbone.unet, base.text.model  # the autoencoder comes to the device when it is needed
         schedule = base.backbone.schedule
         self.loss, self.distance, self.weighting = loss, distance or L2(), weighting or Uniform()
         self.teacher = teacher or Sampling(DPMpp2M(schedule), grid(24, train_steps=schedule.steps))
@@ -87,7 +87,7 @@ class DistillationModule(Module):
 
     def train(self, mode: bool = True) -> "DistillationModule":
         super().train(mode)
-        for frozen in (self.unet, self.text, self.autoencoder):
+        for frozen in (self.unet, self.text):
             frozen.eval()
         return self
 

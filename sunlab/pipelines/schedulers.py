@@ -12,10 +12,11 @@ DPMPP = {
     "use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False, "use_lu_lambdas": False,
     "use_flow_sigmas": False, "variance_type": None,
 }  # fmt: skip
+LCM = {"timestep_spacing": "trailing", "timestep_scaling": 10.0, "clip_sample": False, "thresholding": False}
 SETTINGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ddim": ("DDIMScheduler", DDIM),
     "dpmpp_2m": ("DPMSolverMultistepScheduler", DPMPP),
-    "lcm": ("LCMScheduler", {"timestep_spacing": "trailing"}),
+    "lcm": ("LCMScheduler", LCM),
 }
 """Our solver -> diffusers' class of it, and what its configuration must say."""
 
@@ -46,6 +47,8 @@ def scheduler_for(header: Mapping[str, Any], current: Any, where: str) -> Any:
             f"pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, prediction_type={stated!r}))"
         )
     name, settings = SETTINGS[solver]
+    if name == "LCMScheduler":  # it draws few times out of so many; out of all of them they are ours: 999, 749, 499, 249
+        settings = {**settings, "original_inference_steps": current.config.get("num_train_timesteps", 1000)}
     return getattr(diffusers, name).from_config(current.config, **settings)
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from sunlab.export import load_adapter
 from sunlab.pipelines.base import load_base
 from sunlab.pipelines.draw import Request, draw, with_adapter
 from sunlab.solvers import SOLVERS, Sampling
+from sunlab.solvers.renoise import paths, renoise
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in diffusers
 
@@ -101,12 +103,24 @@ def test_prompts_and_negatives_in_every_form(pipe, sun_file):
     assert torch.equal(pipe(prompt_embeds=positive, negative_prompt="blue", **given).images, latents(pipe, negative="blue"))
 
 
-def test_a_student_of_lcm_gets_its_scheduler(pipe, tiny_base_folder, tmp_path):
-    """Which draws noise between the steps, so that a generator is all that two drawings share."""
-    sunlab.plug(pipe, make(tiny_base_folder, tmp_path / "a.safetensors", LoRA(rank=2), solver="lcm"))
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_student_of_lcm_gets_its_scheduler(steps, pipe, tiny_base, tiny_base_folder, tmp_path, monkeypatch):
+    """Its times are ours, and with the noise that our solver draws between the steps so is the picture."""
+    path = make(tiny_base_folder, tmp_path / "a.safetensors", LoRA(rank=2), solver="lcm", steps=steps)
+    base = tiny_base.freeze()
+    loaded, _ = load_adapter(path, base.backbone.unet)
+    solver, times = SOLVERS.build("lcm", base.backbone.schedule), grid(steps)
+    known = paths(noise(), solver.seed)
+    fresh = [renoise(known, t.expand(3), noise()) for t in times[1:-1]]
+    ours = draw(base, Sampling(solver, times), with_adapter(base, loaded), Request(PROMPTS, NEGATIVES, SEEDS), w=3.0)
+    sunlab.plug(pipe, path)
     assert type(pipe.scheduler).__name__ == "LCMScheduler"
-    drawn = [latents(pipe, negative=None, generator=torch.Generator().manual_seed(0)) for _ in range(2)]
-    assert torch.equal(*drawn) and bool(drawn[0].isfinite().all())
+    pipe.scheduler.set_timesteps(steps)
+    assert pipe.scheduler.timesteps.tolist() == times[:-1].tolist()
+    monkeypatch.setattr("diffusers.schedulers.scheduling_lcm.randn_tensor", lambda *_, **__: fresh.pop(0))
+    drawn = latents(pipe, negative=None, num_inference_steps=steps)
+    torch.testing.assert_close(drawn, ours.latents, atol=1e-4, rtol=1e-4)
+    assert not fresh
 
 
 def test_several_images_a_prompt(pipe, sun_file):
@@ -270,12 +284,38 @@ def test_half_precision_and_slices(pipe, sun_file):
         assert float((half.float() - plain).square().mean().sqrt() / plain.std()) < 0.1
 
 
-@pytest.mark.gpu
-def test_model_cpu_offload(pipe, sun_file):
+@pytest.mark.parametrize("where", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_model_cpu_offload(when, where, pipe, tiny_base_folder, sun_file):
+    """diffusers' hooks move each model in turn. Handed the CPU as the accelerator they run without one, but for the copy."""
+    plain = latents(sunlab.plug(pipeline(tiny_base_folder), sun_file))
+    if when == "before":
+        pipe.enable_model_cpu_offload(device=where)
     sunlab.plug(pipe, sun_file)
-    plain = latents(pipe)
-    pipe.enable_model_cpu_offload()
-    torch.testing.assert_close(latents(pipe).cpu(), plain, atol=1e-2, rtol=1e-2)
+    if when == "after":
+        pipe.enable_model_cpu_offload(device=where)
+    for _ in range(2):
+        torch.testing.assert_close(latents(pipe).cpu(), plain, atol=1e-2, rtol=1e-2)
+    assert pipe.unet.device.type == "cpu" and hasattr(pipe.unet, "_hf_hook")
+    pipe.remove_all_hooks()
+    assert type(sunlab.unplug(pipe)) is StableDiffusionPipeline
+
+
+def test_nothing_of_a_generation_is_kept(pipe, sun_file):
+    """Keys, values and embeddings go with the generation; the memory of a long run is that of one picture."""
+    sunlab.plug(pipe, sun_file)
+    kept = []
+    begin = pipe._sunlab.bind
+
+    def bind(positive, negative):
+        begin(positive, negative)
+        kept.extend((weakref.ref(positive), weakref.ref(pipe._sunlab.inputs["cross_attention_kwargs"]["sun"].cache)))
+
+    pipe._sunlab.bind = bind
+    for _ in range(3):
+        latents(pipe)
+    gc.collect()
+    assert len(kept) == 6 and not any(ref() for ref in kept)
 
 
 def test_the_prompts_keys_and_values_are_computed_once(pipe, sun_file):

@@ -108,16 +108,20 @@ def test_a_lora_student_beside_a_style_lora(tiny_base_folder, styles, lora_file)
 
 @pytest.fixture
 def controlled(tiny_base_folder):
+    """A fine-tune of the base, its weights all moved, with a ControlNet."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         unet = load_base(tiny_base_folder).backbone.unet
         controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8, 16))
         for p in controlnet.parameters():
             p.data.add_(0.1 * torch.randn_like(p))
-    return pipeline(tiny_base_folder, StableDiffusionControlNetPipeline, controlnet=controlnet)
+        pipe = pipeline(tiny_base_folder, StableDiffusionControlNetPipeline, controlnet=controlnet)
+        for p in pipe.unet.parameters():
+            p.data.add_(0.02 * torch.randn_like(p))
+    return pipe
 
 
-def test_controlnet_with_a_style_lora_sees_positive_tokens_only(controlled, styles, sun_file):
+def test_a_fine_tune_with_a_style_lora_and_a_controlnet_which_sees_positive_tokens_only(controlled, styles, sun_file):
     pipe = controlled
     image = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     given = {"image": image, "height": 32, "width": 32}
@@ -134,6 +138,10 @@ def test_controlnet_with_a_style_lora_sees_positive_tokens_only(controlled, styl
     assert len(seen) == 4 and all(torch.equal(tokens, positive) for tokens in seen)
     assert not torch.allclose(latents(pipe, negative="red", **given), drawn)
     assert not torch.allclose(latents(pipe, **{**given, "image": 1 - image}), drawn)
+    pipe.set_adapters(["style0"], [0.0])
+    assert not torch.allclose(latents(pipe, **given), drawn)
+    pipe.set_adapters(["style0"], [0.8])
+    assert torch.equal(latents(pipe, **given), drawn)
     sunlab.unplug(pipe)
     assert torch.equal(latents(pipe, guidance_scale=3.0, **given), before)
 
