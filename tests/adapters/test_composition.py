@@ -23,7 +23,7 @@ def test_what_stands_below_stays_until_the_upper_is_gone(kind, unet):
     between = dict(unet.attn_processors)
     upper.attach(unet)
     stacked = dict(unet.attn_processors)
-    with pytest.raises(ConfigError, match="another adapter stands on this one .*; detach that one first"):
+    with pytest.raises(ConfigError, match=r"another adapter stands on this one .*; detach that one first"):
         lower.detach()
     assert unet.attn_processors == stacked
     upper.detach()
