@@ -26,7 +26,7 @@ from sunlab.export import read_adapter
 from sunlab.memory import keep_freed_memory
 from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.pipelines.draw import Request
-from sunlab.pipelines.locate import asset, locate
+from sunlab.pipelines.locate import asset, is_hub_id, locate
 from sunlab.registries import registry_of
 
 
@@ -43,7 +43,7 @@ def evaluate(loaded: LoadedConfig, *, matrix: bool = False, pictures: Path | Non
         BelowBar: a cell of the matrix misses a bar; the report is written.
     """
     keep_freed_memory()
-    quiet()
+    quiet(online=any(map(is_hub_id, loaded.config.evaluate.bases or [loaded.config.model.base])))
     config = loaded.config
     load_plugins(config.plugins)
     folder, asked = Path(config.run.dir) / config.run.name, config.evaluate

@@ -21,7 +21,7 @@ def add(subparsers: Any) -> None:
         "--base",
         default="emoji-sd",
         metavar="FOLDER",
-        help="a diffusers folder (default: emoji-sd, inside the package)",
+        help="a diffusers folder, a .safetensors file or a hub id (default: emoji-sd, inside the package)",
     )
     parser.add_argument("--adapter", metavar="FILE", help="safetensors; without it: the base with classifier-free guidance")
     parser.add_argument("--guidance", type=float, metavar="W", help="guidance scale (default: the adapter's, or 3)")

@@ -7,6 +7,7 @@ from sunlab.diffusion.timesteps import grid
 from sunlab.export import load_adapter
 from sunlab.pipelines.base import load_base, quiet
 from sunlab.pipelines.draw import Request, draw, with_adapter, with_guidance
+from sunlab.pipelines.locate import is_hub_id
 from sunlab.pipelines.picture import grid_image, save_png
 from sunlab.solvers import SOLVERS, Sampling
 
@@ -35,7 +36,7 @@ def sample_grid(
         ConfigError: no such base, or an unknown solver.
         DataError: an unusable adapter file.
     """
-    quiet()
+    quiet(online=is_hub_id(base))
     model = load_base(base).freeze()
     if adapter is None:
         bind, name, w = with_guidance(model), "dpmpp_2m", 3.0

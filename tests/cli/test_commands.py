@@ -52,7 +52,7 @@ def test_fit(api, tiny, tmp_path):
     assert main(["fit", "--config", tiny, "seed=3", "--resume", "last", "--time-limit", "10m"]) == 0
     (((loaded,), options),) = calls
     assert loaded.config.seed == 3 and loaded.config.run.name == "tiny"
-    assert options == {"resume": "last", "time_limit": 600.0}
+    assert options.pop("signals") is not None and options == {"resume": "last", "time_limit": 600.0}
 
 
 def test_data_trajectories(api, tiny, tmp_path):
