@@ -48,6 +48,22 @@ class TruncatedSNR(Weighting):
         return (2 * schedule.log_snr(t)).exp().clamp(min=1).float()
 
 
+@WEIGHTINGS.register("x_0")
+class XZero(Weighting):
+    """sigma_t^2: turns the squared error of v into that of x_0 (arXiv 2202.00512), so that noisy times weigh as much as others.
+
+    Args:
+        floor: the least weight; without one the finest details would not be learnt.
+    """
+
+    def __init__(self, *, floor: float = 0.1):
+        self.floor = floor
+
+    def __call__(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+        _, sigma = schedule.alpha_sigma(t)
+        return sigma.square().clamp(min=self.floor).float()
+
+
 @WEIGHTINGS.register("inverse_jump")
 class InverseJump(Weighting):
     """1 / c^2 with c = |sigma_s - alpha_s sigma_t / alpha_t|: undoes the measure in x_s.

@@ -34,6 +34,13 @@ def test_min_snr(gamma):
     assert expected[0] < 0.01 and expected[-1] == 1
 
 
+def test_x_0_turns_the_error_of_v_into_that_of_x_0():
+    times = [20, 300, 500, 999]
+    expected = [max(1 - abar(t), 0.05) for t in times]
+    assert weights({"name": "x_0", "floor": 0.05}, times, times) == pytest.approx(expected, rel=1e-5)
+    assert expected[0] == 0.05 and expected[1] > 0.05
+
+
 def jumps(times):
     """What a unit epsilon error moves x_s by, from its definition."""
     moved = []
