@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 
 from registry import load_plugins
+from sunlab.adapters.lora import LoRA
 from sunlab.build_trainer import build_trainer
 from sunlab.callbacks.alive import explained
 from sunlab.callbacks.ema import EMA
@@ -25,7 +26,7 @@ from sunlab.data.cache import cache_tag, cached
 from sunlab.data.datamodule import DataModule
 from sunlab.data.shards import Shards
 from sunlab.diffusion.timesteps import grid
-from sunlab.errors import Preempted
+from sunlab.errors import ConfigError, Preempted
 from sunlab.files import write_text
 from sunlab.memory import keep_freed_memory
 from sunlab.modules.adapter import AdapterModule
@@ -106,7 +107,11 @@ def build_module(config: Config, base: BaseModel) -> Module:
         return TextEncoderModule(base, optimization=optimization)
     weighting = plug("weightings", config.weighting)
     if config.task == "teacher":
-        return TeacherModule(base, weighting=weighting, optimization=optimization, train_text=config.model.train_text)
+        lora = None if config.model.lora is None else plug("adapters", config.model.lora)
+        if lora is not None and not isinstance(lora, LoRA):
+            raise ConfigError(f"model.lora: {lora.spec['name']!r} is no LoRA; give {{name: lora, rank: 8}}")
+        text = config.model.train_text and lora is None
+        return TeacherModule(base, weighting=weighting, optimization=optimization, train_text=text, lora=lora)
     options = {
         "distance": plug("distances", config.distance),
         "weighting": weighting,

@@ -42,6 +42,7 @@ class Model:
     backbone: Plug = plug("backbones", "diffusers_unet")  # how its U-Net is wrapped
     fresh: list[Literal["vae", "unet", "text_encoder"]] = field(default_factory=list)  # parts to start at random weights
     train_text: bool = True  # task teacher: the text encoder learns too; false: it stays as it is
+    lora: Plug | None = plug("adapters", None)  # task teacher: this LoRA learns a style, and the U-Net stays as it is
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of frozen weights
 
 

@@ -1,12 +1,16 @@
 """A LoRA student in the layouts that diffusers and the common user interfaces load."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from sunlab.errors import DataError
+from sunlab.export.file import write_bytes
 
 
 def to_diffusers(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -15,6 +19,15 @@ def to_diffusers(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> tupl
     renamed = {f"unet.{name}": tensor for name, tensor in tensors.items()}
     settings = {"r": spec["rank"], "lora_alpha": spec.get("alpha") or spec["rank"], "target_modules": list(spec["targets"])}
     return renamed, {f"unet.{key}": value for key, value in settings.items()}
+
+
+def save_lora(path: Path, tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> Path:
+    """A style LoRA, fp16, as `pipe.load_lora_weights(path)` takes it. Creates the folder."""
+    renamed, settings = to_diffusers(tensors, spec)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rounded = {name: tensor.detach().cpu().to(torch.float16).contiguous() for name, tensor in renamed.items()}
+    write_bytes(path, save(rounded, {"format": "pt", "lora_adapter_metadata": json.dumps(settings, sort_keys=True)}))
+    return path
 
 
 def to_kohya(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ class TruncatedSNR(Weighting):
 
 @WEIGHTINGS.register("x_0")
 class XZero(Weighting):
-    """sigma_t^2: turns the squared error of v into that of x_0 (arXiv 2202.00512), so that noisy times weigh as much as others.
+    """sigma_t^2: the squared error of v becomes that of x_0 (arXiv 2202.00512), so that noisy times weigh as much as others.
 
     Args:
         floor: the least weight; without one the finest details would not be learnt.

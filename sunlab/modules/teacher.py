@@ -1,12 +1,14 @@
-"""Training a base: text-to-image diffusion from scratch, or a fine-tune."""
+"""Training a base: text-to-image diffusion from scratch, a fine-tune, or a style LoRA."""
 
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from sunlab.adapters import Adapter
 from sunlab.diffusion.prediction import target
 from sunlab.draws import Draws
+from sunlab.export.lora import save_lora
 from sunlab.losses import Terms, Weighting
 from sunlab.losses.weighting import Uniform
 from sunlab.modules.base import Module
@@ -23,6 +25,7 @@ class TeacherModule(Module):
     Args:
         base: its U-Net (and text encoder) are trained; the autoencoder is frozen.
         train_text: whether the text encoder is trained too.
+        lora: trained in the place of the U-Net, which stays as it is.
     """
 
     def __init__(
@@ -32,16 +35,23 @@ class TeacherModule(Module):
         weighting: Weighting | None = None,
         optimization: Optimization | None = None,
         train_text: bool = True,
+        lora: Adapter | None = None,
     ):
         super().__init__()
         self.base = base.freeze()
-        self.unet = base.backbone.unet.requires_grad_(True).train()
+        self.unet = base.backbone.unet.requires_grad_(lora is None).train()
+        self.lora = lora
+        if lora is not None:
+            lora.attach(self.unet)
         self.text = base.text.model.requires_grad_(train_text).train(train_text)
         self.autoencoder, self.train_text = base.autoencoder, train_text
         self.weighting = weighting or Uniform()
         self.optimization = optimization or Optimization()
 
     def trainable(self) -> dict[str, nn.Parameter]:
+        if self.lora is not None:  # its tensors are the backbone's, under names of their own
+            wanted = {id(p) for p in self.lora.trainable()}
+            return {name: p for name, p in self.named_parameters() if id(p) in wanted}
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def training_step(self, samples: Samples, index: int) -> dict[str, Any]:
@@ -63,7 +73,9 @@ class TeacherModule(Module):
         return {"loss": loss, "terms": Terms(values.detach(), t, t)}
 
     def export(self, folder: Path) -> list[Path]:
-        """A diffusers folder of the whole base, fp16."""
+        """A diffusers folder of the whole base, fp16; or the LoRA, as `pipe.load_lora_weights` takes it."""
+        if self.lora is not None:
+            return [save_lora(folder / "pytorch_lora_weights.safetensors", self.lora.tensors(), self.lora.spec)]
         save_base(self.base, folder)
         return [folder]
 

@@ -23,7 +23,7 @@ from sunlab.modules.teacher import TeacherModule
 from sunlab.pipelines.base import load_base
 from sunlab.pipelines.draw import Request, draw, with_backbone, with_guidance
 
-KINDS = ("adapter", "lora", "copy", "teacher", "autoencoder")
+KINDS = ("adapter", "lora", "copy", "teacher", "style", "autoencoder")
 
 
 def make(kind, base, **options):
@@ -34,6 +34,8 @@ def make(kind, base, **options):
         return StudentModule(base, CFG(), lora=LoRA(rank=2, targets=ATTENTION), **options)
     if kind == "copy":
         return StudentModule(base, CFG(), **options)
+    if kind == "style":
+        return TeacherModule(base, train_text=False, lora=LoRA(rank=2, targets=ATTENTION), **options)
     return (TeacherModule if kind == "teacher" else AutoencoderModule)(base, **options)
 
 
@@ -123,7 +125,9 @@ def reachable(module):
     return found.values()
 
 
-@pytest.mark.parametrize(("kind", "falls"), [("adapter", 0.9), ("lora", 0.9), ("teacher", 0.9), ("autoencoder", 0.7)])
+@pytest.mark.parametrize(
+    ("kind", "falls"), [("adapter", 0.9), ("lora", 0.9), ("teacher", 0.9), ("style", 0.99), ("autoencoder", 0.7)]
+)
 def test_the_loss_falls_on_one_batch(kind, falls, tiny_base, tiny_data, tmp_path):
     module = make(kind, tiny_base)
     samples = next(iter(tiny_data().loader()))
