@@ -24,6 +24,7 @@ from sunlab.data.bank import Trajectories
 from sunlab.data.base import Pool, Source
 from sunlab.data.cache import cache_tag, cached
 from sunlab.data.datamodule import DataModule
+from sunlab.data.latents import Latents
 from sunlab.data.shards import Shards
 from sunlab.diffusion.timesteps import grid
 from sunlab.errors import ConfigError, Preempted
@@ -67,11 +68,18 @@ def base_options(config: Config) -> dict[str, Any]:
     }
 
 
+def encoders_hash(base: BaseModel) -> str:
+    """SHA-256 of what makes latents and embeddings of pictures and prompts."""
+    return base.identity("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+
+
 def build_source(config: Config, base: BaseModel) -> Source:
     """The data source; its latents made once, where `data.cache` asks for it."""
     source: Source = plug("sources", config.data.source)
     if isinstance(source, Trajectories):
         source.require_teacher(base.fingerprint())
+    if isinstance(source, Latents):
+        source.require_encoder(encoders_hash(base))
     if config.data.cache is not None and isinstance(source, Shards):
         tag = cache_tag(base.identity("vae")[:16], source)
         return cached(source, base.autoencoder.encode, config.data.cache, tag)
@@ -167,6 +175,8 @@ def _fit(loaded: LoadedConfig, resume: str | None, stop: Stop) -> Mapping[str, A
     callbacks = [plug("callbacks", request) for request in config.callbacks]
     trainer = build_trainer(config, folder, callbacks, [stop, *ledger], resumed=checkpoint is not None)
     data = build_data(config, base, accumulate=trainer.accumulate_grad_batches)
+    if isinstance(data.source, Shards):
+        data.source.quarantine_in(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if trainer.is_global_zero:
         write_text(folder / "config.yaml", loaded.to_yaml())

@@ -12,6 +12,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "callbacks": ("sunlab.callbacks.base", "CALLBACKS"),
     "distances": ("sunlab.losses.distances", "DISTANCES"),
     "extractors": ("sunlab.evaluation.extractors", "EXTRACTORS"),
+    "filters": ("sunlab.data.filters.base", "FILTERS"),
     "launchers": ("sunlab.sweep.launchers", "LAUNCHERS"),
     "losses": ("sunlab.losses.base", "LOSSES"),
     "metrics": ("sunlab.evaluation.base", "METRICS"),

@@ -85,7 +85,11 @@ class Samples:
         prompts, negatives: B prompts each.
         seeds: B seeds, functions of (seed, epoch, key), for all draws of this step.
         images: (B, 3, H, W) uint8, or None.
+        crops: (B, 6) int64, original height and width, top and left of the crop, its height and width in pixels (the order
+            of SDXL's `time_ids`), or None.
         latents: (B, C, h, w) scaled latents, or None.
+        tokens, pooled: the prompts' embeddings (B, L, d) and (B, p), where they were computed ahead, or None. They are those
+            of the captions: a prompt that was dropped ("") has its own.
         trajectory: stored teacher states, or None.
         guidance: the guidance scale w of each stored trajectory (B,), or None.
     """
@@ -95,7 +99,10 @@ class Samples:
     negatives: tuple[str, ...]
     seeds: tuple[int, ...]
     images: Tensor | None = None
+    crops: Tensor | None = None
     latents: Tensor | None = None
+    tokens: Tensor | None = None
+    pooled: Tensor | None = None
     trajectory: Trajectory | None = None
     guidance: Tensor | None = None
 
@@ -110,7 +117,10 @@ class Samples:
         return replace(
             self,
             images=move(self.images),
+            crops=move(self.crops),
             latents=move(self.latents),
+            tokens=move(self.tokens),
+            pooled=move(self.pooled),
             guidance=move(self.guidance),
             trajectory=path and Trajectory(path.states.to(device), path.times.to(device)),
         )

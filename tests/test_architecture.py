@@ -19,6 +19,7 @@ SOURCES = sorted(path for folder in ("registry", "sunlab", "tools") for path in 
 COMPOSERS = {
     "sunlab/build.py",  # the composition root
     "sunlab/build_sweep.py",  # that of the front end of sweeps, which does not wait for torch
+    "sunlab/data/shards.py",  # a source names its filters
     "sunlab/adapters/nag.py",  # an adapter that stacks on another names it
     "sunlab/export/load.py",  # an adapter file says which adapter it holds
     "sunlab/pipelines/base.py",  # a folder of weights is wrapped as it is read

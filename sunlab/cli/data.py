@@ -1,6 +1,7 @@
-"""`sunlab data`: make data that training reads."""
+"""`sunlab data`: index shards, and make data that training reads."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from sunlab.cli.configured import add_config, load
@@ -15,6 +16,42 @@ def add(subparsers: Any) -> None:
     trajectories.add_argument("--count", required=True, type=int, metavar="N", help="trajectories")
     trajectories.add_argument("--shard-size", type=int, default=256, metavar="N", help="trajectories a file (default 256)")
     trajectories.set_defaults(run=run)
+    index = makers.add_parser(
+        "index", help="a manifest of shards and their digests, by which training verifies every sample"
+    )
+    index.add_argument("shards", nargs="+", metavar="SHARDS", help="tar files on this machine, or patterns of them")
+    index.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default 1)")
+    index.set_defaults(run=run_index)
+    latents = makers.add_parser("precompute", help="latents and prompt embeddings of the data, by the base's encoders")
+    add_config(latents)
+    latents.add_argument("--out", required=True, metavar="DIR", help="folder of the shards; what is there is kept")
+    latents.add_argument("--shard-size", type=int, default=1024, metavar="N", help="samples a shard (default 1024)")
+    latents.add_argument("--batch", type=int, default=32, metavar="N", help="samples encoded at once (default 32)")
+    latents.set_defaults(run=run_precompute)
+
+
+def run_index(args: argparse.Namespace) -> int:
+    from sunlab.data.indexing import index_all
+    from sunlab.data.paths import expand
+
+    paths = list(dict.fromkeys(path for pattern in args.shards for path in expand(pattern)))
+    done = index_all(paths, workers=args.workers)
+    print(f"indexed {sum(one.entry['samples'] for one in done):,} samples in {len(done)} shards")
+    for folder in dict.fromkeys(one.path.parent for one in done):
+        print(f"wrote {folder / 'manifest.json'}")
+    return 0
+
+
+def run_precompute(args: argparse.Namespace) -> int:
+    loaded = load(args)
+    from sunlab.build_latents import precompute
+    from sunlab.data.precompute import missing
+
+    done = precompute(loaded, out=args.out, shard_size=args.shard_size, batch=args.batch)
+    left = missing(Path(args.out))
+    print(f"encoded {done:,} samples; " + (f"{left} shards are left to other ranks" if left else "all shards are made"))
+    print(f"train from them with data.source='{{name: latents, path: {args.out}}}'")
+    return 0
 
 
 def run(args: argparse.Namespace) -> int:

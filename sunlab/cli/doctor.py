@@ -1,4 +1,4 @@
-"""`sunlab doctor data`: decode some samples of shards and say what does not decode, and why."""
+"""`sunlab doctor data`: decode some samples of shards and say what does not decode, and why, and what filters drop."""
 
 import argparse
 from collections.abc import Iterator
@@ -6,14 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sunlab.data.doctor import Report
+    from sunlab.data.selection import Dropped
 
 
 def add(subparsers: Any) -> None:
     parser = subparsers.add_parser("doctor", help="look for what is wrong", description="Look for what is wrong.")
     patients = parser.add_subparsers(title="what to look at", metavar="WHAT", required=True)
-    data = patients.add_parser("data", help="shards", description=__doc__)
-    data.add_argument("shards", nargs="+", metavar="SHARDS", help="tar files, or patterns of them")
+    data = patients.add_parser("data", help="shards, and the filters over them", description=__doc__)
+    data.add_argument("shards", nargs="*", metavar="SHARDS", help="tar files, or patterns of them")
+    data.add_argument("--config", action="append", metavar="FILE", help="look at its data.source instead")
+    data.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="F",
+        help="as in a configuration, repeatable: '{name: aesthetic, min: 6, missing: drop}'",
+    )
     data.add_argument("--samples", type=int, default=200, metavar="N", help="how many to decode (default 200)")
+    data.add_argument("--filtered", type=int, default=10_000, metavar="N", help="how many to filter (default 10000)")
     data.set_defaults(run=run)
 
 
@@ -23,18 +33,63 @@ def run(args: argparse.Namespace) -> int:
     from rich.markup import escape
     from rich.table import Table
 
-    from sunlab.data.doctor import examine
-    from sunlab.data.shards import Shards
+    from sunlab.data.doctor import bucket_sizes, examine, examine_filters
+    from sunlab.data.shards import Shards, build_filters
     from sunlab.errors import DataError
 
-    report = examine(Shards(urls=args.shards, on_error="skip"), args.samples)
+    given = source_of(args)
+    filters = build_filters(given.pop("filters", None))
+    source = Shards(**{**given, "on_error": "quarantine"})
+    report = examine(source, args.samples)
     table = Table(box=box.SIMPLE, show_header=False)
     for name, value in rows(report):
         table.add_row(name, escape(value))
-    Console().print(table)
+    for (width, height), count in bucket_sizes(source) if source.choices else ():
+        table.add_row(f"bucket {width}x{height}", f"{count:,}")
+    table.add_row("verified", escape(source.notice() or "yes: every sample against its digest"))
+    console = Console()
+    console.print(table)
+    if filters:
+        dropped = examine_filters(source, filters, args.filtered)
+        console.print(filter_table(dropped, [name for name, _ in filters]))
+        if not dropped.kept:
+            raise DataError(f"the filters drop every sample that was looked at:\n{dropped.table(filters)}")
     if not report.ok:
-        raise DataError(f"nothing could be decoded of {', '.join(args.shards)}")
+        raise DataError(f"nothing could be decoded of {', '.join(source.urls)}")
     return 0
+
+
+def source_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The parameters of the source "shards" that the arguments mean. Raises `ConfigError`."""
+    from sunlab.errors import ConfigError
+
+    if bool(args.shards) == bool(args.config):
+        raise ConfigError("doctor data: name shards, or a configuration with --config")
+    given: dict[str, Any] = {"urls": args.shards}
+    if args.config:
+        from sunlab.config.load import load_config
+
+        source = load_config(args.config, []).config.data.source
+        given = dict(source) if isinstance(source, dict) else {"name": source}
+        if given.pop("name") != "shards":
+            raise ConfigError("doctor data: the configuration's data.source is not shards")
+    if args.filter:
+        from sunlab.config.read import read_override
+
+        given["filters"] = [read_override(f"filter={text}")[1] for text in args.filter]
+    return given
+
+
+def filter_table(dropped: "Dropped", names: list[str]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, title=f"{dropped.kept:,} of {dropped.seen:,} samples kept", title_justify="left")
+    for column in ("filter", "dropped first", "alone would drop", "value missing"):
+        table.add_column(column, justify="left" if column == "filter" else "right")
+    for name in names:
+        table.add_row(name, *(f"{counter[name]:,}" for counter in (dropped.first, dropped.alone, dropped.missing)))
+    return table
 
 
 def rows(report: "Report") -> Iterator[tuple[str, str]]:

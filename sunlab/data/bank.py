@@ -89,6 +89,9 @@ class Trajectories(Source):
         known = [(header.teacher, header.keys) for header in self.headers]
         return blake2b(repr((known, len(self))).encode(), digest_size=8).hexdigest()
 
+    def identity(self) -> str:
+        return self.fingerprint()
+
     def prompts(self, limit: int) -> tuple[str, ...]:
         prompts = [prompt for header in self.headers for prompt in header.prompts][: len(self)]
         return tuple(dict.fromkeys(prompts))[:limit]

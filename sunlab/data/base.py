@@ -22,7 +22,9 @@ class Sample:
         prompt: the caption.
         record: the json beside it: LAION's fields, keywords, ...
         image: (3, H, W) uint8, or None.
+        crop: original height and width, top and left of the crop, its height and width, in pixels; None: not cropped.
         latent: (C, h, w) scaled, or None.
+        tokens, pooled: the prompt's embedding (L, d) and (p,), where it was computed ahead, or None.
         trajectory: stored teacher states (1, T, C, h, w), or None.
         negative: the negative prompt, where the source fixes it (a bank).
         guidance: the guidance scale, where the source fixes it.
@@ -32,7 +34,10 @@ class Sample:
     prompt: str
     record: Mapping[str, Any] = field(default_factory=dict)
     image: Tensor | None = None
+    crop: tuple[int, ...] | None = None
     latent: Tensor | None = None
+    tokens: Tensor | None = None
+    pooled: Tensor | None = None
     trajectory: Trajectory | None = None
     negative: str | None = None
     guidance: float | None = None
@@ -57,6 +62,18 @@ class Source(ABC):
         Raises:
             DataError: naming the shard and the sample.
         """
+
+    def parts(self) -> Sequence["Source"]:
+        """Sources whose samples may share a batch, together all of this one: one an aspect ratio, where it has buckets."""
+        return (self,)
+
+    def notice(self) -> str | None:
+        """What whoever trains on it should be told once, or None."""
+        return None
+
+    def identity(self) -> str | None:
+        """What a resumed run's source must have in common with the one before, cheap to tell; None: nothing is known."""
+        return None
 
     def fingerprint(self) -> str:
         """Identity of the samples, by which a cache of latents is found again. Raises `ConfigError` where the source
@@ -89,7 +106,10 @@ class NegativeSampler(ABC):
 
 
 SOURCES: Registry[Source] = Registry(
-    "data source", base=Source, entry_points="sunlab.sources", plugs=("sunlab.data.shards", "sunlab.data.bank")
+    "data source",
+    base=Source,
+    entry_points="sunlab.sources",
+    plugs=("sunlab.data.shards", "sunlab.data.bank", "sunlab.data.latents"),
 )
 NEGATIVES: Registry[NegativeSampler] = Registry(
     "negative-prompt sampler", base=NegativeSampler, entry_points="sunlab.negatives", plugs=("sunlab.data.negatives",)

@@ -1,26 +1,15 @@
-"""Latents made once: a source is written as shards of `{key}.latent.safetensors`, and read from there on."""
+"""Latents made once, at the start of a run (`data.cache`): a source is written as shards, and read from there on."""
 
-import json
-import os
-from collections.abc import Callable, Iterator, Sequence
-from hashlib import sha256
-from itertools import islice
+import fcntl
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors.torch import save as save_safetensors
 from torch import Tensor
-from webdataset.writer import TarWriter
 
-from sunlab.data.base import Sample, Source
-from sunlab.data.manifest import MANIFEST
+from sunlab.data.base import Source
+from sunlab.data.precompute import BATCH, SHARD, images_of, write_latents
 from sunlab.data.shards import Shards
-from sunlab.data.tar import LATENT
-from sunlab.errors import DataError, StorageError
-
-SHARD = 1024  # samples in a shard
-BATCH = 32  # images encoded at once
+from sunlab.errors import StorageError
 
 
 def cache_tag(encoder: str, source: Source) -> str:
@@ -39,7 +28,7 @@ def cached(
 ) -> Shards:
     """A source of the latents of `source`, made now where they are not there yet.
 
-    A pass that was interrupted goes on after its last whole shard. Let one process make the cache while others wait.
+    A pass that was interrupted goes on after its last whole shard. Of several processes one makes them, the others wait.
 
     Args:
         source: of images.
@@ -57,55 +46,17 @@ def cached(
     place = Path(folder).absolute() / tag
     try:
         place.mkdir(parents=True, exist_ok=True)
-        if not (place / MANIFEST).is_file():
-            starts = range(0, len(source), shard)
-            shards = [_write(source, encode, place, start, min(start + shard, len(source)), batch) for start in starts]
-            _put(place / MANIFEST, json.dumps({"tag": tag, "shards": shards}, indent=1).encode())
-        names = [entry["file"] for entry in json.loads((place / MANIFEST).read_text())["shards"]]
+        with (place / ".making").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            write_latents(
+                source,
+                lambda group: [{"latent": latent} for latent in encode(images_of(group))],
+                place,
+                encoder=tag,
+                shard=shard,
+                batch=batch,
+            )
     except OSError as error:
         raise StorageError(f"{place}: the cache of latents cannot be written: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{place / MANIFEST}: broken ({error!r}); delete the folder, it is made again") from None
-    shuffle = source.shuffle if isinstance(source, Shards) else SHARD
-    return Shards(urls=[str(place / name) for name in names], shuffle=shuffle)
-
-
-def _write(
-    source: Source, encode: Callable[[Tensor], Tensor], place: Path, start: int, stop: int, batch: int
-) -> dict[str, Any]:
-    """One shard of latents, unless it is there. Returns its entry in the manifest."""
-    path = place / f"latents-{start:09d}.tar"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    if not path.is_file():
-        samples = source.read(seed=0, epoch=0, start=start, stop=stop)
-        try:
-            with temporary.open("wb") as file, TarWriter(file, encoder=False, mtime=0) as tar:
-                while group := list(islice(samples, batch)):
-                    for members in _encoded(group, encode):
-                        tar.write(members)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    data = path.read_bytes()
-    return {"file": path.name, "bytes": len(data), "sha256": sha256(data).hexdigest(), "samples": stop - start}
-
-
-def _encoded(group: Sequence[Sample], encode: Callable[[Tensor], Tensor]) -> Iterator[dict[str, Any]]:
-    images = [sample.image for sample in group if sample.image is not None]
-    if len(images) < len(group) or len({image.shape for image in images}) > 1:
-        sizes = sorted({tuple(image.shape) for image in images})
-        raise DataError(f"samples near {group[0].key!r}: images of one size are needed, found {sizes}")
-    latents = encode(torch.stack(images)).cpu()
-    for sample, latent in zip(group, latents, strict=True):
-        yield {
-            "__key__": sample.key,
-            LATENT: save_safetensors({"latent": latent.contiguous().clone()}),
-            "txt": sample.prompt.encode(),
-            "json": json.dumps(dict(sample.record)).encode(),
-        }
-
-
-def _put(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    shuffle = source.reading.shuffle if isinstance(source, Shards) else SHARD
+    return Shards(urls=[str(place / "latents-*.tar")], shuffle=shuffle)

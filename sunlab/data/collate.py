@@ -24,6 +24,8 @@ def collate(samples: Sequence[Sample], drawn: Sequence[Drawn]) -> Samples:
         "trajectory",
         [path and (tuple(path.states.shape), tuple(path.times.tolist())) for path in trajectories],
     )
+    crops = [sample.crop for sample in samples]
+    _same(samples, "crop", [crop is not None for crop in crops])
     _same(samples, "guidance", [sample.guidance is not None for sample in samples])
     first = trajectories[0]
     return Samples(
@@ -32,7 +34,10 @@ def collate(samples: Sequence[Sample], drawn: Sequence[Drawn]) -> Samples:
         negatives=tuple(one.negative for one in drawn),
         seeds=tuple(one.seed for one in drawn),
         images=_stack(samples, "image"),
+        crops=None if crops[0] is None else torch.tensor(crops),
         latents=_stack(samples, "latent"),
+        tokens=_stack(samples, "tokens"),
+        pooled=_stack(samples, "pooled"),
         trajectory=first and Trajectory(torch.cat([path.states for path in trajectories if path]), first.times),
         guidance=None if samples[0].guidance is None else torch.tensor([sample.guidance for sample in samples]),
     )

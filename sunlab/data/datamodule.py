@@ -1,5 +1,6 @@
 """The LightningDataModule: from a source to each rank's batches, resumable by the optimizer step."""
 
+import logging
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
@@ -48,9 +49,10 @@ class DataModule(LightningDataModule):
     ):
         super().__init__()
         self.source, self.negatives = source, negatives
-        self.layout = Layout(len(source), batch_size, streams)
+        self.layout = Layout(len(source), batch_size, streams, tuple(len(part) for part in source.parts()))
         self.workers, self.seed, self.caption_dropout, self.accumulate = workers, seed, caption_dropout, accumulate
         PromptDraws(negatives, Pool(), seed, caption_dropout)  # checked now, before any weights load
+        self._source = source.identity()
         self._resumed: int | None = None  # the step that a checkpoint gave, until the trainer's own count agrees
 
     def loader(self, *, rank: int = 0, ranks: int = 1) -> Loader:
@@ -66,6 +68,9 @@ class DataModule(LightningDataModule):
     def train_dataloader(self) -> Loader:
         trainer = self.trainer
         assert trainer is not None
+        notice = self.source.notice()
+        if notice and trainer.is_global_zero:
+            logging.getLogger("sunlab.data").warning(notice)
         if self._processed():  # else the trainer asks early, before it restores its counts
             self._align()
         return self.loader(rank=trainer.global_rank, ranks=trainer.world_size)
@@ -95,13 +100,14 @@ class DataModule(LightningDataModule):
                 )
         self._resumed = int(state["step"])
 
-    def _identity(self) -> dict[str, int]:
+    def _identity(self) -> dict[str, Any]:
         layout = self.layout
         return {
             "batch_size": layout.batch_size,
             "streams": layout.streams,
             "seed": self.seed,
             "samples": layout.samples,
+            "source": self._source,
         }
 
     def _accumulate(self) -> int:

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -13,58 +14,125 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from sunlab.data.base import Sample
-from sunlab.data.tar import IMAGES, LATENT
-from sunlab.errors import DataError
+from sunlab.data.captions import Captions
+from sunlab.data.fields import text
+from sunlab.data.filters.base import Facts
+from sunlab.data.framing import Framing
+from sunlab.data.opened import Raw, bad_sample
+from sunlab.data.tar import IMAGES, LATENT, MEMBERS
 
-MAX_PIXELS = 16_000_000  # larger files are refused before their pixels are unpacked
-
-
-class BadSample(DataError):
-    """A sample that cannot be decoded. `reason` is short and countable, `key` and `shard` say where it is."""
-
-    def __init__(self, message: str, *, shard: str = "", key: str = "", reason: str = ""):
-        super().__init__(message)
-        self.shard, self.key, self.reason = shard, key, reason
+MAX_PIXELS = 16_000_000  # larger pictures are refused before their pixels are unpacked
+FORMATS = ("PNG", "WEBP", "JPEG")
 
 
 class _Reason(Exception):
     """args: a countable reason, and details of this one."""
 
 
-def decode(raw: Mapping[str, Any], shard: Path) -> Sample:
-    """A sample from its members' bytes.
+@dataclass(frozen=True)
+class Decoder:
+    """How samples are decoded.
 
-    Raises:
-        BadSample: an image, caption, json or latent is missing, broken or too large.
+    Attributes:
+        framing: resize and crop; None keeps each picture as it is.
+        captions: which text is the prompt; None: the caption.
+        max_pixels: larger pictures are refused before they are unpacked.
     """
-    key = raw["__key__"]
-    try:
-        record = _record(raw)
-        image = next((_image(raw[suffix], suffix) for suffix in IMAGES if suffix in raw), None)
-        latent = _latent(raw[LATENT]) if LATENT in raw else None
-        if image is None and latent is None:
-            raise _Reason("missing image", f"none of {', '.join((*IMAGES, LATENT))}")
-        return Sample(key, _caption(raw, record), record, image=image, latent=latent)
-    except _Reason as problem:
-        reason, detail = problem.args
-        text = f"{shard}: sample {key!r}: {reason} ({detail}); rebuild the shard without it (see `sunlab doctor data`)"
-        raise BadSample(text, shard=str(shard), key=key, reason=reason) from None
+
+    framing: Framing | None = None
+    captions: Captions | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def __call__(self, raw: Raw, shard: str, random: Random) -> Sample:
+        """A sample from its members' bytes; `random` is keyed by (seed, epoch, key).
+
+        Raises:
+            BadSample: an image, caption, json or latent is missing, broken or too large.
+        """
+        try:
+            members = raw.members
+            record = _record(members)
+            crop, image = None, None
+            latent: dict[str, Any] = {}
+            suffix = next((suffix for suffix in IMAGES if suffix in members), None)
+            if LATENT in members:
+                latent, crop = _latent(_whole(members, LATENT)), _crop(record)
+            elif suffix is not None:
+                image, crop = self._image(_whole(members, suffix), suffix, random)
+            else:
+                raise _Reason("missing image", f"none of {', '.join((*IMAGES, LATENT))}")
+            caption = _caption(members, record)
+            if self.captions is not None:
+                caption = self.captions.choose(random, caption, record)
+            if caption is None:
+                raise _Reason("missing caption", "neither .txt nor a caption in the json")
+            return Sample(raw.key, caption, record, image=image, crop=crop, **latent)
+        except _Reason as problem:
+            raise bad_sample(shard, raw.key, *problem.args) from None
+
+    def _image(self, data: bytes, suffix: str, random: Random) -> tuple[Tensor, tuple[int, ...] | None]:
+        """(3, H, W) uint8, transparent parts over white, and the crop."""
+        try:
+            with Image.open(BytesIO(data), formats=FORMATS) as image:
+                if image.width * image.height > self.max_pixels:
+                    raise _Reason("image too large", f"{image.width}x{image.height}, at most {self.max_pixels:,} pixels")
+                size, crop = (image.width, image.height), None
+                if self.framing is not None and image.format == "JPEG":
+                    image.draft(None, self.framing.scaled(*size))  # unpacked at a half, a quarter, ... where that is enough
+                picture = _rgb(image)
+            if self.framing is not None:
+                picture, crop = self.framing(picture, size, random)
+            pixels = np.array(picture)
+        except _Reason:
+            raise
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise _Reason("image too large", str(error)) from None
+        except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes
+            raise _Reason("undecodable image", f".{suffix}: {error}") from None
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), crop
 
 
-def texts(raw: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """The caption and keywords of an undecoded sample; empty where they are missing or broken."""
+def image_size(raw: Raw) -> tuple[int, int] | None:
+    """Width and height by the image's header; None where there is no image that can be opened."""
+    data = next((raw.members[suffix] for suffix in IMAGES if suffix in raw.members), None)
     try:
-        record = _record(raw)
-        keywords = record.get("keywords") or ()
-        words = tuple(word for word in keywords if isinstance(word, str)) if isinstance(keywords, list | tuple) else ()
-        return _caption(raw, record), words
+        with Image.open(BytesIO(data or b""), formats=FORMATS) as image:
+            return image.size
+    except Exception:  # as above
+        return None
+
+
+def facts_of(raw: Raw) -> Facts:
+    """What filters look at; a caption or json that is broken counts as missing, and is found when it is decoded."""
+    try:
+        record = _record(raw.members)
     except _Reason:
-        return "", ()
-
-
-def _record(raw: Mapping[str, Any]) -> dict[str, Any]:
+        record = {}
     try:
-        record = json.loads(raw.get("json", b"{}"))
+        return Facts(raw.key, _caption(raw.members, record), record)
+    except _Reason:
+        return Facts(raw.key, None, record)
+
+
+def texts(raw: Raw) -> tuple[str, tuple[str, ...]]:
+    """The caption and keywords of an undecoded sample; empty where they are missing or broken."""
+    facts = facts_of(raw)
+    keywords = facts.record.get("keywords") or ()
+    words = tuple(word for word in keywords if isinstance(word, str)) if isinstance(keywords, list | tuple) else ()
+    return facts.caption or "", words
+
+
+def _whole(members: Mapping[str, bytes], suffix: str) -> bytes:
+    if len(members[suffix]) > MEMBERS[suffix]:
+        raise _Reason("member too large", f".{suffix} has more than {MEMBERS[suffix]:,} bytes")
+    return members[suffix]
+
+
+def _record(members: Mapping[str, bytes]) -> dict[str, Any]:
+    if "json" not in members:
+        return {}
+    try:
+        record = json.loads(_whole(members, "json"))
     except (ValueError, RecursionError) as error:
         raise _Reason("bad json", str(error)) from None
     if not isinstance(record, dict):
@@ -72,43 +140,43 @@ def _record(raw: Mapping[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _caption(raw: Mapping[str, Any], record: Mapping[str, Any]) -> str:
-    if "txt" not in raw:
-        caption = record.get("caption")
-        if not isinstance(caption, str):
-            raise _Reason("missing caption", "neither .txt nor 'caption' in the json")
-        return caption
+def _caption(members: Mapping[str, bytes], record: Mapping[str, Any]) -> str | None:
+    if "txt" not in members:
+        return text(record, "caption")
     try:
-        return raw["txt"].decode("utf-8").strip()
+        return _whole(members, "txt").decode("utf-8").strip()
     except UnicodeDecodeError as error:
         raise _Reason("bad caption", f"not UTF-8: {error}") from None
 
 
-def _image(data: bytes, suffix: str) -> Tensor:
-    """(3, H, W) uint8; transparent parts over white."""
-    try:
-        with Image.open(BytesIO(data), formats=("PNG", "WEBP", "JPEG")) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise _Reason("image too large", f"{image.width}x{image.height}, at most {MAX_PIXELS:,} pixels")
-            picture: Image.Image = image
-            if image.has_transparency_data:
-                picture = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-            pixels = np.array(picture.convert("RGB"))
-    except _Reason:
-        raise
-    except Image.DecompressionBombError as error:
-        raise _Reason("image too large", str(error)) from None
-    except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes
-        raise _Reason("undecodable image", f".{suffix}: {error}") from None
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+def _rgb(image: Image.Image) -> Image.Image:
+    """Of the first frame; 16-bit grey by its high byte, which Pillow's own conversion would clip to white."""
+    if image.mode.startswith(("I", "F")):
+        if image.mode == "F":
+            raise _Reason("undecodable image", "floating-point pixels")
+        grey = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+        return Image.fromarray(grey.astype(np.uint8), "L").convert("RGB")
+    if image.has_transparency_data:
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
 
 
-def _latent(data: bytes) -> Tensor:
-    """(C, h, w) float32."""
+def _crop(record: Mapping[str, Any]) -> tuple[int, ...] | None:
+    crop = record.get("crop")
+    fits = isinstance(crop, list) and len(crop) == 6 and all(type(n) is int and 0 <= n < 2**31 for n in crop)
+    return tuple(crop) if fits else None  # type: ignore[arg-type]
+
+
+def _latent(data: bytes) -> dict[str, Any]:
+    """`latent` (C, h, w) float32; `tokens` (L, d) and `pooled` (p,) float32, where the prompt was encoded too."""
     try:
-        latent = load_safetensors(data)["latent"].float()
+        tensors = load_safetensors(data)
+        found: dict[str, Any] = {name: tensors[name].float() for name in ("latent", "tokens", "pooled") if name in tensors}
+        shapes = {name: tensor.ndim for name, tensor in found.items()}
     except Exception as error:
         raise _Reason("bad latent", f"{type(error).__name__}: {error}") from None
-    if latent.ndim != 3:
-        raise _Reason("bad latent", f"shape {tuple(latent.shape)}, expected (C, h, w)")
-    return latent
+    if shapes != {name: rank for name, rank in {"latent": 3, "tokens": 2, "pooled": 1}.items() if name in shapes} | {
+        "latent": 3
+    }:
+        raise _Reason("bad latent", f"ranks {shapes}, expected latent (C, h, w), tokens (L, d), pooled (p,)")
+    return found

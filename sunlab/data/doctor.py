@@ -1,9 +1,12 @@
-"""Looking at shards: what decodes, what does not and why, and of what size it is."""
+"""Looking at shards: what decodes, what does not and why, of what size it is, and what filters would drop."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
-from sunlab.data.decode import BadSample
+from sunlab.data.opened import BadSample
+from sunlab.data.selection import Dropped, Named, look
 from sunlab.data.shards import Shards
 from sunlab.errors import DataError
 
@@ -62,3 +65,20 @@ def examine(source: Shards, samples: int, *, seed: int = 0) -> Report:
         report.stopped = str(error)
     report.repeated = [key for key, count in keys.items() if count > 1]
     return report
+
+
+def examine_filters(source: Shards, filters: Named, samples: int) -> Dropped:
+    """What the filters do with the first `samples` samples, evenly from all shards."""
+    dropped = Dropped()
+    share = max(1, -(-samples // len(source.whole)))
+    shards = source.whole[:: max(1, len(source.whole) * share // samples)] if samples else source.whole
+    for shard in shards:
+        for _ in islice(look(shard, filters, source.remote, dropped), share):
+            pass
+    return dropped
+
+
+def bucket_sizes(source: Shards) -> Sequence[tuple[tuple[int, int], int]]:
+    """Width and height of each bucket, and its samples."""
+    framings = [(part.reading.decoder.framing, len(part)) for part in source.parts() if hasattr(part, "reading")]
+    return [((framing.width, framing.height), count) for framing, count in framings if framing is not None]

@@ -2,6 +2,8 @@
 
 import re
 from glob import glob, has_magic
+from itertools import islice
+from math import prod
 from pathlib import Path
 
 from braceexpand import braceexpand
@@ -10,6 +12,8 @@ import sunlab
 from sunlab.errors import DataError
 
 ASSETS = Path(sunlab.__file__).parent / "assets"
+MOST = 1_000_000  # files that one pattern may name
+_RANGE = re.compile(r"\{(-?\d{1,18})\.\.(-?\d{1,18})")
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -26,11 +30,19 @@ def expand(pattern: str) -> list[Path]:
         raise DataError(f"{pattern!r}: only local paths are read, no URLs and no commands; copy the shards to a disk")
     if Path(pattern).is_file():
         return [Path.cwd() / pattern]  # taken as it stands, brackets and braces in its name included
+    return [path for part in braces(pattern) for path in _find(part, pattern)]
+
+
+def braces(pattern: str) -> list[str]:
+    """`a{00..02}` -> a00, a01, a02. Raises `DataError` for braces that are broken, or name more than `MOST` files."""
     try:
-        parts = list(braceexpand(pattern))
+        sizes = [abs(int(high) - int(low)) + 1 for low, high in _RANGE.findall(pattern)]
+        parts = [] if prod(sizes) > MOST else list(islice(braceexpand(pattern), MOST + 1))
     except ValueError as error:
         raise DataError(f"{pattern!r}: {error}; write ranges as {{00000..00009}}") from None
-    return [path for part in parts for path in _find(part, pattern)]
+    if not 0 < len(parts) <= MOST:
+        raise DataError(f"{pattern!r}: names more than {MOST:,} files")
+    return parts
 
 
 def _find(part: str, pattern: str) -> list[Path]:

@@ -1,39 +1,56 @@
 """The source "shards": webdataset tar files with images or latents, captions and json."""
 
-from collections.abc import Iterator
-from hashlib import blake2b, file_digest
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from random import Random
 from typing import Any, Literal
 
 from sunlab.data.base import SOURCES, Sample, Source
-from sunlab.data.decode import BadSample, decode, texts
+from sunlab.data.buckets import into_buckets, shapes
+from sunlab.data.captions import Captions
+from sunlab.data.decode import MAX_PIXELS, Decoder, texts
+from sunlab.data.filters.base import FILTERS, Filter
+from sunlab.data.framing import Framing
+from sunlab.data.indexing import file_sha256
 from sunlab.data.manifest import Shard, shards_of
-from sunlab.data.paths import expand
-from sunlab.data.shuffle import BufferOrder
-from sunlab.data.tar import samples_of
-from sunlab.draws import keyed_seed
+from sunlab.data.opened import BadSample, samples_of
+from sunlab.data.quarantine import Quarantine
+from sunlab.data.reading import Reading
+from sunlab.data.remote import Remote, default_folder
+from sunlab.data.selection import TEXTS, Dropped, select
+from sunlab.data.urls import shard_urls
 from sunlab.errors import ConfigError, DataError
 
 
 @SOURCES.register("shards")
 class Shards(Source):
-    """Tar shards in the layout of webdataset and LAION: {key}.png|webp|jpg, {key}.txt, {key}.json.
-
-    An epoch is one permutation of the shards from (seed, epoch). Each range of it that is read goes through a shuffle
-    buffer of its own, keyed by (seed, epoch, start, stop); the buffer holds undecoded samples.
+    """Tar shards in the layout of webdataset, img2dataset and LAION: {key}.jpg|png|webp, {key}.txt, {key}.json.
 
     Args:
-        urls: paths, globs and brace patterns; relative ones are looked up in the working directory, then in
-            `sunlab/assets`.
+        urls: paths, globs, brace patterns, lists of these in .txt files, and s3://, gs://, hf:// or https:// URLs; relative
+            paths are looked up in the working directory, then in `sunlab/assets`.
         shuffle: samples in the shuffle buffer of each range; 0 keeps the order within shards.
-        limit: only the first so many samples, in the order of `urls`.
-        on_error: what a sample that cannot be decoded does: stop, or be left out (which training refuses, because the
-            steps of an epoch are counted ahead; it is for looking at data).
+        limit: only the first so many samples, in the order of `urls`, after the filters.
+        filters: which samples are kept, each a name with its parameters (`sunlab list filters`).
+        size: pixels of a side that pictures are resized to cover and cropped to; null: as they are.
+        crop: the place of the crop; random: drawn from (seed, epoch, key).
+        flip: share of pictures mirrored, drawn likewise.
+        buckets: keep aspect ratios: pictures of about size x size pixels whose sides are multiples of this; null: squares.
+        captions: which text is the prompt, by weight: {caption: 0.8, keywords: 0.2}, or any field of the json.
+        most_keywords: in a prompt made of keywords.
+        on_error: what a bad sample does: stop the run, or be quarantined: written down, another in its place.
+        quarantine_limit: bad samples that are borne.
+        keys: plain: as in the shard; path: with its folder and name before, for sets whose keys are the same.
+        max_pixels: larger pictures are bad samples.
+        cache: folder that remote shards are fetched to; null: ~/.cache/sunlab/shards.
+        cache_gb: GiB that it may hold.
 
     Raises:
-        DataError: nothing found, a shard that is not what its manifest says, or no samples.
+        ConfigError: parameters out of range.
+        DataError: nothing found, a shard that is not what its manifest says, filters that drop everything, no samples.
+        StorageError: a file that cannot be read or fetched.
     """
 
     def __init__(
@@ -42,65 +59,96 @@ class Shards(Source):
         urls: list[str],
         shuffle: int = 1000,
         limit: int | None = None,
-        on_error: Literal["raise", "skip"] = "raise",
+        filters: list[str | dict[str, Any]] | None = None,
+        size: int | None = None,
+        crop: Literal["center", "random"] = "center",
+        flip: float = 0.0,
+        buckets: int | None = None,
+        captions: dict[str, float] | None = None,
+        most_keywords: int = 5,
+        on_error: Literal["raise", "quarantine"] = "raise",
+        quarantine_limit: int = 1000,
+        keys: Literal["plain", "path"] = "plain",
+        max_pixels: int = MAX_PIXELS,
+        cache: str | None = None,
+        cache_gb: float = 100.0,
     ):
         if limit is not None and limit < 1:
             raise ConfigError(f"limit of shards is {limit}: give at least 1, or null for all")
+        if (flip or buckets or crop == "random") and size is None:
+            raise ConfigError("crop, flip and buckets of shards need a size: set size, such as 512")
+        self.choices = [] if buckets is None or size is None else shapes(size, buckets)
+        if buckets is not None and not self.choices:
+            raise ConfigError(
+                f"buckets of shards: no shape of {size}x{size} pixels has sides that are multiples of {buckets}"
+            )
         self.urls = [urls] if isinstance(urls, str) else list(urls)
-        self.shuffle, self.on_error = shuffle, on_error
-        paths = list(dict.fromkeys(path for url in self.urls for path in expand(url)))
-        self.shards = _first(shards_of(paths), limit)
-        if not len(self):
-            raise DataError(f"no samples in {self.urls}: {len(paths)} shards, none with members that are read")
+        self.filters = build_filters(filters)
+        self.remote = Remote(Path(cache) if cache else default_folder(), int(cache_gb * 2**30))
+        lenient = on_error == "quarantine"
+        addresses = shard_urls(self.urls, self.remote)
+        self.whole = shards_of(addresses, self.remote, lenient=lenient, distinct=keys == "plain")
+        if not any(shard.samples for shard in self.whole):
+            raise DataError(f"no samples in {self.urls}: {len(addresses)} shards, none with members that are read")
+        self.dropped: Dropped | None = None
+        shards = self.whole
+        if self.filters:
+            shards, self.dropped = select(self.whole, self.filters, self.remote, self._passes)
+        framing = None if size is None else Framing(size, size, crop, flip)
+        self.reading = Reading(
+            _first(shards, limit),
+            Decoder(framing, None if captions is None else Captions(captions, most_keywords), max_pixels),
+            shuffle,
+            self.remote,
+            Quarantine(limit=quarantine_limit) if lenient else None,
+            keys == "path",
+        )
         self._texts: dict[int, list[tuple[str, tuple[str, ...]]]] = {}  # by limit, read once
+        self._parts: tuple[Source, ...] | None = None
 
     def __len__(self) -> int:
-        return sum(shard.samples for shard in self.shards)
+        return len(self.reading)
 
-    def fingerprint(self) -> str:
-        contents = [(shard.samples, shard.sha256 or _digest(shard.path)) for shard in self.shards]
-        return blake2b(repr(contents).encode(), digest_size=8).hexdigest()
+    @property
+    def shards(self) -> Sequence[Shard]:
+        """With the numbers of the samples that are read."""
+        return self.reading.shards
 
     def read(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample]:
-        for item in self.attempts(seed=seed, epoch=epoch, start=start, stop=stop, skip=skip):
-            if isinstance(item, Sample):
-                yield item
-            elif self.on_error == "raise":
-                raise item
+        return self.reading.read(seed, epoch, start, stop, skip)
 
     def attempts(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample | BadSample]:
-        """As `read`, with the error in the place of each sample that cannot be decoded."""
-        order = BufferOrder(stop - start, self.shuffle, Random(keyed_seed(seed, epoch, "buffer", start, stop)))
-        order.skip(skip)
-        incoming = self._undecoded(seed, epoch, start, stop, frozenset(order.pending), order.front)
-        held: dict[int, tuple[dict[str, Any], Shard]] = {}
-        for position in order:
-            while position not in held:
-                arrived, raw, shard = next(incoming)
-                held[arrived] = raw, shard
-            try:
-                raw, shard = held.pop(position)
-                yield decode(raw, shard.path)
-            except BadSample as error:
-                yield error
+        """As `read`, with the error in the place of each bad sample."""
+        return self.reading.attempts(seed, epoch, start, stop, skip)
 
-    def _undecoded(
-        self, seed: int, epoch: int, start: int, stop: int, pending: frozenset[int], front: int
-    ) -> Iterator[tuple[int, dict[str, Any], Shard]]:
-        """The samples of a range at the positions `pending` and from `front` on; shards without any stay closed."""
-        shards = list(self.shards)
-        Random(keyed_seed(seed, epoch, "shards")).shuffle(shards)
-        base = -start  # position in the range of the shard's first sample
-        for shard in shards:
-            end = min(base + shard.samples, stop - start)
-            if end > 0 and (end > front or any(base <= position < end for position in pending)):
-                for position, raw in enumerate(_counted(shard, end - base), base):
-                    if position >= max(front, 0) or position in pending:
-                        yield position, raw, shard
-            base += shard.samples
-            if base >= stop - start:
-                return
-        raise DataError(f"positions {start} ... {stop} were asked for, the epoch has {len(self)}")
+    def parts(self) -> Sequence[Source]:
+        if not self.choices:
+            return (self,)
+        if self._parts is None:
+            self._parts = tuple(self._buckets())
+        return self._parts
+
+    def quarantine_in(self, folder: Path) -> None:
+        """Write bad samples down in the run's folder."""
+        if self.reading.quarantine is not None:
+            self.reading.quarantine.path = folder / self.reading.quarantine.path.name
+
+    def notice(self) -> str | None:
+        blind = [shard for shard in self.shards if shard.index is None]
+        if not blind:
+            return None
+        return (
+            f"{len(blind)} of {len(self.shards)} shards have no index ({blind[0]}, ...): altered bytes in them cannot be "
+            "noticed. `sunlab data index` makes one"
+        )
+
+    def identity(self) -> str:
+        """Of sizes and counts, and of digests where a manifest has them; not of places, so that data may move."""
+        return _hash([(s.samples, s.bytes, s.sha256, _brief(s)) for s in self.shards], self.choices, self.reading.shuffle)
+
+    def fingerprint(self) -> str:
+        contents = [(len(s), s.sha256 or file_sha256(self.remote.local(s.url)), _brief(s)) for s in self.shards]
+        return _hash(contents, self.reading.decoder)
 
     def prompts(self, limit: int) -> tuple[str, ...]:
         return tuple(caption for caption, _ in self._captions(limit) if caption)
@@ -109,33 +157,76 @@ class Shards(Source):
         words = dict.fromkeys(word for _, some in self._captions(limit) for word in some)
         return tuple(islice(words, limit))
 
+    @property
+    def _passes(self) -> Path:
+        return self.remote.folder.parent / "passes"
+
+    def _buckets(self) -> Iterator[Source]:
+        decoder = self.reading.decoder
+        assert decoder.framing is not None
+        for (width, height), shards in zip(
+            self.choices, into_buckets(self.shards, self.choices, self.remote, self._passes), strict=True
+        ):
+            framing = replace(decoder.framing, width=width, height=height)
+            if shards:
+                yield Bucket(replace(self.reading, shards=shards, decoder=replace(decoder, framing=framing)))
+
     def _captions(self, limit: int) -> list[tuple[str, tuple[str, ...]]]:
         if limit not in self._texts:
-            members = frozenset({"txt", "json"})
-            raws = (raw for shard in self.shards for raw in islice(samples_of(shard.path, members), shard.samples))
+            raws = (raw for shard in self.shards for raw in _kept(shard, self.remote))
             self._texts[limit] = [texts(raw) for raw in islice(raws, limit)]
         return self._texts[limit]
 
 
-def _counted(shard: Shard, wanted: int) -> Iterator[dict[str, Any]]:
-    """The first `wanted` samples of a shard. Raises `DataError` where it has fewer."""
-    count = 0
-    for count, raw in enumerate(islice(samples_of(shard.path), wanted), 1):  # noqa: B007
-        yield raw
-    if count < wanted:
-        raise DataError(f"{shard.path}: only {count} of {shard.samples} samples; copy the shard or count it again")
+def build_filters(requests: Sequence[str | dict[str, Any]] | None) -> list[tuple[str, Filter]]:
+    """Filters with a name each, for tables."""
+    keyed = enumerate(requests or [])
+    return [(_name_of(one), FILTERS.build(one, key=f"data.source.filters.{number}")) for number, one in keyed]
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
+class Bucket(Source):
+    """The samples of one aspect ratio. Args: reading, of them."""
+
+    def __init__(self, reading: Reading):
+        self.reading = reading
+
+    def __len__(self) -> int:
+        return len(self.reading)
+
+    def read(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample]:
+        return self.reading.read(seed, epoch, start, stop, skip)
 
 
-def _first(shards: list[Shard], limit: int | None) -> list[Shard]:
-    chosen, left = [], sum(shard.samples for shard in shards) if limit is None else limit
+def _kept(shard: Shard, remote: Remote) -> Iterator[Any]:
+    numbers, next_one = shard.numbers(0, len(shard)), 0
+    for number, raw in enumerate(samples_of(remote.local(shard.url, shard.bytes), TEXTS)):
+        if next_one == len(numbers):
+            return
+        if number == numbers[next_one]:
+            next_one += 1
+            yield raw
+
+
+def _brief(shard: Shard) -> str:
+    return "" if shard.kept is None else blake2b(shard.kept.tobytes(), digest_size=8).hexdigest()
+
+
+def _hash(*told: object) -> str:
+    return blake2b(repr(told).encode(), digest_size=8).hexdigest()
+
+
+def _name_of(request: str | dict[str, Any]) -> str:
+    """For tables: the plug's name, with its field where it has one."""
+    if isinstance(request, str):
+        return request
+    return " ".join(str(request[key]) for key in ("name", "field") if key in request)
+
+
+def _first(shards: Sequence[Shard], limit: int | None) -> list[Shard]:
+    chosen, left = [], sum(map(len, shards)) if limit is None else limit
     for shard in shards:
-        samples = min(shard.samples, left)
+        samples = min(len(shard), left)
         left -= samples
         if samples:
-            chosen.append(Shard(shard.path, samples, shard.bytes, shard.sha256))
+            chosen.append(shard if samples == len(shard) else replace(shard, kept=shard.numbers(0, samples)))
     return chosen

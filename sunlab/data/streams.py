@@ -1,14 +1,17 @@
 """Virtual streams: the global order of samples, cut so that any number of ranks and workers reads the same batches."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
+from random import Random
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from sunlab.data.base import Source
+from sunlab.data.base import Sample, Source
 from sunlab.data.collate import collate
 from sunlab.data.prompts import PromptDraws
+from sunlab.draws import keyed_seed
 from sunlab.errors import ConfigError, DataError, SunlabError
 from sunlab.types import Samples
 
@@ -21,10 +24,14 @@ class Layout:
     each stream, so *which samples a step has* does not depend on who reads them. The epoch has floor(samples /
     batch_size) steps; the rest of its order, less than one batch, is left out of this epoch (another rest in the next).
 
+    A source in parts whose samples cannot share a batch (aspect-ratio buckets) has all this for each part, and a seeded
+    order of the parts' steps; a part's rest is its own.
+
     Attributes:
         samples: in an epoch.
         batch_size: samples in an optimizer step, over all ranks and accumulated micro-batches.
         streams: V.
+        parts: samples of each part; empty: one part.
 
     Raises:
         ConfigError: batch_size is no multiple of streams, or exceeds the samples.
@@ -33,6 +40,7 @@ class Layout:
     samples: int
     batch_size: int
     streams: int
+    parts: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if self.streams < 1 or self.batch_size < 1 or self.batch_size % self.streams:
@@ -40,25 +48,39 @@ class Layout:
                 f"data.batch_size: {self.batch_size} is no multiple of data.streams = {self.streams}; "
                 f"set data.streams={_divisor(self.batch_size, self.streams)}, or another batch size"
             )
-        if self.samples < self.batch_size:
+        if not self.steps:
             raise ConfigError(
-                f"data.batch_size: {self.batch_size} exceeds the {self.samples} samples of an epoch, which would repeat "
-                f"samples within a step; set data.batch_size to at most {self.samples}, or add data"
+                f"data.batch_size: {self.batch_size} exceeds the {max(self.counts)} samples of an epoch, which would repeat "
+                f"samples within a step; set data.batch_size to at most {max(self.counts)}, or add data"
             )
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """Samples of each part."""
+        return self.parts or (self.samples,)
 
     @property
     def steps(self) -> int:
         """Optimizer steps in an epoch."""
-        return self.samples // self.batch_size
+        return sum(samples // self.batch_size for samples in self.counts)
+
+    def turns(self, seed: int, epoch: int) -> Sequence[int]:
+        """The part of each step of an epoch."""
+        if len(self.counts) == 1:
+            return bytes(self.steps)
+        turns = [part for part, samples in enumerate(self.counts) for _ in range(samples // self.batch_size)]
+        Random(keyed_seed(seed, epoch, "parts")).shuffle(turns)
+        return turns
 
     @property
     def chunk(self) -> int:
         """Samples of each stream in a step."""
         return self.batch_size // self.streams
 
-    def range(self, stream: int) -> tuple[int, int]:
-        """Positions start and stop of a stream in the epoch's order."""
-        return stream * self.steps * self.chunk, (stream + 1) * self.steps * self.chunk
+    def range(self, stream: int, part: int = 0) -> tuple[int, int]:
+        """Positions start and stop of a stream in the epoch's order of a part."""
+        length = self.counts[part] // self.batch_size * self.chunk
+        return stream * length, (stream + 1) * length
 
     def deal(self, reader: int, readers: int) -> tuple[int, ...]:
         """The streams of one of `readers` readers: v = reader mod readers.
@@ -117,21 +139,22 @@ class Streams(IterableDataset):
     def _steps(self, reader: int, readers: int) -> Iterator[Samples]:
         layout, own = self.layout, self.layout.deal(reader, readers)
         first, skip = divmod(self.first_step, layout.steps)
+        parts = self.source.parts()
         for epoch in count(first):
-            ranges = [layout.range(stream) for stream in own]
-            reads = [
-                self.source.read(seed=self.seed, epoch=epoch, start=start, stop=stop, skip=skip * layout.chunk)
-                for start, stop in ranges
-            ]
-            for _ in range(skip, layout.steps):
-                samples = [sample for read in reads for sample in islice(read, layout.chunk)]
+            turns = layout.turns(self.seed, epoch)
+            passed, reads = Counter(map(int, turns[:skip])), dict[int, list[Iterator[Sample]]]()
+            for part in map(int, turns[skip:]):
+                if part not in reads:
+                    gone = passed[part] * layout.chunk
+                    reads[part] = [self._read(parts[part], epoch, *layout.range(stream, part), gone) for stream in own]
+                samples = [sample for read in reads[part] for sample in islice(read, layout.chunk)]
                 if len(samples) != layout.chunk * len(own):
-                    raise DataError(
-                        f"{type(self.source).__name__} has fewer samples than it counted: some were left out, which would "
-                        "make ranks unequal; train with on_error: raise, on shards without bad samples"
-                    )
+                    raise DataError(f"{type(self.source).__name__} has fewer samples than it counted")
                 yield collate(samples, [self.draws(sample, epoch) for sample in samples])
             skip = 0
+
+    def _read(self, part: Source, epoch: int, start: int, stop: int, skip: int) -> Iterator[Sample]:
+        return part.read(seed=self.seed, epoch=epoch, start=start, stop=stop, skip=skip)
 
 
 def _divisor(number: int, near: int) -> int:

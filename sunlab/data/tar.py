@@ -1,42 +1,172 @@
-"""Members of a tar shard, grouped to undecoded samples."""
+"""A strict reader of tar shards: what Python's own `tarfile` passes over in silence is an error here.
+
+A shard that was cut at a block's end, or whose header has a flipped bit, reads as a shorter archive elsewhere, and its
+samples are lost unseen. Here every header's checksum counts, the archive must end with its end mark and nothing behind it,
+and links, devices and names that leave the folder are refused. Nothing is ever unpacked to a disk.
+"""
 
 import tarfile
-import zlib
-from collections.abc import Iterator
-from gzip import BadGzipFile
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import IO, Any, NamedTuple
 
-from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_iterator
+from webdataset.tariterators import base_plus_ext
 
-from sunlab.errors import DataError, StorageError
-
+BLOCK = 512  # bytes of a tar block
 IMAGES = ("png", "webp", "jpg", "jpeg")
 LATENT = "latent.safetensors"
-MEMBERS = frozenset({*IMAGES, "txt", "json", LATENT})  # nothing else is even read: no pickles, no arrays
+# No other member is even read: no pickles, no arrays. The most bytes that each may have:
+MEMBERS = {**dict.fromkeys((*IMAGES, LATENT), 64 * 2**20), "txt": 2**16, "json": 2**20}
+MAX_EXTENSION = 2**16  # bytes of a long name or a pax header
+PADDING = 2**20  # zeros that may follow the end mark
 
 
-def samples_of(path: Path, members: frozenset[str] = MEMBERS) -> Iterator[dict[str, Any]]:
-    """The undecoded samples of a shard, in its order: `__key__` and the bytes of each member by its suffix.
+class Damage(Exception):
+    """What is wrong with an archive, in words."""
+
+
+class Member(NamedTuple):
+    """A regular file in a tar: its sample's key and suffix (None: no member of a sample), where its header starts (with
+    the extensions before it), and where its content starts and how long it is."""
+
+    key: str | None
+    suffix: str | None
+    start: int
+    offset: int
+    size: int
+
+
+def members(file: IO[bytes], *, base: int = 0, whole: bool = True) -> Iterator[Member]:
+    """The regular files of an archive, in its order; `file` may be moved between two of them.
+
+    Args:
+        file: seekable, at any position.
+        base: where the archive starts in `file`.
+        whole: whether it must close with the end mark; False: it is a piece that ends with the file.
 
     Raises:
-        DataError: the tar is damaged or holds a file name twice.
-        StorageError: the file cannot be read.
+        Damage: anything that is not a sound archive of files and folders.
     """
-    try:
-        with path.open("rb") as file:
-            found = tar_file_iterator(file, select_files=lambda name: _suffix(name) in members)
-            yield from group_by_keys({**member, "__url__": str(path)} for member in found)
-    except (tarfile.TarError, BadGzipFile, EOFError, zlib.error, ValueError) as error:
-        raise DataError(f"{path}: damaged shard ({_first(error)}); copy or build it again") from error
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error
+    position, start = base, base
+    extended: dict[str, Any] = {}
+    while True:
+        file.seek(position)
+        block = file.read(BLOCK)
+        if not whole and not block:
+            return
+        if not block.strip(b"\0") and len(block) == BLOCK:
+            return _end(file)
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            raise Damage(
+                "cut short: no end mark" if len(block) < BLOCK else f"bad header at byte {position}: {error}"
+            ) from None
+        if info.size < 0 or (info.size > MAX_EXTENSION and info.type in EXTENSIONS):
+            raise Damage(f"bad header at byte {position}: {info.size:,} bytes")
+        content, position = position + BLOCK, position + BLOCK + -(-info.size // BLOCK) * BLOCK
+        if info.type in EXTENSIONS:
+            extended |= EXTENSIONS[info.type](file.read(info.size))
+            continue
+        size = extended.get("size", info.size)
+        if size != info.size:
+            raise Damage(f"{info.name!r}: two different sizes in its headers")
+        name = extended.get("path", info.name)
+        _refuse(name, info)
+        if info.isreg():
+            key, suffix = base_plus_ext(name)
+            yield Member(key, suffix and suffix.lower(), start, content, size)
+        start, extended = position, {}
 
 
-def _suffix(name: str) -> str | None:
-    suffix = base_plus_ext(name)[1]
-    return suffix and suffix.lower()
+def groups(found: Iterator[Member]) -> Iterator[tuple[str, dict[str, Member]]]:
+    """Samples: neighbours of one key, with those members that are read, by suffix. The first one's start is the sample's.
+
+    Raises:
+        Damage: a key that comes again, or a suffix twice in a sample.
+    """
+    seen: set[str] = set()
+    key, parts, start = None, dict[str, Member](), 0
+    for member in found:
+        if member.key is None:
+            continue
+        if member.key != key:
+            if key is not None and parts:
+                yield key, parts
+            key, parts, start = member.key, {}, member.start
+            if key in seen:
+                raise Damage(f"two samples with the key {key!r}")
+            seen.add(key)
+        if member.suffix in MEMBERS:
+            if member.suffix in parts:
+                raise Damage(f"two members {key}.{member.suffix}")
+            parts[member.suffix] = member._replace(start=start)
+    if key is not None and parts:
+        yield key, parts
 
 
-def _first(error: Exception) -> str:
-    return str(error.args[0]).partition(" @ ")[0] if error.args else type(error).__name__
+def content(file: IO[bytes], parts: dict[str, Member], wanted: Any = MEMBERS, most: int | None = None) -> dict[str, bytes]:
+    """The bytes of a sample's members by suffix, the first `most` of each; of one that is too large, one byte more than it
+    may have, for the decoder to see and refuse.
+
+    Raises:
+        Damage: the file ends within a member.
+    """
+    found = {}
+    for suffix, member in parts.items():
+        if suffix in wanted:
+            file.seek(member.offset)
+            size = min(member.size, MEMBERS[suffix] + 1 if most is None else most)
+            found[suffix] = file.read(size)
+            if len(found[suffix]) < size:
+                raise Damage("cut short within a sample")
+    return found
+
+
+def _end(file: IO[bytes]) -> None:
+    rest = file.read(PADDING)
+    if len(rest) < BLOCK:
+        raise Damage("cut short within its end mark")
+    if rest.strip(b"\0") or len(rest) == PADDING:
+        raise Damage("data behind its end mark (archives that were joined?)")
+
+
+def _refuse(name: str, info: tarfile.TarInfo) -> None:
+    if not (info.isreg() or info.isdir()) or info.issparse():
+        raise Damage(f"{name!r} is a link or a device, not a file")
+    if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+        raise Damage(f"the name {name!r} leaves the folder")
+
+
+def _long_name(data: bytes) -> dict[str, Any]:
+    return {"path": data.rstrip(b"\0").decode("utf-8", "surrogateescape")}
+
+
+def _pax(data: bytes) -> dict[str, Any]:
+    """Records "length key=value\\n": of these, `path` and `size` are heeded."""
+    found: dict[str, Any] = {}
+    while data.strip(b"\0"):
+        length, _, _ = data.partition(b" ")
+        if not length.isdigit() or not len(length) + 3 <= int(length) <= len(data) or data[int(length) - 1] != 10:
+            raise Damage("a broken pax header")
+        key, _, value = data[len(length) + 1 : int(length) - 1].partition(b"=")
+        if key == b"path":
+            found["path"] = value.decode("utf-8", "surrogateescape")
+        elif key == b"size":
+            if not value.isdigit() or len(value) > 18:
+                raise Damage("a broken pax header")
+            found["size"] = int(value)
+        elif key.startswith(b"GNU.sparse") or key == b"linkpath":
+            raise Damage("a sparse file or a link")
+        data = data[int(length) :]
+    return found
+
+
+def _nothing(data: bytes) -> dict[str, Any]:
+    return {}
+
+
+EXTENSIONS: dict[bytes, Callable[[bytes], dict[str, Any]]] = {
+    tarfile.GNUTYPE_LONGNAME: _long_name,
+    tarfile.XHDTYPE: _pax,
+    tarfile.XGLTYPE: _nothing,
+}

@@ -15,6 +15,7 @@ from sunlab.losses import Distance, Flow, Loss, Weighting
 from sunlab.losses.distances import L2
 from sunlab.losses.weighting import Uniform
 from sunlab.modules.base import Module
+from sunlab.modules.conditioning import positive_of
 from sunlab.modules.optimization import Optimization
 from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.draw import Bind, with_guidance
@@ -113,7 +114,7 @@ class DistillationModule(Module):
             latents = self.base.autoencoder.encode(samples.images)
         draws = Draws(samples.seeds, device=self.device)
         return Batch(
-            positive=self.base.encode(samples.prompts),
+            positive=positive_of(self.base, samples),
             negative=self.base.encode(samples.negatives),
             guidance=samples.guidance if samples.guidance is not None else draws.uniform("guidance", *self.guidance),
             draws=draws,

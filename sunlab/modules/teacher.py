@@ -12,6 +12,7 @@ from sunlab.export.lora import save_lora
 from sunlab.losses import Terms, Weighting
 from sunlab.losses.weighting import Uniform
 from sunlab.modules.base import Module
+from sunlab.modules.conditioning import positive_of
 from sunlab.modules.optimization import Optimization
 from sunlab.pipelines.base import BaseModel, save_base
 from sunlab.types import Samples
@@ -64,8 +65,8 @@ class TeacherModule(Module):
         draws = Draws(samples.seeds, device=self.device)
         t = draws.integers("time", 0, schedule.steps)
         noise = draws.normal("noise", latents.shape[1:])
-        encode = self.base.text if self.train_text else self.base.encode
-        prediction = backbone(schedule.add_noise(latents, noise, t), t, encode(samples.prompts))
+        prompts = self.base.text(samples.prompts) if self.train_text else positive_of(self.base, samples)
+        prediction = backbone(schedule.add_noise(latents, noise, t), t, prompts)
         wanted = target(backbone.prediction_type, latents, noise, prediction.alpha, prediction.sigma)
         values = (prediction.value - wanted).square().flatten(1).mean(1)
         loss = (values * self.weighting(schedule, t, t).to(values)).mean()

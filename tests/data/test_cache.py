@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-import sunlab.data.decode as decode_module
 from sunlab.data.base import SOURCES
 from sunlab.data.cache import cache_tag, cached
+from sunlab.data.decode import Decoder
 from sunlab.errors import DataError
 
 
@@ -26,8 +26,8 @@ def read(source):
 
 def test_no_pixel_is_decoded_twice(source, tmp_path, monkeypatch):
     shards, encode, decoded = source(), Encoder(), []
-    image = decode_module._image
-    monkeypatch.setattr(decode_module, "_image", lambda *a: decoded.append(1) or image(*a))
+    image = Decoder._image
+    monkeypatch.setattr(Decoder, "_image", lambda *a: decoded.append(1) or image(*a))
     for _ in range(2):
         latents = cached(shards, encode, tmp_path / "cache", cache_tag("vae1", shards), shard=20, batch=8)
         samples = read(latents)
@@ -42,7 +42,7 @@ def test_an_interrupted_pass_goes_on_after_its_last_shard(source, tmp_path):
     shards = source()
     with pytest.raises(KeyboardInterrupt):
         cached(shards, Encoder(stop_after=45), tmp_path / "cache", "tag", shard=20, batch=4)
-    assert not list((tmp_path / "cache" / "tag").glob(".*"))
+    assert not list((tmp_path / "cache" / "tag").glob(".latents*"))
     encode = Encoder()
     assert read(cached(shards, encode, tmp_path / "cache", "tag", shard=20, batch=4)).keys() == read(shards).keys()
     assert encode.seen == 11  # of the third shard
@@ -56,7 +56,7 @@ def test_another_encoder_or_source_has_another_tag(source):
 def test_a_broken_manifest_is_named(source, tmp_path):
     cached(source(), Encoder(), tmp_path, "tag")
     (tmp_path / "tag" / "manifest.json").write_text("{}")
-    with pytest.raises(DataError, match=r"manifest\.json: broken"):
+    with pytest.raises(DataError, match=r"manifest\.json: not a manifest"):
         cached(source(), Encoder(), tmp_path, "tag")
 
 

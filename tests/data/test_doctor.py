@@ -1,11 +1,16 @@
 """The report on shards."""
 
+import json
 import os
+import re
 
+import pytest
 from conftest import members, png, write_tar
 
+from sunlab.cli.main import main
 from sunlab.data.doctor import examine
 from sunlab.data.shards import Shards
+from sunlab.errors import DataError
 
 
 def test_counts_by_reason(tmp_path):
@@ -30,7 +35,27 @@ def test_healthy_and_limited(source):
 def test_repeated_keys_and_damage(tmp_path):
     for name in "ab":
         write_tar(tmp_path / f"{name}.tar", [members(n) for n in range(4)])
-    shards = Shards(urls=[f"{tmp_path}/*.tar"])
-    assert sorted(examine(shards, 8).repeated) == ["00000", "00001", "00002", "00003"]
+    with pytest.raises(DataError, match=r"'00000' stands in .*b.tar and in .*a.tar.*keys=path"):
+        Shards(urls=[f"{tmp_path}/*.tar"])
+    shards = Shards(urls=[f"{tmp_path}/*.tar"], keys="path")
+    assert not examine(shards, 8).repeated
+    assert {s.key for s in shards.attempts(seed=0, epoch=0, start=0, stop=8)} >= {f"{tmp_path.name}/a/00000"}
     os.truncate(tmp_path / "b.tar", 3000)
-    assert "b.tar" in (examine(shards, 8).stopped or "")
+    assert examine(shards, 8).reasons == {"damaged shard": 4}
+
+
+FILTERS = [{"name": "json_field", "field": "number", "min": 6, "missing": "drop"}, {"name": "aesthetic", "missing": "keep"}]
+
+
+def test_what_filters_drop(folder, capsys):
+    """Of numbers 0 ... 50, none with an aesthetic score."""
+    assert (
+        main(["doctor", "data", f"{folder}/*.tar", "--filter", json.dumps(FILTERS[0]), "--filter", json.dumps(FILTERS[1])])
+        == 0
+    )
+    shown = capsys.readouterr().out
+    assert "45 of 51 samples kept" in shown and "no index" in shown
+    assert re.search(r"json_field number +6 +6 +0", shown) and re.search(r"aesthetic +0 +0 +51", shown)
+    assert main(["doctor", "data", f"{folder}/*.tar", "--filter", "{name: aesthetic, missing: drop}"]) == 65
+    assert "aesthetic       51     51       51" in capsys.readouterr().err
+    assert main(["doctor", "data"]) == 78

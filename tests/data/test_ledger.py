@@ -65,21 +65,21 @@ class Kill(Callback):
 
 
 def test_of_a_run_that_is_killed_and_resumed(tiny_config, sunlab_process, tmp_path):
-    """Over 48 samples, batches of 8, two micro-batches a step, a checkpoint every 5 steps."""
+    """Over 48 samples, batches of 8, two micro-batches a step, a checkpoint every 3 steps."""
     from sunlab.cli.main import main
 
-    words = ["fit", "--config", str(tiny_config), "trainer.max_steps=14", "run.checkpoint_every=5"]
+    words = ["fit", "--config", str(tiny_config), "trainer.max_steps=9", "run.checkpoint_every=3"]
     words += ["trainer.accumulate_grad_batches=2"]
     assert main([*words, f"run.dir={tmp_path / 'whole'}"]) == 0
     (tmp_path / "kill.py").write_text(KILL)
-    kill = ["--plugin", "kill.py", "callbacks=[{name: kill_of_the_ledger, after: 8}]"]
+    kill = ["--plugin", "kill.py", "callbacks=[{name: kill_of_the_ledger, after: 5}]"]
     assert sunlab_process(*words, f"run.dir={tmp_path / 'killed'}", *kill).returncode == -signal.SIGKILL
     path = tmp_path / "killed" / "tiny" / "ledger.jsonl"
-    assert audit(path).last == 4  # step 5's checkpoint
+    assert audit(path).last == 2  # of the checkpoint after three steps
     saved = torch.load(path.with_name("checkpoints") / "last.ckpt", weights_only=True)
     assert saved["ledger"] == {"bytes": path.stat().st_size}
     assert main([*words, f"run.dir={tmp_path / 'killed'}", "--resume", "last"]) == 0
     found = audit(path)
-    assert found.exact and (found.first, found.last, found.samples) == (0, 13, 14 * 8)
+    assert found.exact and (found.first, found.last, found.samples) == (0, 8, 9 * 8)
     assert path.read_bytes() == (tmp_path / "whole" / "tiny" / "ledger.jsonl").read_bytes()
     assert json.loads(path.read_text().splitlines()[6])["epoch"] == 1

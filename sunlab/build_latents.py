@@ -1,0 +1,53 @@
+"""`sunlab data precompute`: the composition of a base's encoders and a data source."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from registry import load_plugins
+from sunlab.build import build_base, encoders_hash, plug
+from sunlab.config.load import LoadedConfig
+from sunlab.data.base import Sample, Source
+from sunlab.data.precompute import images_of, write_latents
+from sunlab.memory import keep_freed_memory
+
+
+def precompute(loaded: LoadedConfig, *, out: str | Path, shard_size: int = 1024, batch: int = 32) -> int:
+    """Encode the pictures and prompts of `data.source` by the base's encoders into shards under `out`, in bfloat16.
+
+    What is there is kept; with RANK and WORLD_SIZE set (torchrun, srun) each rank makes its share.
+
+    Returns:
+        Samples encoded by this process.
+
+    Raises:
+        DataError: `out` was begun by other encoders or of another source, or a sample is bad.
+    """
+    keep_freed_memory()
+    config = loaded.config
+    load_plugins(config.plugins)
+    source: Source = plug("sources", config.data.source)
+    base = build_base(config).freeze().to("cuda" if torch.cuda.is_available() else "cpu")
+
+    @torch.no_grad()
+    def encode(group: Sequence[Sample]) -> list[dict[str, Tensor]]:
+        latents = base.autoencoder.encode(images_of(group).to(base.device))
+        prompts = base.encode([sample.prompt for sample in group])
+        found = {"latent": latents, "tokens": prompts.tokens}
+        if prompts.pooled is not None:
+            found["pooled"] = prompts.pooled
+        return [{name: rows[i].bfloat16() for name, rows in found.items()} for i in range(len(group))]
+
+    return write_latents(
+        source,
+        encode,
+        Path(out),
+        encoder=encoders_hash(base),
+        shard=shard_size,
+        batch=batch,
+        rank=int(os.environ.get("RANK", "0")),
+        ranks=int(os.environ.get("WORLD_SIZE", "1")),
+    )

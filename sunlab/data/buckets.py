@@ -1,0 +1,66 @@
+"""Aspect-ratio buckets: samples grouped by the shape of their pictures, so that little is cropped away."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from sunlab.data.decode import image_size
+from sunlab.data.manifest import Shard
+from sunlab.data.opened import samples_of
+from sunlab.data.remembered import Found, remembered
+from sunlab.data.remote import Remote
+from sunlab.data.tar import IMAGES
+
+HEADER = 2**18  # bytes of a picture that are read for its size
+
+
+def shapes(size: int, step: int, longest: float = 2.0) -> list[tuple[int, int]]:
+    """Widths and heights, multiples of `step`, of at most size x size pixels, none more than `longest` times as long as
+    wide; from the tallest to the widest."""
+    widths = range(step, size * size // step + 1, step)
+    found = {(width, size * size // width // step * step) for width in widths}
+    return sorted((w, h) for w, h in found if h >= step and max(w, h) <= longest * min(w, h))
+
+
+def nearest(width: int, height: int, choices: Sequence[tuple[int, int]]) -> int:
+    """The choice whose aspect ratio is nearest, by its logarithm."""
+    ratio = math.log(width / height)
+    return min(range(len(choices)), key=lambda i: (abs(math.log(choices[i][0] / choices[i][1]) - ratio), i))
+
+
+def into_buckets(
+    shards: Sequence[Shard], choices: Sequence[tuple[int, int]], remote: Remote, folder: Path
+) -> list[list[Shard]]:
+    """For each choice, the shards with the numbers of its samples. A sample whose picture cannot be opened goes with the
+    first choice, and is found to be bad when its turn comes.
+
+    Args:
+        folder: where the sizes of all pictures, for which every shard is read once, are remembered.
+    """
+    name = sha256(repr([shard.identity() for shard in shards]).encode()).hexdigest()[:32]
+    found = remembered(folder, f"sizes-{name}", lambda: _sizes(shards, remote))
+    sizes = np.split(found.arrays["sizes"], found.arrays["ends"][:-1])
+    ratios: dict[tuple[int, int], int] = {}
+    buckets: list[list[Shard]] = [[] for _ in choices]
+    for shard, table in zip(shards, sizes, strict=True):
+        numbers = shard.numbers(0, len(shard))
+        pairs = [tuple(pair) for pair in table[numbers].tolist()]
+        own = np.array([ratios.setdefault(p, nearest(*p, choices)) if min(p) else 0 for p in pairs], np.int64)  # type: ignore[call-arg]
+        for bucket in range(len(choices)):
+            kept = numbers[own == bucket]
+            if len(kept):
+                buckets[bucket].append(replace(shard, kept=kept))
+    return buckets
+
+
+def _sizes(shards: Sequence[Shard], remote: Remote) -> Found:
+    found, ends, images = [], [], frozenset(IMAGES)
+    for shard in shards:
+        path = remote.local(shard.url, shard.bytes)
+        found += [image_size(raw) or (0, 0) for raw in samples_of(path, images, most=HEADER)]
+        ends.append(len(found))
+    return Found({"sizes": np.array(found, np.int32).reshape(-1, 2), "ends": np.array(ends)}, {})

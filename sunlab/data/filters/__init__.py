@@ -1,0 +1,5 @@
+"""Filters: which samples a run trains on, by what the json beside them says."""
+
+from sunlab.data.filters.base import FILTERS, Facts, Filter
+
+__all__ = ["FILTERS", "Facts", "Filter"]

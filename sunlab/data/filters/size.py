@@ -1,0 +1,24 @@
+"""By the size of a picture."""
+
+from typing import Any
+
+from sunlab.data.fields import number
+from sunlab.data.filters.base import FILTERS, Facts, Missing, Range
+
+
+@FILTERS.register("size")
+class Size(Range):
+    """Pictures whose shorter side, in pixels, lies in a range: the original size where the json has it (WIDTH and HEIGHT,
+    original_width and original_height), else the stored one.
+
+    Args:
+        min, max: of the shorter side, both included.
+        missing: keep, drop or error.
+    """
+
+    def __init__(self, *, missing: Missing, min: float | None = 512, max: float | None = None):
+        super().__init__(min=min, max=max, missing=missing)
+
+    def value(self, facts: Facts) -> Any:
+        width, height = number(facts.record, "width"), number(facts.record, "height")
+        return None if width is None or height is None else min(width, height)

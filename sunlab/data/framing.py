@@ -1,0 +1,52 @@
+"""Resize and crop, with the crop recorded, as SDXL's conditioning has it."""
+
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from PIL import Image
+
+from sunlab.errors import ConfigError
+
+Crop = tuple[int, ...]  # original height and width, top and left of the crop in the resized picture, its height and width
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Pictures of one size: resized so that they cover it, then cropped.
+
+    Attributes:
+        width, height: of what comes out, in pixels.
+        crop: "center", or "random": a place drawn from (seed, epoch, key).
+        flip: share of pictures that are mirrored, drawn likewise; text in pictures turns around.
+    """
+
+    width: int
+    height: int
+    crop: Literal["center", "random"] = "center"
+    flip: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.height) < 1 or not 0 <= self.flip <= 1:
+            raise ConfigError(f"pictures of {self.width}x{self.height} with flip {self.flip}: a size and a share, please")
+
+    def scaled(self, width: int, height: int) -> tuple[int, int]:
+        """The size, at least `self`'s in both directions, to which a picture of this size is resized."""
+        scale = max(self.width / width, self.height / height)
+        return max(self.width, round(width * scale)), max(self.height, round(height * scale))
+
+    def __call__(self, picture: Image.Image, size: tuple[int, int], random: Random) -> tuple[Image.Image, Crop]:
+        """The framed picture and its crop. Args: picture, RGB, maybe unpacked at a smaller scale; size, the original's."""
+        width, height = self.scaled(*size)
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
+        spare_x, spare_y = width - self.width, height - self.height
+        if self.crop == "center":
+            left, top = spare_x // 2, spare_y // 2
+        else:
+            left, top = random.randint(0, spare_x), random.randint(0, spare_y)
+        if spare_x or spare_y:
+            picture = picture.crop((left, top, left + self.width, top + self.height))
+        if self.flip and random.random() < self.flip:
+            picture, left = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), spare_x - left
+        return picture, (size[1], size[0], top, left, self.height, self.width)

@@ -1,0 +1,190 @@
+"""An open shard: its samples by their place in it, each verified before it is handed on where the shard has an index."""
+
+import gzip
+import io
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from sunlab.data.index import Index
+from sunlab.data.tar import MEMBERS, Damage, content, groups, members
+from sunlab.errors import DataError, StorageError
+
+EXPANSION, FREE = 200, 2**26  # a compressed shard may unpack to so many times its size, and so many bytes more
+
+
+class Raw(NamedTuple):
+    """An undecoded sample: its key, and the bytes of its members by suffix."""
+
+    key: str
+    members: dict[str, bytes]
+
+
+class BadSample(DataError):
+    """A sample that cannot be used. `reason` is short and countable, `key` and `shard` say where it is."""
+
+    def __init__(self, message: str, *, shard: str = "", key: str = "", reason: str = ""):
+        super().__init__(message)
+        self.shard, self.key, self.reason = shard, key, reason
+
+
+def bad_sample(shard: str, key: str, reason: str, detail: str) -> BadSample:
+    text = f"{shard}: sample {key!r}: {reason} ({detail}); rebuild the shard without it, or set on_error=quarantine"
+    return BadSample(text, shard=shard, key=key, reason=reason)
+
+
+Load = Callable[[], Raw]  # raises BadSample
+
+
+def samples_of(path: Path, wanted: frozenset[str] = frozenset(MEMBERS), *, most: int | None = None) -> Iterator[Raw]:
+    """The samples of a shard in its order, unverified; only the members in `wanted` are read, and of each the first `most`
+    bytes.
+
+    Raises:
+        DataError: the archive is damaged, holds a key twice, or unpacks to far more than it weighs.
+        StorageError: the file cannot be read.
+    """
+    try:
+        with closing(open_tar(path)) as file:
+            for key, parts in groups(members(file)):
+                yield Raw(key, content(file, parts, wanted, most))
+    except Damage as damage:
+        raise DataError(f"{path}: damaged shard ({damage}); copy or build it again") from None
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error
+
+
+def loads_of(path: Path, index: Index | None, wanted: list[int], shard: str) -> Iterator[Load | BadSample]:
+    """How to read the samples numbered `wanted` (rising) of a shard, in this order: with an index nothing is read before
+    it is asked for; without one the bytes are there already.
+
+    Where an archive without an index is damaged, the samples that cannot be found any more are each a `BadSample`. `shard`
+    is the name that errors give.
+
+    Raises:
+        StorageError: the file cannot be read.
+    """
+    if index is not None and path.suffix not in (".gz", ".tgz"):
+        file = _Regions(path, index, shard)
+        for number in wanted:
+            yield lambda number=number: file.load(number)  # type: ignore[misc]
+        return
+    try:
+        yield from _in_order(path, index, wanted, shard)
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error
+
+
+def _in_order(path: Path, index: Index | None, wanted: list[int], shard: str) -> Iterator[Load | BadSample]:
+    given, problem = 0, "the shard has fewer samples"
+    try:
+        with closing(open_tar(path)) as file:
+            if index is not None:
+                for number in wanted:
+                    raw = _verified(file, index, number, shard)
+                    given += 1
+                    yield raw if isinstance(raw, BadSample) else (lambda raw=raw: raw)  # type: ignore[misc]
+                return
+            found, number = groups(members(file)), -1
+            for target in wanted:
+                key, parts = next(islice(found, target - number - 1, None))
+                number, raw = target, Raw(key, content(file, parts))
+                given += 1
+                yield lambda raw=raw: raw  # type: ignore[misc]
+            return
+    except StopIteration:
+        pass
+    except Damage as damage:
+        problem = str(damage)
+    for number in wanted[given:]:
+        yield bad_sample(shard, index.keys[number] if index else f"#{number}", "damaged shard", problem)
+
+
+class _Regions:
+    """A plain tar with an index, read by region."""
+
+    def __init__(self, path: Path, index: Index, shard: str):
+        self.path, self.index, self.shard = path, index, shard
+        try:
+            self.file = path.open("rb", buffering=0)
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror or error}") from error
+
+    def load(self, number: int) -> Raw:
+        try:
+            raw = _verified(self.file, self.index, number, self.shard)
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror or error}") from error
+        if isinstance(raw, BadSample):
+            raise raw
+        return raw
+
+    def __del__(self) -> None:  # held by what is still to be read of it
+        if hasattr(self, "file"):
+            self.file.close()
+
+
+def _verified(file: IO[bytes], index: Index, number: int, shard: str) -> Raw | BadSample:
+    """One sample by its index: every byte of it, headers and padding too, is checked before it is parsed."""
+    start, stop, key = int(index.offsets[number]), int(index.offsets[number + 1]), index.keys[number]
+    try:
+        file.seek(start)
+        data = file.read(stop - start)
+    except Damage as damage:
+        return bad_sample(shard, key, "damaged shard", str(damage))
+    if sha256(data).digest()[: index.digests.shape[1]] != index.digests[number].tobytes():
+        cut = "cut short" if len(data) < stop - start else "its bytes are not those that were indexed"
+        return bad_sample(shard, key, "altered bytes", cut)
+    region = io.BytesIO(data)
+    try:
+        found, parts = next(groups(members(region, whole=False)))
+        return Raw(found, content(region, parts))
+    except (Damage, StopIteration) as damage:
+        return bad_sample(shard, key, "damaged shard", str(damage))
+
+
+def open_tar(path: Path) -> IO[bytes]:
+    """The archive's bytes, unpacked on the way where it is compressed by gzip; nothing else is unpacked."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return io.BufferedReader(_Unpacked(path), 2**18) if packed else path.open("rb", buffering=2**18)
+
+
+class _Unpacked(io.RawIOBase):
+    """A gzip file with an end to its patience. Damage to the stream itself is `Damage`."""
+
+    def __init__(self, path: Path):
+        self.limit = path.stat().st_size * EXPANSION + FREE
+        self.file = gzip.open(path)  # noqa: SIM115 -- closed with this
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:  # noqa: ANN001
+        return self._guarded(lambda: self.file.readinto(buffer))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._guarded(lambda: self.file.seek(offset, whence) if offset <= self.limit else self.limit + 1)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def close(self) -> None:
+        if hasattr(self, "file"):
+            self.file.close()
+        super().close()
+
+    def _guarded(self, act: Callable[[], int]) -> int:
+        try:
+            done = act()
+        except (EOFError, gzip.BadGzipFile, gzip.zlib.error) as error:  # type: ignore[attr-defined]
+            raise Damage(f"bad gzip stream: {error}") from None
+        if max(done, self.file.tell()) > self.limit:
+            raise Damage(f"unpacks to more than {self.limit:,} bytes")
+        return done

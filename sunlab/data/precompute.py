@@ -1,0 +1,164 @@
+"""Latents and prompt embeddings made ahead: shards of `{key}.latent.safetensors`, with the caption and json beside."""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+from webdataset.writer import TarWriter
+
+from sunlab.data.base import Sample, Source
+from sunlab.data.indexing import index_shard, put, write_manifests
+from sunlab.data.manifest import entries_of
+from sunlab.data.opened import BadSample
+from sunlab.data.shards import Shards
+from sunlab.data.tar import LATENT
+from sunlab.errors import ConfigError, DataError, StorageError
+
+PLAN = "precompute.json"
+SHARD = 1024  # samples in a shard
+BATCH = 32  # samples encoded at once
+Encode = Callable[[Sequence[Sample]], Sequence[dict[str, Tensor]]]  # samples of one image size -> the tensors of each
+
+
+def write_latents(
+    source: Source,
+    encode: Encode,
+    folder: Path,
+    *,
+    encoder: str,
+    shard: int = SHARD,
+    batch: int = BATCH,
+    rank: int = 0,
+    ranks: int = 1,
+) -> int:
+    """Write this rank's share of the shards, those left out that are there already. The manifest grows shard by shard.
+
+    Args:
+        source: of images of one size.
+        encode: gives `latent` (C, h, w), and `tokens` (L, d) and `pooled` (p,) where wanted, in the dtype to be stored.
+        folder: of the shards.
+        encoder: hash of the encoders' weights; a folder begun by another is refused.
+        shard, batch: samples in a file, and encoded at once.
+        rank, ranks: shards rank, rank + ranks, ... are this process's.
+
+    Returns:
+        How many samples were encoded.
+
+    Raises:
+        ConfigError: a source in aspect-ratio buckets.
+        DataError: the folder is another encoder's or source's, or a sample is bad.
+        StorageError: the folder cannot be written.
+    """
+    if len(source.parts()) > 1:
+        raise ConfigError("latents made ahead have one size: precompute a source without buckets")
+    starts = range(0, len(source), shard)
+    _plan(folder, {"encoder": encoder, "source": source.fingerprint(), "samples": len(source), "shard": shard})
+    done = 0
+    try:
+        for start in starts[rank::ranks]:
+            path = folder / f"latents-{start:09d}.tar"
+            if path.name in entries_of(folder):
+                continue
+            if not path.is_file():
+                done += _write(path, _samples(source, start, min(start + shard, len(source))), encode, batch)
+            indexed = index_shard(path)
+            with _alone(folder):
+                write_manifests([indexed], encoder=encoder)
+    except OSError as error:
+        raise StorageError(f"{folder}: latents cannot be written: {error}") from error
+    return done
+
+
+def missing(folder: Path) -> int:
+    """Shards of the plan that are still to be made. Raises `DataError` where there is no plan."""
+    try:
+        plan = json.loads((folder / PLAN).read_bytes())
+        return len(range(0, plan["samples"], plan["shard"])) - len(entries_of(folder))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / PLAN}: no latents are planned there ({error}); run `sunlab data precompute`") from None
+
+
+def _plan(folder: Path, plan: dict[str, object]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            if not (folder / PLAN).is_file():
+                put(folder / PLAN, json.dumps(plan, indent=1).encode())
+        found = json.loads((folder / PLAN).read_bytes())
+    except OSError as error:
+        raise StorageError(f"{folder}: latents cannot be written: {error}") from error
+    except ValueError as error:
+        raise DataError(f"{folder / PLAN}: broken ({error}); delete the folder, it is made again") from None
+    for name, value in plan.items():
+        if not isinstance(found, dict) or found.get(name) != value:
+            theirs = found.get(name) if isinstance(found, dict) else None
+            raise DataError(
+                f"{folder} was begun with {name} = {theirs}, now it is {value}; choose another folder, or delete it"
+            )
+
+
+def _samples(source: Source, start: int, stop: int) -> Iterator[Sample]:
+    """Bad samples are left out where the source quarantines them: latents need no stand-ins."""
+    if not isinstance(source, Shards) or source.reading.quarantine is None:
+        yield from source.read(seed=0, epoch=0, start=start, stop=stop)
+        return
+    for item in source.attempts(seed=0, epoch=0, start=start, stop=stop):
+        if isinstance(item, BadSample):
+            source.reading.quarantine.add(item)
+        else:
+            yield item
+
+
+def _write(path: Path, samples: Iterator[Sample], encode: Encode, batch: int) -> int:
+    temporary, done = path.with_name(f".{path.name}.{os.getpid()}"), 0
+    try:
+        with temporary.open("wb") as file, TarWriter(file, encoder=False, mtime=0) as tar:
+            while group := list(islice(samples, batch)):
+                _same_size(group)
+                for sample, tensors in zip(group, encode(group), strict=True):
+                    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+                    if not all(bool(tensor.isfinite().all()) for tensor in stored.values()):
+                        raise DataError(
+                            f"sample {sample.key!r}: its latent or embedding is not finite in {stored['latent'].dtype}"
+                        )
+                    record = {**sample.record, **({"crop": list(sample.crop)} if sample.crop else {})}
+                    tar.write(
+                        {
+                            "__key__": sample.key,
+                            LATENT: save_safetensors(stored),
+                            "txt": sample.prompt.encode(),
+                            "json": json.dumps(record).encode(),
+                        }
+                    )
+                    done += 1
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return done
+
+
+def _same_size(group: Sequence[Sample]) -> None:
+    sizes = {None if sample.image is None else tuple(sample.image.shape) for sample in group}
+    if None in sizes or len(sizes) > 1:
+        raise DataError(
+            f"samples near {group[0].key!r}: images of one size are needed, found {sizes}; set size of the source"
+        )
+
+
+def images_of(group: Sequence[Sample]) -> Tensor:
+    """(B, 3, H, W) uint8."""
+    return torch.stack([sample.image for sample in group if sample.image is not None])
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

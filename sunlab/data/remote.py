@@ -1,0 +1,150 @@
+"""Shards elsewhere: fetched whole through fsspec into a local cache, keyed by the whole URL, and read from there."""
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from sunlab.errors import ConfigError, DataError, StorageError
+
+# what is read, and the package that fsspec needs for it; no command ("pipe:"), no file of this machine, no chain ("a::b")
+SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub", "http": "aiohttp", "https": "aiohttp"}
+SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
+SMALL = 2**28  # bytes of a manifest or index at most
+
+
+def default_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sunlab" / "shards"
+
+
+def is_remote(url: str) -> bool:
+    return SCHEME.match(url) is not None
+
+
+def check_url(url: str) -> None:
+    """Raises `DataError` for a command, or any address that is not in `SCHEMES`."""
+    scheme = SCHEME.match(url)
+    if scheme is None or scheme[1] not in SCHEMES or not url.startswith(f"{scheme[1]}://") or "::" in url:
+        # webdataset would run the rest of "pipe:" in a shell; a shard list from elsewhere must never do that
+        known = ", ".join(f"{name}://" for name in SCHEMES)
+        raise DataError(f"{url!r}: only paths and {known} are read, no commands and no other URLs")
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Where URLs are fetched to.
+
+    Attributes:
+        folder: of the cache; shared by all processes of the machine.
+        limit: bytes that it may hold; the shards that were not read for longest go first.
+    """
+
+    folder: Path = field(default_factory=default_folder)
+    limit: int = 100 * 2**30
+
+    def local(self, url: str, size: int | None = None) -> Path:
+        """The file of a path or URL, fetched unless it is there; `size` in bytes, where it is known.
+
+        Raises:
+            DataError: it has another size.
+            StorageError: it cannot be fetched, or the cache cannot hold it.
+        """
+        if not is_remote(url):
+            return Path(url)
+        path = self.folder / f"{sha256(url.encode()).hexdigest()[:32]}-{_tail(url)}"
+        try:
+            with self._locked(path):
+                if not path.is_file() or size not in (None, path.stat().st_size):
+                    self._fetch(url, path, size)
+                os.utime(path)
+        except OSError as error:
+            raise StorageError(f"{url}: cannot be kept in {self.folder}: {error}") from error
+        return path
+
+    def read(self, url: str) -> bytes:
+        """A small file beside the shards. Raises `StorageError`."""
+        found = self.find(url)
+        if found is None:
+            raise StorageError(f"{url}: not found")
+        return found
+
+    def find(self, url: str) -> bytes | None:
+        """As `read`, None where there is none."""
+        system = _system(url)
+        try:
+            return system.cat_file(url, start=0, end=SMALL)
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise StorageError(f"{url}: cannot be read: {error!r}") from error
+
+    def glob(self, pattern: str) -> list[str]:
+        """The URLs that match, sorted."""
+        system = _system(pattern)
+        try:
+            return sorted(system.unstrip_protocol(name) for name in system.glob(pattern))
+        except Exception as error:
+            raise StorageError(f"{pattern}: cannot be listed: {error!r}") from error
+
+    def _fetch(self, url: str, path: Path, size: int | None) -> None:
+        system = _system(url)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with system.open(url, "rb") as source:
+                self._make_room(size or getattr(source, "size", None) or 0, url)
+                with temporary.open("wb") as file:
+                    shutil.copyfileobj(source, file, 2**20)
+            found = temporary.stat().st_size
+            if size not in (None, found):
+                raise DataError(
+                    f"{url}: {found:,} bytes, but its manifest says {size:,}; upload it again, or index it again"
+                )
+            os.replace(temporary, path)
+        except (DataError, StorageError):
+            raise
+        except Exception as error:  # each file system raises its own
+            raise StorageError(f"{url}: cannot be fetched: {error!r}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _make_room(self, size: int, url: str) -> None:
+        if size > self.limit:
+            raise StorageError(f"{url}: {size:,} bytes, the cache may hold {self.limit:,}; raise cache_gb of the source")
+        with self._locked(self.folder / "room"):
+            files = [(path, path.stat()) for path in self.folder.glob("[0-9a-f]*-*")]
+            held = sum(stat.st_size for _, stat in files)
+            for path, stat in sorted(files, key=lambda item: item[1].st_mtime):
+                if held + size <= self.limit:
+                    return
+                path.unlink(missing_ok=True)  # a process that has it open keeps reading it
+                held -= stat.st_size
+
+    @contextmanager
+    def _locked(self, path: Path) -> Iterator[None]:
+        """One process of the machine at a time."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with path.with_name(f".{path.name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _system(url: str) -> Any:
+    """fsspec's file system of a URL's scheme. Raises `ConfigError` where its package is missing."""
+    import fsspec
+
+    check_url(url)
+    scheme = url.partition(":")[0]
+    try:
+        return fsspec.filesystem(scheme)
+    except ImportError as error:
+        raise ConfigError(f"{url}: needs a package that is not installed: pip install {SCHEMES[scheme]}") from error
+
+
+def _tail(url: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", url.rstrip("/").rsplit("/", 1)[-1])[-80:]

@@ -1,0 +1,123 @@
+"""Which samples of the shards are trained on: filters run over the json of all of them, once, before the first step.
+
+The order of an epoch is then an order of the samples that are kept, so that resuming and equal steps are as exact with
+filters as without.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sunlab.data.decode import facts_of
+from sunlab.data.filters.base import Facts, Filter
+from sunlab.data.manifest import Shard
+from sunlab.data.opened import samples_of
+from sunlab.data.remembered import Found, remembered
+from sunlab.data.remote import Remote
+from sunlab.errors import DataError
+
+Named = Sequence[tuple[str, Filter]]  # filters with a name each, for tables
+PROBE_SHARDS, PROBE = 8, 250  # shards, and samples of each, that are looked at first
+TEXTS = frozenset({"txt", "json"})
+
+
+@dataclass
+class Dropped:
+    """What filters did.
+
+    Attributes:
+        seen, kept: samples.
+        first: by filter, samples that it was the first to drop.
+        alone: by filter, samples that it would drop were it the only one.
+        missing: by filter, samples without its value, whatever became of them.
+    """
+
+    seen: int = 0
+    kept: int = 0
+    first: Counter[str] = field(default_factory=Counter)
+    alone: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
+
+    def look(self, filters: Named, facts: Facts, where: str) -> bool:
+        """Count a sample. Returns whether it is kept. Raises `DataError` for a missing value that is an error."""
+        self.seen += 1
+        culprit = None
+        for name, one in filters:
+            value = one.value(facts)
+            if value is None:
+                self.missing[name] += 1
+                if one.missing == "error":
+                    raise DataError(
+                        f"{where}: sample {facts.key!r} has no value for the filter {name}, whose missing is 'error'; "
+                        "set it to keep or drop"
+                    )
+            if one.missing == "drop" if value is None else not one.keeps(value):
+                self.alone[name] += 1
+                culprit = culprit or name
+        if culprit is None:
+            self.kept += 1
+            return True
+        self.first[culprit] += 1
+        return False
+
+    def table(self, filters: Named) -> str:
+        rows: list[tuple[str, ...]] = [("filter", "dropped", "alone", "missing")]
+        rows += [(name, *(f"{c[name]:,}" for c in (self.first, self.alone, self.missing))) for name, _ in filters]
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = [f"{row[0]:<{widths[0]}}" + "".join(f"{row[i]:>{widths[i] + 2}}" for i in (1, 2, 3)) for row in rows]
+        return "\n".join([*lines, f"{self.kept:,} of {self.seen:,} samples kept"])
+
+
+def select(shards: Sequence[Shard], filters: Named, remote: Remote, folder: Path) -> tuple[list[Shard], Dropped]:
+    """The shards with the numbers of their kept samples.
+
+    Some samples are looked at first, so that filters that drop everything are told at once.
+
+    Args:
+        shards: whole.
+        filters: with a name each.
+        folder: where the result is remembered.
+
+    Raises:
+        DataError: nothing is kept, with the table of what each filter dropped.
+    """
+    probe = Dropped()
+    for shard in random.Random(0).sample(list(shards), min(PROBE_SHARDS, len(shards))):
+        for _ in look(shard, filters, remote, probe, PROBE):
+            pass
+    if not probe.kept:
+        raise DataError(f"the filters drop every sample that was looked at:\n{probe.table(filters)}")
+    found = remembered(folder, _name(shards, filters), lambda: _look_at_all(shards, filters, remote))
+    numbers = np.split(found.arrays["numbers"], found.arrays["ends"][:-1])
+    counts: dict[str, Any] = {k: Counter(v) if isinstance(v, dict) else v for k, v in found.notes.items()}
+    return [replace(shard, kept=kept) for shard, kept in zip(shards, numbers, strict=True)], Dropped(**counts)
+
+
+def look(shard: Shard, filters: Named, remote: Remote, dropped: Dropped, most: int | None = None) -> Iterator[bool]:
+    """Whether each of a shard's samples, or of the first `most`, is kept."""
+    for number, raw in enumerate(samples_of(remote.local(shard.url, shard.bytes), TEXTS)):
+        if number == most:
+            return
+        yield dropped.look(filters, facts_of(raw), shard.url)
+
+
+def _look_at_all(shards: Sequence[Shard], filters: Named, remote: Remote) -> Found:
+    dropped = Dropped()
+    kept = [np.flatnonzero(np.fromiter(look(shard, filters, remote, dropped), bool)) for shard in shards]
+    ends = np.cumsum([len(numbers) for numbers in kept])
+    return Found(
+        {"numbers": np.concatenate(kept), "ends": ends},
+        {k: v if isinstance(v, int) else dict(v) for k, v in vars(dropped).items()},
+    )
+
+
+def _name(shards: Sequence[Shard], filters: Named) -> str:
+    """Of the contents where they are known, else of the files as they are."""
+    told = [(name, type(one).__qualname__, sorted(vars(one).items(), key=str)) for name, one in filters]
+    return sha256(repr(([shard.identity() for shard in shards], told)).encode()).hexdigest()[:32]

@@ -1,0 +1,129 @@
+"""Where shards may be: patterns, lists, object stores by fsspec, and a cache keyed by the whole URL."""
+
+import importlib.util
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import fsspec
+import pytest
+from conftest import members, write_tar
+
+from sunlab.cli.main import main
+from sunlab.data.remote import SCHEMES, Remote, _system
+from sunlab.data.shards import Shards
+from sunlab.data.urls import shard_urls
+from sunlab.errors import ConfigError, DataError, StorageError
+
+
+@pytest.fixture
+def store(monkeypatch, folder, tmp_path):
+    """Two sets in a store, whose shards have the same names."""
+    monkeypatch.setitem(SCHEMES, "memory", "fsspec")
+    main(["data", "index", f"{folder}/train-*.tar"])
+    memory = fsspec.filesystem("memory")
+    for path in folder.iterdir():
+        if path.is_file():
+            memory.pipe(f"/one/{path.name}", path.read_bytes())
+    other = write_tar(tmp_path / "other.tar", [members(n) for n in range(100, 104)])
+    memory.pipe("/two/train-00000.tar", other.read_bytes())
+    yield memory
+    memory.rm("/one", recursive=True)
+    memory.rm("/two", recursive=True)
+
+
+def keys(shards):
+    return sorted(s.key for s in shards.read(seed=0, epoch=0, start=0, stop=len(shards)))
+
+
+def test_a_store_reads_as_the_folder_does(store, source, tmp_path):
+    cache = {"cache": str(tmp_path / "c")}
+    remote = Shards(urls=["memory://one/train-*.tar"], shuffle=5, **cache)
+    order = [s.key for s in remote.read(seed=1, epoch=2, start=3, stop=44)]
+    assert order == [s.key for s in source().read(seed=1, epoch=2, start=3, stop=44)]
+    assert remote.notice() is None and remote.identity() == source().identity()
+    assert keys(Shards(urls=["memory://one/train-{00000..00001}.tar"], **cache)) == [f"{n:05d}" for n in range(19)]
+
+
+def test_the_cache_is_keyed_by_the_whole_url(store, tmp_path):
+    urls = ["memory://one/train-00000.tar", "memory://two/train-00000.tar"]
+    both = Shards(urls=urls, cache=str(tmp_path / "c"))
+    assert keys(both) == [f"{n:05d}" for n in (*range(7), *range(100, 104))]
+    assert len(list((tmp_path / "c").glob("*-train-00000.tar"))) == 2
+
+
+def test_the_cache_keeps_to_its_limit(store, tmp_path):
+    size = store.size("/one/train-00003.tar")
+    remote = Remote(tmp_path / "c", limit=size + store.size("/one/train-00000.tar"))
+    paths = [remote.local(f"memory://one/train-0000{n}.tar") for n in range(5)]
+    held = [path for path in paths if path.is_file()]
+    assert paths[-1] in held and sum(path.stat().st_size for path in held) <= remote.limit
+    fetched = paths[0]
+    assert remote.local("memory://one/train-00000.tar") == fetched and fetched.is_file()
+    with pytest.raises(StorageError, match="cache_gb"):
+        Remote(tmp_path / "d", limit=100).local("memory://one/train-00000.tar")
+    assert not list((tmp_path / "d").glob("*.tar"))
+
+
+def test_another_size_than_the_manifests_is_refused(store, tmp_path):
+    shards = Shards(urls=["memory://one/train-*.tar"], cache=str(tmp_path / "c"))
+    store.pipe("/one/train-00003.tar", b"short")
+    with pytest.raises(DataError, match="5 bytes, but its manifest says"):
+        keys(shards)
+
+
+def test_http(folder, tmp_path, monkeypatch):
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *a: None)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        shards = Shards(urls=[f"{url}/train-{{00000..00001}}.tar"], cache=str(tmp_path / "c"))
+        assert keys(shards) == [f"{n:05d}" for n in range(19)]
+        with pytest.raises(StorageError, match="cannot be fetched"):
+            Shards(urls=[f"{url}/none.tar"], cache=str(tmp_path / "c"))
+        server.shutdown()
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "hf"])
+def test_schemes_are_fsspecs(scheme):
+    """Each is either there, or names the package that it needs."""
+    if importlib.util.find_spec(SCHEMES[scheme]):
+        assert scheme in _system(f"{scheme}://bucket/x.tar").protocol
+    else:
+        with pytest.raises(ConfigError, match=f"pip install {SCHEMES[scheme]}"):
+            _system(f"{scheme}://bucket/x.tar")
+
+
+def test_a_list(folder, tmp_path, monkeypatch):
+    listed = folder / "shards.txt"
+    listed.write_text("# two of them\ntrain-00000.tar\n\ntrain-{00001..00002}.tar # and more\n")
+    monkeypatch.chdir(tmp_path.parent)
+    assert len(Shards(urls=[str(listed)])) == 22
+
+
+LINES = (
+    "pipe:touch PWNED",
+    "file:/etc/passwd",
+    "../x.tar",
+    "/etc/passwd",
+    "a/../../x.tar",
+    "~/x.tar",
+    "more.txt",
+    "none.tar",
+)
+
+
+@pytest.mark.parametrize("line", [*LINES, "{0..99999999}.tar", "{a", "exec://x", "s3:x"])
+def test_a_hostile_list(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards.txt").write_text(f"\n{line}\n")
+    with pytest.raises(DataError, match=r"shards\.txt, line 2: "):
+        Shards(urls=["shards.txt"])
+    assert [path.name for path in tmp_path.iterdir()] == ["shards.txt"]
+
+
+@pytest.mark.parametrize("pattern", ["{0..9999999}.tar", "{0..1000}{0..1001}.tar", "s3://b/{0..9999999}.tar"])
+def test_braces_without_end(pattern):
+    with pytest.raises(DataError, match="more than 1,000,000"):
+        shard_urls([pattern], Remote())
