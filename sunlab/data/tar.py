@@ -17,6 +17,7 @@ LATENT = "latent.safetensors"
 # No other member is even read: no pickles, no arrays. The most bytes that each may have:
 MEMBERS = {**dict.fromkeys((*IMAGES, LATENT), 64 * 2**20), "txt": 2**16, "json": 2**20}
 MAX_EXTENSION = 2**16  # bytes of a long name or a pax header
+KINDS = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)  # files and folders
 PADDING = 2**20  # zeros that may follow the end mark
 
 
@@ -55,24 +56,23 @@ def members(file: IO[bytes], *, base: int = 0, whole: bool = True) -> Iterator[M
             return
         if not block.strip(b"\0") and len(block) == BLOCK:
             return _end(file)
+        if len(block) < BLOCK:
+            raise Damage("cut short: no end mark")
         try:
-            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except tarfile.HeaderError as error:
-            raise Damage(
-                "cut short: no end mark" if len(block) < BLOCK else f"bad header at byte {position}: {error}"
-            ) from None
-        if info.size < 0 or (info.size > MAX_EXTENSION and info.type in EXTENSIONS):
-            raise Damage(f"bad header at byte {position}: {info.size:,} bytes")
-        content, position = position + BLOCK, position + BLOCK + -(-info.size // BLOCK) * BLOCK
-        if info.type in EXTENSIONS:
-            extended |= EXTENSIONS[info.type](file.read(info.size))
+            name, kind, size = _header(block)
+        except ValueError as error:
+            raise Damage(f"bad header at byte {position}: {error}") from None
+        if size > MAX_EXTENSION and kind in EXTENSIONS:
+            raise Damage(f"bad header at byte {position}: {size:,} bytes")
+        content, position = position + BLOCK, position + BLOCK + -(-size // BLOCK) * BLOCK
+        if kind in EXTENSIONS:
+            extended |= EXTENSIONS[kind](file.read(size))
             continue
-        size = extended.get("size", info.size)
-        if size != info.size:
-            raise Damage(f"{info.name!r}: two different sizes in its headers")
-        name = extended.get("path", info.name)
-        _refuse(name, info)
-        if info.isreg():
+        if extended.get("size", size) != size:
+            raise Damage(f"{name!r}: two different sizes in its headers")
+        name = extended.get("path", name)
+        _refuse(name, kind)
+        if kind != tarfile.DIRTYPE:
             key, suffix = base_plus_ext(name)
             yield Member(key, suffix and suffix.lower(), start, content, size)
         start, extended = position, {}
@@ -130,8 +130,24 @@ def _end(file: IO[bytes]) -> None:
         raise Damage("data behind its end mark (archives that were joined?)")
 
 
-def _refuse(name: str, info: tarfile.TarInfo) -> None:
-    if not (info.isreg() or info.isdir()) or info.issparse():
+def _header(block: bytes) -> tuple[str, bytes, int]:
+    """Name, type and size of one header (POSIX.1-1988, section 10.1.1, and GNU's sizes to base 256). Three times as fast as
+    `tarfile.TarInfo.frombuf`, which a sample needs six times. Raises `ValueError`."""
+    if int(block[148:156].strip(b"\0 ") or b"0", 8) != sum(block) - sum(block[148:156]) + 256:
+        raise ValueError("its checksum does not fit")
+    number = block[124:136]
+    size = int.from_bytes(number[1:], "big") if number[0] == 0x80 else int(number.strip(b"\0 ") or b"0", 8)
+    if not 0 <= size < 2**62:
+        raise ValueError(f"{size} bytes")
+    name = block[:100].partition(b"\0")[0]
+    if block[257:263] == b"ustar\0":
+        prefix = block[345:500].partition(b"\0")[0]
+        name = prefix + b"/" + name if prefix else name
+    return name.decode("utf-8", "surrogateescape"), block[156:157], size
+
+
+def _refuse(name: str, kind: bytes) -> None:
+    if kind not in KINDS:
         raise Damage(f"{name!r} is a link or a device, not a file")
     if name.startswith("/") or ".." in name.split("/") or "\0" in name:
         raise Damage(f"the name {name!r} leaves the folder")

@@ -115,3 +115,12 @@ def test_layout_deals_every_stream_once():
     layout = Layout(100, 16, 8)
     assert sorted(sum((layout.deal(r, 4) for r in range(4)), ())) == list(range(8))
     assert [layout.range(v) for v in (0, 7)] == [(0, 12), (84, 96)]
+
+
+@pytest.mark.parametrize("shards", ["train-00003.tar", "train-0000[012].tar"])
+def test_uneven_shards_give_every_reader_equal_steps(source, folder, shards):
+    """One shard on two ranks, three shards of 7, 12 and 3 samples on two ranks with two workers each."""
+    given = {"urls": [f"{folder}/{shards}"]}
+    alone = list(batches(source(**given), steps=5))
+    assert [sorted(step) for step in batches(source(**given), ranks=2, workers=2, steps=5)] == [sorted(step) for step in alone]
+    assert all(len(step) == 8 for step in alone)

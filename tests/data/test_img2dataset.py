@@ -1,0 +1,75 @@
+"""Shards that img2dataset itself wrote, from pictures that a server on loopback gave it.
+
+img2dataset's pins differ from ours, so it runs in an environment of its own: IMG2DATASET names its program, else it is
+looked for on the path.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sunlab.cli.main import main
+from sunlab.data.shards import Shards
+
+PROGRAM = os.environ.get("IMG2DATASET") or shutil.which("img2dataset")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(PROGRAM is None, reason="img2dataset is not installed; set IMG2DATASET")]
+COUNT = 60
+NAMES = {  # LAION's columns, and Re-LAION's
+    "laion": ("URL", "TEXT", "AESTHETIC_SCORE", "WIDTH", "HEIGHT"),
+    "re-laion": ("url", "caption", "aesthetic", "width", "height"),
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("www")
+    draw = np.random.default_rng(0)
+    for number in range(COUNT):
+        data = BytesIO()
+        size = [(96, 64), (64, 96), (80, 80)][number % 3]
+        Image.fromarray(draw.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(data, "JPEG")
+        (folder / f"{number}.jpg").write_bytes(data.getvalue())
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("names", NAMES)
+def test_read_verified_and_filtered(server, tmp_path, monkeypatch, names, kind):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    url, caption, *more = NAMES[names]
+    rows = [
+        {url: f"{server}/{n}.jpg", caption: f"caption {n}", more[0]: n / 10, more[1]: 80, more[2]: 80} for n in range(COUNT)
+    ]
+    rows.append({url: f"{server}/none.jpg", caption: "not there", more[0]: 9.0, more[1]: 1, more[2]: 1})
+    (tmp_path / "urls.json").write_text(json.dumps(rows))
+    out = tmp_path / "out"
+    kept = json.dumps([name for name in more if name not in ("width", "height")])
+    command = [PROGRAM, "--url_list", tmp_path / "urls.json", "--input_format", "json", "--url_col", url, "--caption_col", caption]
+    command += ["--output_folder", out, "--output_format", "webdataset", "--image_size", "64", "--encode_format", kind]
+    command += ["--number_sample_per_shard", "25", "--processes_count", "1", "--thread_count", "4", "--enable_wandb", "False"]
+    command += ["--save_additional_columns", kept, *(["--encode_quality", "9"] if kind == "png" else [])]
+    done = subprocess.run([*map(str, command)], text=True, capture_output=True, timeout=300, env={**os.environ, "PYTHONPATH": ""})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(path.suffix for path in out.iterdir() if path.stem == "00000") == [".parquet", ".tar"]
+    assert main(["data", "index", f"{out}/*.tar"]) == 0
+    shards = Shards(urls=[f"{out}/{{00000..00002}}.tar"], size=48)
+    samples = list(shards.read(seed=0, epoch=0, start=0, stop=len(shards)))
+    assert len(samples) == COUNT and shards.notice() is None
+    assert {sample.prompt for sample in samples} == {f"caption {n}" for n in range(COUNT)}
+    assert all(sample.image.shape == (3, 48, 48) and sample.record["status"] == "success" for sample in samples)
+    filtered = Shards(urls=[f"{out}/*.tar"], filters=[{"name": "aesthetic", "min": 4, "missing": "error"}])
+    assert {s.prompt for s in filtered.read(seed=0, epoch=0, start=0, stop=len(filtered))} == {f"caption {n}" for n in range(40, 60)}
+    assert len(Shards(urls=[f"{out}/*.tar"], filters=[{"name": "size", "min": 80, "missing": "error"}])) in (20, 40, 60)
