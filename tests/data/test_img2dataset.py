@@ -57,11 +57,22 @@ def test_read_verified_and_filtered(server, tmp_path, monkeypatch, names, kind):
     (tmp_path / "urls.json").write_text(json.dumps(rows))
     out = tmp_path / "out"
     kept = json.dumps([name for name in more if name not in ("width", "height")])
-    command = [PROGRAM, "--url_list", tmp_path / "urls.json", "--input_format", "json", "--url_col", url, "--caption_col", caption]
+    command = [PROGRAM, "--url_list", tmp_path / "urls.json", "--input_format", "json"]
+    command += ["--url_col", url, "--caption_col", caption]
     command += ["--output_folder", out, "--output_format", "webdataset", "--image_size", "64", "--encode_format", kind]
-    command += ["--number_sample_per_shard", "25", "--processes_count", "1", "--thread_count", "4", "--enable_wandb", "False"]
+    command += [
+        "--number_sample_per_shard",
+        "25",
+        "--processes_count",
+        "1",
+        "--thread_count",
+        "4",
+        "--enable_wandb",
+        "False",
+    ]
     command += ["--save_additional_columns", kept, *(["--encode_quality", "9"] if kind == "png" else [])]
-    done = subprocess.run([*map(str, command)], text=True, capture_output=True, timeout=300, env={**os.environ, "PYTHONPATH": ""})
+    own = {**os.environ, "PYTHONPATH": ""}
+    done = subprocess.run([*map(str, command)], text=True, capture_output=True, timeout=300, env=own, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert sorted(path.suffix for path in out.iterdir() if path.stem == "00000") == [".parquet", ".tar"]
     assert main(["data", "index", f"{out}/*.tar"]) == 0
@@ -71,5 +82,6 @@ def test_read_verified_and_filtered(server, tmp_path, monkeypatch, names, kind):
     assert {sample.prompt for sample in samples} == {f"caption {n}" for n in range(COUNT)}
     assert all(sample.image.shape == (3, 48, 48) and sample.record["status"] == "success" for sample in samples)
     filtered = Shards(urls=[f"{out}/*.tar"], filters=[{"name": "aesthetic", "min": 4, "missing": "error"}])
-    assert {s.prompt for s in filtered.read(seed=0, epoch=0, start=0, stop=len(filtered))} == {f"caption {n}" for n in range(40, 60)}
+    read = filtered.read(seed=0, epoch=0, start=0, stop=len(filtered))
+    assert {sample.prompt for sample in read} == {f"caption {n}" for n in range(40, 60)}
     assert len(Shards(urls=[f"{out}/*.tar"], filters=[{"name": "size", "min": 80, "missing": "error"}])) in (20, 40, 60)

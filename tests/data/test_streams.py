@@ -122,5 +122,6 @@ def test_uneven_shards_give_every_reader_equal_steps(source, folder, shards):
     """One shard on two ranks, three shards of 7, 12 and 3 samples on two ranks with two workers each."""
     given = {"urls": [f"{folder}/{shards}"]}
     alone = list(batches(source(**given), steps=5))
-    assert [sorted(step) for step in batches(source(**given), ranks=2, workers=2, steps=5)] == [sorted(step) for step in alone]
+    shared = list(batches(source(**given), ranks=2, workers=2, steps=5))
+    assert [sorted(step) for step in shared] == [sorted(step) for step in alone]
     assert all(len(step) == 8 for step in alone)
