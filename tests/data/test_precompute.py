@@ -75,7 +75,7 @@ def test_another_encoder_is_refused(made, tiny_config, tiny_base_folder, tmp_pat
     weights.write_bytes(data)
     words = [f"model.base={other}", f"run.dir={tmp_path}"]
     with pytest.raises(DataError, match=r"made by encoders .* this run's are"):
-        fit(load_config([tiny_config], [*words, f"data.source={{name: latents, path: {made}}}"]), dry_run=True)
+        fit(load_config([tiny_config], [*words, f"data.source={{name: latents, path: {made}}}"]))
     with pytest.raises(DataError, match="was begun with encoder"):
         precompute(load_config([tiny_config], words), out=made, shard_size=16)
 
