@@ -17,7 +17,9 @@ def to_diffusers(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> tupl
     """For `pipe.load_lora_weights`: `unet.<layer>.lora_A.weight`, and peft's configuration, which diffusers reads from the
     metadata key `lora_adapter_metadata`."""
     renamed = {f"unet.{name}": tensor for name, tensor in tensors.items()}
-    settings = {"r": spec["rank"], "lora_alpha": spec.get("alpha") or spec["rank"], "target_modules": list(spec["targets"])}
+    alpha = spec.get("alpha") or spec["rank"]
+    settings = {"r": spec["rank"], "lora_alpha": alpha, "target_modules": list(spec["targets"])}
+    settings |= {"rank_pattern": {}, "alpha_pattern": {}}  # none, which diffusers 0.37 wants to be told
     return renamed, {f"unet.{key}": value for key, value in settings.items()}
 
 

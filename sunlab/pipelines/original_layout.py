@@ -1,7 +1,8 @@
-"""diffusers' names of Stable Diffusion's tensors -> those of the original code, in which model sites share single files."""
+"""diffusers' and transformers' names of Stable Diffusion's tensors -> those of the original code, in which model sites share
+single files; for text encoders, back as well."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -33,14 +34,33 @@ def original(states: Mapping[str, State], unet: Any, vae: Any) -> dict[str, Tens
     """
     named = {f"model.diffusion_model.{k}": v for k, v in _unet(states["unet"], unet["layers_per_block"]).items()}
     named |= {f"first_stage_model.{k}": v for k, v in _vae(states["vae"], len(vae["block_out_channels"])).items()}
-    if "text_encoder_2" in states:
-        named |= _clip(states["text_encoder"], "conditioner.embedders.0.transformer.text_model.")
-        named |= _open_clip(states["text_encoder_2"], "conditioner.embedders.1.model.")
-    elif unet["cross_attention_dim"] == 1024 or unet.get("use_linear_projection"):
-        named |= _open_clip(states["text_encoder"], "cond_stage_model.model.")
-    else:
-        named |= _clip(states["text_encoder"], "cond_stage_model.transformer.text_model.")
+    for name, (prefix, open_clip) in encoders(states, unet).items():
+        named |= (_open_clip if open_clip else _clip)(states[name], prefix)
     return {name: tensor.contiguous() for name, tensor in named.items()}
+
+
+def encoders(states: Mapping[str, State], unet: Any) -> dict[str, tuple[str, bool]]:
+    """Text encoder -> what its names start with, and whether it is OpenCLIP's."""
+    if "text_encoder_2" in states:
+        first, second = (f"conditioner.embedders.{end}" for end in ("0.transformer.text_model.", "1.model."))
+        return {"text_encoder": (first, False), "text_encoder_2": (second, True)}
+    if unet["cross_attention_dim"] == 1024 or unet.get("use_linear_projection"):
+        return {"text_encoder": ("cond_stage_model.model.", True)}
+    return {"text_encoder": ("cond_stage_model.transformer.text_model.", False)}
+
+
+def text_state(read: Callable[[str], Tensor], names: Iterable[str], prefix: str, open_clip: bool) -> dict[str, Tensor]:
+    """The other way: a text encoder's tensors under transformers' `names`. Args: read, a tensor of the file by its name."""
+    state = {}
+    for name in names:
+        plain = name.removeprefix("text_model.")
+        if not open_clip:
+            state[name] = read(prefix + plain)
+            continue
+        place, third = _open_clip_place(plain)
+        tensor = read(prefix + place)
+        state[name] = tensor.T if place == "text_projection" else tensor if third is None else tensor.chunk(3)[third]
+    return {name: tensor.contiguous() for name, tensor in state.items()}
 
 
 def _swap(name: str, table: Mapping[str, str]) -> str:
@@ -93,20 +113,26 @@ def _clip(state: State, prefix: str) -> dict[str, Tensor]:
     return {**named, prefix + POSITIONS: torch.arange(length)[None]}  # as old files have it
 
 
+def _open_clip_place(name: str) -> tuple[str, int | None]:
+    """OpenCLIP's name, and which third of the tensor it is: query, key and value are one there."""
+    if name == "text_projection.weight":
+        return "text_projection", None
+    if name in CLIP_OUTSIDE:
+        return CLIP_OUTSIDE[name], None
+    _, _, number, rest = name.split(".", 3)
+    if match := re.match(r"self_attn\.([qkv])_proj\.(weight|bias)", rest):
+        return f"transformer.resblocks.{number}.attn.in_proj_{match[2]}", "qkv".index(match[1])
+    return f"transformer.resblocks.{number}.{_swap(rest, CLIP_LAYER)}", None
+
+
 def _open_clip(state: State, prefix: str) -> dict[str, Tensor]:
     named: dict[str, Tensor] = {}
     joined: dict[str, list[Tensor]] = {}
-    for name, tensor in ((k.removeprefix("text_model."), v) for k, v in state.items()):
-        if name == "text_projection.weight":
-            named["text_projection"] = tensor.T
-        elif name in CLIP_OUTSIDE:
-            named[CLIP_OUTSIDE[name]] = tensor
-        elif match := re.match(r"encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)", name):
-            joined.setdefault(f"transformer.resblocks.{match[1]}.attn.in_proj_{match[3]}", [tensor] * 3)[
-                "qkv".index(match[2])
-            ] = tensor
+    for name, tensor in state.items():
+        place, third = _open_clip_place(name.removeprefix("text_model."))
+        if third is None:
+            named[place] = tensor.T if place == "text_projection" else tensor
         else:
-            _, _, number, rest = name.split(".", 3)
-            named[f"transformer.resblocks.{number}.{_swap(rest, CLIP_LAYER)}"] = tensor
+            joined.setdefault(place, [tensor] * 3)[third] = tensor
     named |= {name: torch.cat(three) for name, three in joined.items()}
     return {prefix + name: tensor for name, tensor in named.items()}

@@ -1,5 +1,6 @@
 """A base from one `.safetensors` file in Stable Diffusion's original layout, as model sites share them; offline."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from safetensors import safe_open
 
 from sunlab.errors import DataError
 from sunlab.pipelines.families import Shape, family_folder, family_of, family_tokenizer, prediction_stated
-from sunlab.pipelines.folder import ENCODERS, NETWORKS, attention, read_folder
-from sunlab.pipelines.original_layout import POSITIONS, original
+from sunlab.pipelines.folder import ENCODERS, NETWORKS, read_folder
+from sunlab.pipelines.original_layout import POSITIONS, encoders, original, text_state
 from sunlab.pipelines.parts import Parts
 from sunlab.pipelines.weights import reading
 
@@ -73,17 +74,34 @@ def read_single_file(file: Path, *, family: str | None = None, dtype: torch.dtyp
     without: dict[str, Any] = (
         {"feature_extractor": None} if len(names) == 2 else {"feature_extractor": None, "safety_checker": None}
     )
+    models = text_encoders(file, outline, names, dtype)
     with reading(str(file)):
         pipe = pipeline.from_single_file(
             str(file), config=str(described.folder), local_files_only=True, torch_dtype=dtype,
-            scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False), **tokens, **without,
+            scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False), **tokens, **models, **without,
         )  # fmt: skip
-    for name in names:
-        getattr(pipe, name).set_attn_implementation(attention().get("attn_implementation", "sdpa"))
-    texts = tuple((getattr(pipe, name.replace("text_encoder", "tokenizer")), getattr(pipe, name)) for name in names)
+    texts = tuple(zip(tokens.values(), models.values(), strict=True))
     weights = dict.fromkeys((*NETWORKS, *names), (file,))
     scheduler = {**outline.scheduler, **described.scheduler}
     return Parts(pipe.unet, pipe.vae, texts, scheduler, outline.index, described.folder, weights)
+
+
+def text_encoders(file: Path, outline: Parts, names: Sequence[str], dtype: torch.dtype) -> dict[str, Any]:
+    """transformers' models with the file's weights, in the place of the outline's shapes. Not left to diffusers, whose
+    conversion has to follow the layout that transformers gives its models."""
+    states = dict(zip(names, (model.state_dict() for _, model in outline.texts), strict=True))
+    places = encoders(states, outline.unet.config)
+    models: dict[str, Any] = {}
+    with reading(str(file)), safe_open(file, "pt") as opened:
+        for name, (_, model) in zip(names, outline.texts, strict=True):
+            state = text_state(lambda k: opened.get_tensor(k).to(dtype), states[name], *places[name])
+            model.load_state_dict(state, assign=True)
+            for module in model.modules():
+                if "position_ids" in module._buffers:  # not in the state, and so without values yet
+                    length = module.position_embedding.num_embeddings
+                    module.register_buffer("position_ids", torch.arange(length)[None], persistent=False)
+            models[name] = model.eval()
+    return models
 
 
 def require_fitting(shape: Shape, outline: Parts, where: str) -> None:
