@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -23,6 +24,7 @@ from sunlab.callbacks.progress import Progress
 from sunlab.callbacks.spending import Spending
 from sunlab.checkpoint import AtomicCheckpointIO
 from sunlab.config.schema import Config
+from sunlab.errors import ConfigError
 from sunlab.ranks import Ranks, rendezvous, require_ranks
 
 
@@ -50,7 +52,7 @@ def build_trainer(
         resumed: whether the run goes on.
 
     Raises:
-        ConfigError: the ranks are not the ones asked for.
+        ConfigError: the ranks are not the ones asked for, or Lightning refuses the settings.
     """
     ranks = require_ranks(config.trainer)
     spending = Spending(config.budget.passes, config.budget.seconds)
@@ -86,12 +88,15 @@ def build_trainer(
     )
     bar = [Progress()] if settings.get("enable_progress_bar", True) else []
     survival = [SkipNonFinite(folder, limit=config.run.skip_limit), Alive(dead_after=config.run.dead_after)]
-    trainer = Trainer(
-        default_root_dir=folder,
-        callbacks=[*survival, *callbacks, spending, *extra, *bar, checkpoint],
-        plugins=[AtomicCheckpointIO(), build_ranks(ranks)],
-        **settings,
-    )
+    try:
+        trainer = Trainer(
+            default_root_dir=folder,
+            callbacks=[*survival, *callbacks, spending, *extra, *bar, checkpoint],
+            plugins=[AtomicCheckpointIO(), build_ranks(ranks)],
+            **settings,
+        )
+    except (MisconfigurationException, ValueError) as error:  # no such accelerator or devices here
+        raise ConfigError(f"trainer: {error}") from None
     if hasattr(trainer.strategy, "_timeout"):  # of the process group; a strategy chosen by its name has no other door
         trainer.strategy._timeout = timedelta(seconds=config.run.timeout)
     return trainer

@@ -1,4 +1,4 @@
-"""Two processes (gloo) train as one does with the same global batch."""
+"""Several processes (gloo) train as one does with the same global batch."""
 
 import csv
 from pathlib import Path
@@ -70,3 +70,10 @@ def test_a_run_goes_on_with_another_number_of_ranks(sunlab_process, tiny_config,
     path = tmp_path / "more" / "tiny" / "ledger.jsonl"
     assert audit(path).exact and audit(path).readers == {1, 2}
     assert steps_of(path) == steps_of(tmp_path / "one" / "tiny" / "ledger.jsonl")
+
+
+def test_a_strategy_that_this_machine_cannot_have(tiny_config, tmp_path, capsys):
+    from sunlab.cli.main import main
+
+    assert main(["fit", "--config", str(tiny_config), f"run.dir={tmp_path}", "trainer.strategy=fsdp"]) == 78
+    assert "trainer: The strategy `fsdp` requires a GPU accelerator" in capsys.readouterr().err

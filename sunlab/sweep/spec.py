@@ -64,7 +64,7 @@ def load_sweep(files: Sequence[str | Path], words: Sequence[str] = (), *, launch
         files: later ones win, key by key.
         words: `key=value`; those of the sweep's own keys (`launcher.threads=1`, `budget.passes=9000`, `name=again`) are
             its own, all others are overrides of every run, after everything that the file says.
-        launcher: the launcher's name. Options of another one are dropped.
+        launcher: the launcher's name. Options that the files give to another one are dropped.
 
     Raises:
         ConfigError: naming file, key, value and alternatives of everything that is wrong.
@@ -73,6 +73,9 @@ def load_sweep(files: Sequence[str | Path], words: Sequence[str] = (), *, launch
     for path in map(Path, files):
         values |= read_file(path)
     values.setdefault("name", Path(files[0]).stem)
+    held = values.get("launcher", "local")
+    if launcher is not None and launcher != (held.get("name") if isinstance(held, Mapping) else held):
+        values["launcher"] = launcher
     last: dict[str, Any] = {}
     for key, value in map(read_override, words):
         first, _, rest = key.partition(".")
@@ -82,11 +85,7 @@ def load_sweep(files: Sequence[str | Path], words: Sequence[str] = (), *, launch
             values[first] = value
         else:
             held = values.get(first, "local" if first == "launcher" else {})
-            values[first] = {**({"name": held} if isinstance(held, str) else held or {}), rest: value}
-    if launcher is not None:
-        held = values.get("launcher", "local")
-        name = held.get("name") if isinstance(held, Mapping) else held
-        values["launcher"] = held if name == launcher else launcher
+            values[first] = _placed({"name": held} if isinstance(held, str) else held or {}, rest, value)
     where = ", ".join(map(str, files))
     problems: list[str] = []
     sweep = _section(Sweep, values, "", where, problems)
@@ -94,6 +93,12 @@ def load_sweep(files: Sequence[str | Path], words: Sequence[str] = (), *, launch
     if problems:
         raise ConfigError("\n".join(problems))
     return _with_last(sweep, last)
+
+
+def _placed(held: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """`held` with `value` at a dotted key."""
+    first, _, rest = key.partition(".")
+    return {**held, first: _placed(held.get(first) or {}, rest, value) if rest else value}
 
 
 def _with_last(sweep: Sweep, last: Mapping[str, Any]) -> Sweep:

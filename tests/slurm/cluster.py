@@ -91,12 +91,15 @@ class Cluster:
         self._until(self._ready, 60)
 
     def down(self) -> None:
-        with contextlib.suppress(subprocess.SubprocessError):
+        with contextlib.suppress(subprocess.SubprocessError, Unavailable, FileNotFoundError):
             self.ask("scancel", "--full", "--signal=KILL", f"--user={getpass.getuser()}")
             self.ask("scancel", f"--user={getpass.getuser()}")
             self._until(lambda: not self.ask("squeue", "--noheader"), 20)
         for name in reversed(list(self.daemons)):
             self._stop(name, signal.SIGTERM)
+        for pid in self._processes():  # of jobs that would not end
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def ask(self, *words: str) -> str:
@@ -165,7 +168,7 @@ class Cluster:
                     return
             if time.monotonic() > end:
                 said = "".join(f.read_text(errors="replace")[-400:] for f in self.folder.glob("*.out"))
-                raise Unavailable(f"Slurm did not start within {seconds:.0f} s: {said.strip()}")
+                raise Unavailable(f"Slurm was not ready within {seconds:.0f} s: {said.strip()}")
             time.sleep(0.1)
 
     def _processes(self) -> Iterator[int]:
