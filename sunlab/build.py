@@ -186,14 +186,22 @@ def _fit(loaded: LoadedConfig, resume: str | None, stop: Stop) -> Mapping[str, A
     if stop.reason is not None:
         raise Preempted(f"stopped by {stop.reason} at step {trainer.global_step}; go on with --resume last")
     files = export(trainer, module, folder) if trainer.is_global_zero else []
-    return {"folder": folder, "module": module, "files": files, "trainer": trainer, "cost": cost(trainer, module)}
+    return {
+        "folder": folder,
+        "module": module,
+        "files": files,
+        "trainer": trainer,
+        "cost": cost(trainer, module, data.source),
+    }
 
 
-def cost(trainer: Trainer, module: LightningModule) -> dict[str, float]:
-    """Steps, U-Net passes by kind (of this rank), pass-equivalents and seconds of all ranks, over all attempts."""
+def cost(trainer: Trainer, module: LightningModule, source: Source) -> dict[str, float]:
+    """Steps, U-Net passes by kind (of this rank), pass-equivalents and seconds of all ranks, over all attempts; and the
+    passes that a bank of trajectories cost before, which are in none of the others."""
     (spending,) = [c for c in trainer.callbacks if isinstance(c, Spending)]  # type: ignore[attr-defined]
     passes = vars(module.passes) if hasattr(module, "passes") else {}
-    return {"steps": trainer.global_step, **passes, "equivalents": spending.used, "seconds": spending.elapsed}
+    stored = {"stored": source.passes} if isinstance(source, Trajectories) else {}
+    return {"steps": trainer.global_step, **passes, "equivalents": spending.used, "seconds": spending.elapsed, **stored}
 
 
 def export(trainer: Trainer, module: LightningModule, folder: Path) -> list[Path]:

@@ -1,32 +1,42 @@
 """The composition root of one run of a sweep: train, evaluate, leave the numbers."""
 
+import signal
 from pathlib import Path
 
 from sunlab.build import fit
 from sunlab.build_evaluation import evaluate
 from sunlab.config.load import LoadedConfig, load_config
 from sunlab.config.write import flow
-from sunlab.errors import ConfigError
+from sunlab.errors import ConfigError, Preempted
 from sunlab.files import read_json, write_json
+from sunlab.signals import ASKING, Signals
 from sunlab.sweep.environment import environment
 from sunlab.sweep.grid import Run
 
 
-def work(asked: Run, folder: Path) -> None:
+def work(asked: Run, folder: Path, signals: Signals) -> None:
     """What the run is for; parts that are there are not made again."""
     write_json(folder / "environment.json", environment(seed=asked.seed))
     if "fit" in asked.do and not (folder / "training.json").is_file():
-        write_json(folder / "training.json", train(folder))
+        write_json(folder / "training.json", train(folder, signals))
+    if signals.received is not None:
+        stop(signals.received)
+    for number in ASKING:  # whatever an evaluation writes is whole or not there: it may be left anywhere
+        signal.signal(number, lambda number, _: stop(signal.Signals(number).name))
     if "evaluate" in asked.do:
         evaluate(evaluation(asked, folder), pictures=folder.parents[1] / "pictures")
     found = {"training": read_json(folder / "training.json"), "evaluation": read_json(folder / "evaluation" / "report.json")}
     write_json(folder / "metrics.json", found)
 
 
-def train(folder: Path) -> dict[str, float]:
+def stop(name: str) -> None:
+    raise Preempted(f"stopped by {name} after the training; what was drawn is kept")
+
+
+def train(folder: Path, signals: Signals) -> dict[str, float]:
     """Fit, from the last checkpoint if there is one. What it cost."""
     started = any((folder / "checkpoints").glob("*.ckpt"))
-    return dict(fit(load_config([folder / "config.yaml"]), resume="last" if started else None)["cost"])
+    return dict(fit(load_config([folder / "config.yaml"]), resume="last" if started else None, signals=signals)["cost"])
 
 
 def evaluation(asked: Run, folder: Path) -> LoadedConfig:
@@ -38,12 +48,13 @@ def evaluation(asked: Run, folder: Path) -> LoadedConfig:
         adapter = folder / "export" / "adapter.safetensors"
         if not adapter.is_file():
             raise ConfigError(f"{file}: evaluate.variants: nothing to evaluate, and this run trains no adapter; give a list")
-        own = {"name": f"{config.student.steps} steps", "adapter": str(adapter), "steps": config.student.steps}
+        steps = config.student.steps
+        own = {"name": f"{steps} step{'s' * (steps > 1)}", "adapter": str(adapter), "steps": steps}
         words.append(f"evaluate.variants={flow([own])}")
     return load_config([file], words)
 
 
-def assist(asked: Run, folder: Path) -> None:
+def assist(asked: Run, folder: Path, signals: Signals) -> None:
     """The part of a rank that is not the first: training."""
     if "fit" in asked.do and not (folder / "training.json").is_file():
-        train(folder)
+        train(folder, signals)

@@ -1,5 +1,6 @@
 """The composition root of `sunlab sweep`: plan, launch, look, stop. Torch is loaded by what runs, not by what looks."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from sunlab.config.write import flow
 from sunlab.errors import ConfigError
 from sunlab.files import read_json
+from sunlab.signals import Signals
 from sunlab.sweep.attempt import attempt
 from sunlab.sweep.folder import jobs_of, read_handle, read_launcher, read_plan, runs_of, unique, write_handle, write_plan
 from sunlab.sweep.grid import Run, plan
@@ -51,9 +53,14 @@ def resume(folder: Path, *, launcher: str | None = None, tell: Tell = print) -> 
 
 
 def look(folder: Path) -> tuple[list[Run], dict[str, Standing]]:
-    """The plan's runs, and how each identity stands."""
+    """The plan's runs, and how each identity stands; by the runs' own words alone where no scheduler answers here."""
     runs = read_plan(folder)
-    return runs, survey(folder, runs, _known(folder, runs))
+    try:
+        known = _known(folder, runs)
+    except ConfigError as error:
+        print(f"{error}\nwhat follows is what the runs say of themselves", file=sys.stderr)
+        known = {}
+    return runs, survey(folder, runs, known)
 
 
 def cancel(folder: Path) -> list[Standing]:
@@ -68,17 +75,17 @@ def cancel(folder: Path) -> list[Standing]:
 def run(folder: Path, *, ready: Callable[[], None] = lambda: None) -> None:
     """One attempt at one run: what every launcher starts. Raises as `attempt`. Args: ready, called when all is imported."""
 
-    def work(asked: Run, place: Path) -> None:
+    def work(asked: Run, place: Path, signals: Signals) -> None:
         from sunlab.build_run import work
 
         ready()
-        work(asked, place)
+        work(asked, place, signals)
 
-    def assist(asked: Run, place: Path) -> None:
+    def assist(asked: Run, place: Path, signals: Signals) -> None:
         from sunlab.build_run import assist
 
         ready()
-        assist(asked, place)
+        assist(asked, place, signals)
 
     attempt(folder, work, assist)
 
@@ -88,7 +95,8 @@ def build_launcher(spec: Any) -> Launcher:
 
 
 def _launch(folder: Path, launcher: Launcher, spec: Any, *, again: Sequence[str], tell: Tell) -> None:
-    runs, standings = look(folder)
+    runs = read_plan(folder)
+    standings = survey(folder, runs, _known(folder, runs))
     going = {id for id, s in standings.items() if s.state == "done" or s.state == "running" or s.queued}
     wanted: list[Run] = []
     for run in unique(runs):  # parents first: a child goes where all that it needs goes or is done

@@ -26,10 +26,21 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--launcher", metavar="NAME", help="where runs are started; `sunlab list launchers`")
     parser.add_argument("--dry-run", action="store_true", help="check every run, show what would be started")
     parser.add_argument("--watch", type=float, metavar="SECONDS", help="status: again and again, until all has ended")
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="P",
+        help="a file or module with a launcher; those of runs: `plugins:`",
+    )
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.plugin:
+        from registry import load_plugins
+
+        load_plugins(args.plugin)
     if args.overrides and args.overrides[0] in ACTIONS:
         if len(args.overrides) != 2 or args.config:
             args.parser.error(f"expected: sunlab sweep {args.overrides[0]} FOLDER")

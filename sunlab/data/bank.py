@@ -60,6 +60,11 @@ class Trajectories(Source):
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def passes(self) -> int:
+        """U-Net passes that its guided trajectories cost, by a solver of one evaluation a step."""
+        return len(self) * self.header.steps * 2
+
     def __getitem__(self, index: int) -> Sample:
         """Trajectory `index` in the order of files: states (1, T, C, H, W) float32, the noise among them."""
         if not 0 <= index < len(self):

@@ -9,6 +9,7 @@ from typing import Literal
 
 from sunlab.errors import ConfigError, Preempted, exit_code
 from sunlab.ranks import launched
+from sunlab.signals import Signals
 from sunlab.sweep.folder import read_run
 from sunlab.sweep.grid import Run
 from sunlab.sweep.record import DONE, Status, beating, here, hold, read_status, write_status
@@ -17,7 +18,7 @@ INTERRUPTED = 130  # 128 + SIGINT
 INTERNAL = 70  # a bug
 LONGEST = 400  # characters of an error in a status; the log has all
 
-Work = Callable[[Run, Path], None]
+Work = Callable[[Run, Path, Signals], None]
 
 
 def attempt(folder: Path, work: Work, assist: Work) -> None:
@@ -32,12 +33,19 @@ def attempt(folder: Path, work: Work, assist: Work) -> None:
         Preempted: the training was asked to stop; another attempt goes on from its checkpoint.
     """
     asked = read_run(folder)
-    if not first_rank():
-        return assist(asked, folder)
+    with Signals() as signals:  # before torch is imported, which takes long enough for one to come
+        if not first_rank():
+            assist(asked, folder, signals)
+        else:
+            _attempt(asked, folder, work, signals)
+
+
+def _attempt(asked: Run, folder: Path, work: Work, signals: Signals) -> None:
     with hold(folder):
         former = read_status(folder)
         if former is not None and former.state == DONE:
-            return print(f"{asked.name}: done already")
+            print(f"{asked.name}: done already")
+            return
         for need in asked.needs:
             parent = read_status(folder.parent / need)
             if parent is None or parent.state != DONE:
@@ -48,7 +56,7 @@ def attempt(folder: Path, work: Work, assist: Work) -> None:
         print(f"{asked.name}, attempt {status.attempt}", flush=True)
         try:
             with beating(folder):
-                work(asked, folder)
+                work(asked, folder, signals)
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
             write_status(folder, ended(status, KeyboardInterrupt("interrupted") if interrupted else error))
@@ -56,7 +64,6 @@ def attempt(folder: Path, work: Work, assist: Work) -> None:
                 raise KeyboardInterrupt from None
             raise
         write_status(folder, replace(status, state=DONE, ended=time(), exit_code=0))
-    return None
 
 
 def ended(status: Status, error: BaseException) -> Status:

@@ -11,6 +11,7 @@ must have been imported. With `pytest.register_assert_rewrite("sunlab.testing")`
 
 from sunlab.testing.adapter import AdapterContract
 from sunlab.testing.distance import DistanceContract
+from sunlab.testing.launcher import LauncherContract
 from sunlab.testing.loss import LossContract
 from sunlab.testing.metric import MetricContract
 from sunlab.testing.negatives import NegativeSamplerContract
@@ -24,6 +25,7 @@ CONTRACTS: dict[str, type[PlugContract]] = {
     for contract in (
         AdapterContract,
         DistanceContract,
+        LauncherContract,
         LossContract,
         MetricContract,
         NegativeSamplerContract,
@@ -37,6 +39,7 @@ __all__ = [
     "CONTRACTS",
     "AdapterContract",
     "DistanceContract",
+    "LauncherContract",
     "LossContract",
     "MetricContract",
     "NegativeSamplerContract",

@@ -10,7 +10,8 @@ from sunlab.config.load import load_config
 from sunlab.evaluation.extractors import EXTRACTORS, Extractor
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+SWEEPS = ROOT / "configs" / "ablation"  # tests/sweep/test_ablation.py runs those
+CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent != SWEEPS)
 STEPS = 2
 
 

@@ -60,7 +60,7 @@ class Inline(Launcher):
     """Runs in this process, as `local` does in others."""
 
     def script(self, jobs):
-        return "".join(f"{job.name}\n" for job in jobs)
+        return "".join(f"{job.folder}\n" for job in jobs)
 
     def submit(self, jobs, earlier):
         for job in jobs:
