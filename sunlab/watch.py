@@ -90,6 +90,7 @@ class Watch:
 
     def _judge(self) -> None:
         silent, heard, left = dict.fromkeys(self._peers, 0.0), dict(self._heard), GRACE
+        failed: list[subprocess.Popen] = []
         while not self._finish.wait(self.period):
             for peer in list(self._peers):
                 silent[peer] = silent[peer] + self.period if self._heard[peer] == heard[peer] else 0.0
@@ -97,8 +98,9 @@ class Watch:
                 if silent[peer] > self.dead_after:
                     self._died(f"rank {peer} gave no sign of life for {self.dead_after:.0f} s")
             for child in self.children:
-                if child.poll() is not None and child.returncode < 0:
-                    self._died(f"the process {child.pid} of another rank was killed by signal {-child.returncode}")
+                if child.poll() and child in failed:  # a look ago it had not ended, or had no time to tell why
+                    self._died(f"the process {child.pid} of another rank ended with {child.returncode}")
+            failed = [child for child in self.children if child.returncode]
             if self.verdict is not None:
                 self._found.set()
                 left -= 1

@@ -45,9 +45,13 @@ class Alive(Callback):
         self.watch.start()
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        if self.watch is not None and (error := _told(exception)) is not None:
+        if self.watch is None or (_told(exception) is None and _lost(exception)):
+            return  # `explain` tells, when it is known who was first
+        if isinstance(exception, KeyboardInterrupt):
+            self.watch.close("interrupted", 130)
+        elif (error := _told(exception)) is not None:
             self.watch.close(str(error), error.exit_code)
-        elif self.watch is not None and not _lost(exception):
+        else:
             self.watch.close(f"internal error: {type(exception).__name__}: {exception}", 70)
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:

@@ -18,8 +18,8 @@ class SkipNonFinite(Callback):
     Its batch stays consumed and the step stays counted, so that order, schedule and step numbers do not shift.
 
     What each rank had in such a step is appended to `folder`/skipped/rank-R.jsonl: step, keys, prompts, negative prompts,
-    seeds, losses, and whether this rank's own part was finite. With fp16's gradient scaler only the loss is looked at: its
-    gradients overflow as a matter of course, and the scaler skips those steps by itself.
+    seeds, losses, and whether this rank's own losses were finite. With fp16's gradient scaler only the loss is looked at;
+    its gradients overflow as a matter of course, and the scaler skips those steps by itself.
 
     Args:
         folder: the run's.
@@ -48,8 +48,8 @@ class SkipNonFinite(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: torch.optim.Optimizer) -> None:
         """Between the gradients' all-reduce and the step."""
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        mine = _finite(self._losses) and (scaled or _finite(_gradients(optimizer)))
-        finite = trainer.strategy.reduce_boolean_decision(mine, all=True)
+        mine = _finite(self._losses)  # gradients are the sum of all ranks' by now
+        finite = trainer.strategy.reduce_boolean_decision(mine and (scaled or _finite(_gradients(optimizer))), all=True)
         batches, losses, self._batches, self._losses = self._batches, self._losses, [], []
         if finite:
             self.in_a_row = 0

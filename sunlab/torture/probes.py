@@ -1,9 +1,11 @@
 """Callbacks that do harm from within a run, at a step and rank of choice; loaded as a plugin by tortured runs only."""
 
+import json
 import os
 import signal
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import torch
@@ -64,3 +66,45 @@ class Pace(Callback):
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
         Path(trainer.default_root_dir, f"step-{trainer.global_rank}").write_text(str(trainer.global_step))
         time.sleep(self.seconds)
+
+
+@CALLBACKS.register("torture_gauge")
+class Gauge(Callback):
+    """Measures a rank with its loader workers, and writes `gauge-RANK.json` in the run's folder: `resident`, MiB at twenty
+    points; `grown`, the median of the last five less that of the five after the first quarter; `longest_wait`, seconds for a
+    batch. Proportional shares (PSS), so that pages that forked processes have in common count once.
+    """
+
+    def __init__(self) -> None:
+        self.resident: list[float] = []
+        self.longest = 0.0
+        self._since: float | None = None
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._since is not None:
+            self.longest = max(self.longest, time.monotonic() - self._since)
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        self._since = time.monotonic()
+        if trainer.global_step % max(trainer.max_steps // 20, 1) == 0:
+            self.resident.append(sum(map(_pss, [os.getpid(), *_children(os.getpid())])))
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        points = self.resident
+        quarter = len(points) // 4
+        grown = median(points[-5:]) - median(points[quarter : quarter + 5])
+        report = {"resident": [round(point, 1) for point in points], "grown": grown, "longest_wait": self.longest}
+        Path(trainer.default_root_dir, f"gauge-{trainer.global_rank}.json").write_text(json.dumps(report))
+
+
+def _pss(pid: int) -> float:
+    """MiB."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

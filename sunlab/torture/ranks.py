@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,7 +106,7 @@ class Job:
             os.kill(pid, signal.SIGKILL)
         codes = [None if rank in late else self.codes.get(rank) for rank in range(len(self.pids))]
         logs = [path.read_text(errors="replace") for path in self.logs]
-        return Outcome(codes, logs, took, orphans, sorted(shared() - self.shm))
+        return Outcome(codes, logs, took, orphans, sorted(unused(shared() - self.shm)))
 
     def _left(self) -> list[int]:
         return [pid for pid, session in sessions().items() if session in self.pids]
@@ -171,6 +172,17 @@ def sessions() -> dict[int, int]:
 def shared() -> set[str]:
     """Files of shared memory."""
     return {path.name for path in SHM.iterdir()} if SHM.is_dir() else set()
+
+
+def unused(names: set[str]) -> set[str]:
+    """Those that no process holds: what others on this machine work with is none of ours."""
+    held: set[str] = set()
+    for entry in Path("/proc").iterdir() if names else ():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                maps = (entry / "maps").read_text()
+                held |= {name for name in names if f"{SHM}/{name}" in maps}
+    return {name for name in names - held if (SHM / name).exists()}
 
 
 def _name(pid: int) -> str:

@@ -1,0 +1,3 @@
+"""One family of trials a file, in the order of the report."""
+
+MODULES = ("load", "kills", "bytes", "shards", "captions", "hostile", "pictures", "death", "saving", "resuming", "untrusted")
