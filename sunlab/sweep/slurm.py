@@ -16,8 +16,10 @@ from sunlab.sweep.launchers import LAUNCHERS, Job, Launcher, Queued
 from sunlab.sweep.queue import Refused, ask, known
 from sunlab.sweep.sbatch import Batch, Task, oneline, pattern, render
 
-OURS = ("array", "output", "error", "open-mode", "requeue", "no-requeue", "signal", "nodes", "ntasks", "ntasks-per-node")
-OURS += ("dependency", "kill-on-invalid-dep", "wrap", "parsable", "wait", "test-only", "chdir", "job-name", "input")
+OURS = (
+    "array", "output", "error", "open-mode", "requeue", "no-requeue", "signal", "nodes", "ntasks", "ntasks-per-node",
+    "dependency", "kill-on-invalid-dep", "wrap", "parsable", "wait", "test-only", "chdir", "job-name", "input",
+)  # fmt: skip
 LARGEST = 1000  # tasks of an array; Slurm's own default limit is 1001
 PROBE = 1 << 16  # bytes
 
