@@ -73,7 +73,7 @@ def test_it_crosses_methods_steps_and_bases(report, bases):
 def test_the_strength_of_each_fine_tune(report, bases):
     strengths = report[0]["matrix"]["strengths"]
     assert [strengths[base] for base in bases] == pytest.approx([0, 0.1], abs=1e-6)
-    assert "| strength, |Δθ| / |θ| |" in report[1] and "0.1000" in report[1]
+    assert r"| strength, \|Δθ\| / \|θ\| |" in report[1] and "0.1000" in report[1]
 
 
 def test_trainings_of_one_method_are_averaged(report, bases):
