@@ -54,8 +54,11 @@ def join(parts: Sequence[Samples]) -> Samples:
 
 
 def take(batch: Samples, index: Sequence[int]) -> Samples:
-    """The samples of `batch` at the positions `index`, in that order."""
-    rows = torch.tensor(index)
+    """The samples of `batch` at the positions `index`, in that order; those in a row are not copied."""
+    if list(index) == list(range(index[0], index[0] + len(index))):
+        rows: Tensor | slice = slice(index[0], index[0] + len(index))
+    else:
+        rows = torch.tensor(index)
     return Samples(**{field.name: _take(getattr(batch, field.name), rows) for field in fields(Samples)})
 
 
@@ -82,9 +85,9 @@ def _cat(values: Sequence):  # noqa: ANN202 -- of the fields' own types
     return None if values[0] is None else sum(values, ())
 
 
-def _take(value, rows: Tensor):  # noqa: ANN001, ANN202
+def _take(value, rows: Tensor | slice):  # noqa: ANN001, ANN202
     if isinstance(value, Trajectory):
         return Trajectory(value.states[rows], value.times)
     if isinstance(value, tuple):
-        return tuple(value[row] for row in rows.tolist())
+        return value[rows] if isinstance(rows, slice) else tuple(value[row] for row in rows.tolist())
     return None if value is None else value[rows]
