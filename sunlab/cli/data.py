@@ -31,10 +31,12 @@ def add(subparsers: Any) -> None:
 
 
 def run_index(args: argparse.Namespace) -> int:
+    from sunlab.data.index import SUFFIX
     from sunlab.data.indexing import index_all
     from sunlab.data.paths import expand
 
-    paths = list(dict.fromkeys(path for pattern in args.shards for path in expand(pattern)))
+    found = (path for pattern in args.shards for path in expand(pattern))
+    paths = list(dict.fromkeys(path for path in found if path.suffix != SUFFIX))
     done = index_all(paths, workers=args.workers)
     print(f"indexed {sum(one.entry['samples'] for one in done):,} samples in {len(done)} shards")
     for folder in dict.fromkeys(one.path.parent for one in done):

@@ -17,6 +17,7 @@ from safetensors.numpy import save as save_safetensors
 from sunlab.errors import DataError
 
 DIGEST = 16  # bytes
+SUFFIX = ".index"
 LONGEST = 2**28  # bytes of a sample: nothing larger is read at once
 
 
@@ -47,7 +48,7 @@ class Index:
 
 
 def index_path(shard: Path) -> Path:
-    return shard.with_name(shard.name + ".index")
+    return shard.with_name(shard.name + SUFFIX)
 
 
 def parse_index(data: bytes, where: str, *, samples: int, digest: str | None) -> Index:

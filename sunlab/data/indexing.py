@@ -61,7 +61,7 @@ def index_shard(path: Path) -> Indexed:
 
 
 def write_manifests(done: Sequence[Indexed], **more: Any) -> list[Path]:
-    """A manifest in every folder, with what it already said of other shards there; `more` is added to it.
+    """A manifest in every folder, with whatever it said besides and of other shards there; `more` is added to it.
 
     Raises:
         DataError: a key in two shards: what is drawn for its samples would be the same.
@@ -71,13 +71,14 @@ def write_manifests(done: Sequence[Indexed], **more: Any) -> list[Path]:
     written = []
     for folder in dict.fromkeys(one.path.parent for one in done):
         kept = {name: entry for name, entry in entries_of(folder).items() if (folder / name).is_file()}
-        kept |= {one.entry["file"]: one.entry for one in done if one.path.parent == folder}
+        for one in done:
+            if one.path.parent == folder:
+                kept[one.path.name] = {**kept.get(one.path.name, {}), **one.entry}
         shards = [kept[name] for name in sorted(kept)]
         try:
-            put(
-                folder / MANIFEST,
-                json.dumps({"version": 1, **more, "shards": shards, "seal": seal(shards)}, indent=1).encode(),
-            )
+            said = json.loads((folder / MANIFEST).read_bytes()) if (folder / MANIFEST).is_file() else {}
+            tree = {**said, "version": 1, **more, "shards": shards, "seal": seal(shards)}
+            put(folder / MANIFEST, json.dumps(tree, indent=1, sort_keys=True).encode() + b"\n")
         except OSError as error:
             raise StorageError(f"{folder / MANIFEST}: cannot be written: {error}") from error
         written.append(folder / MANIFEST)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sunlab.data.index import Index, index_path, parse_index
+from sunlab.data.index import SUFFIX, Index, index_path, parse_index
 from sunlab.data.opened import open_tar
 from sunlab.data.remote import Remote, is_remote
 from sunlab.data.tar import Damage, groups, members
@@ -67,7 +67,7 @@ class Shard:
         """Raises `DataError` where the index is not what the manifest means."""
         if self.index is None:
             return None
-        url = self.url + ".index"
+        url = self.url + SUFFIX
         try:
             data = remote.read(url) if is_remote(self.url) else Path(url).read_bytes()
         except OSError as error:

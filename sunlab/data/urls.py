@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sunlab.data.index import SUFFIX
 from sunlab.data.paths import braces, expand
 from sunlab.data.remote import Remote, check_url, is_remote
 from sunlab.errors import DataError
@@ -11,7 +12,7 @@ LISTS = (".txt", ".list")
 
 
 def shard_urls(patterns: Sequence[str], remote: Remote) -> list[str]:
-    """The addresses that `patterns` name, in their order, each once; globs sorted by name.
+    """The addresses that `patterns` name, in their order, each once; globs sorted by name, indexes left out.
 
     An entry that ends with .txt or .list is a file with one address a line (`#` starts a comment): relative ones are
     looked up beside it, and none may leave its folder.
@@ -20,7 +21,7 @@ def shard_urls(patterns: Sequence[str], remote: Remote) -> list[str]:
         DataError: a command or unknown scheme, a pattern that nothing matches or that has no end, a list's line that
             leaves its folder.
     """
-    found = dict.fromkeys(url for pattern in patterns for url in _urls(pattern, remote))
+    found = dict.fromkeys(url for pattern in patterns for url in _urls(pattern, remote) if not url.endswith(SUFFIX))
     return list(found)
 
 

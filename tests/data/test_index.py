@@ -34,6 +34,18 @@ def test_the_order_is_the_same_with_and_without_an_index(folder, source):
     assert (keys(source(), skip=3), keys(source(), start=11, stop=40, epoch=1)) == before
 
 
+def test_indexing_again_keeps_what_the_manifest_says_besides(indexed, source):
+    path = indexed / "manifest.json"
+    tree = json.loads(path.read_text())
+    tree |= {"licence": "x", "seal": None}
+    tree["shards"][0]["split"] = "train"
+    path.write_text(json.dumps(tree))
+    assert main(["data", "index", f"{indexed}/*.tar*"]) == 0
+    again = json.loads(path.read_text())
+    assert (again["licence"], again["shards"][0]["split"], len(again["shards"])) == ("x", "train", 5) and again["seal"]
+    assert len(source(urls=[f"{indexed}/*.tar*"])) == 51  # indexes are no shards
+
+
 def test_a_compressed_shard_is_verified_too(tmp_path):
     import gzip
 
