@@ -182,7 +182,7 @@ def _fit(loaded: LoadedConfig, resume: str | None, stop: Stop) -> Mapping[str, A
         write_text(folder / "config.yaml", loaded.to_yaml())
     with explained(trainer):
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
+        trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
     if stop.reason is not None:
         raise Preempted(f"stopped by {stop.reason} at step {trainer.global_step}; go on with --resume last")
     files = export(trainer, module, folder) if trainer.is_global_zero else []

@@ -1,5 +1,8 @@
 """What can go wrong, each with the exit code that the command line ends with (BSD's sysexits where they fit)."""
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+INTERNAL = 70  # a bug: EX_SOFTWARE
+
 
 class SunlabError(Exception):
     """An error for the user: what is wrong, where, and the remedy. Never a bug of sunlab's."""

@@ -1,12 +1,27 @@
 """Several processes (gloo) train as one does with the same global batch."""
 
 import csv
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 
 STEPS = 6
+REFUSE = """
+from lightning.pytorch.callbacks import Callback
+from sunlab.callbacks.base import CALLBACKS
+from sunlab.errors import DataError
+
+@CALLBACKS.register("refuse")
+class Refuse(Callback):
+    def __init__(self, *, rank: int):
+        self.rank = rank
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_rank == self.rank and batch_idx == 2:
+            raise DataError("00007.tar: damaged shard")
+"""
 
 
 def curve(folder: Path) -> list[float]:
@@ -77,3 +92,29 @@ def test_a_strategy_that_this_machine_cannot_have(tiny_config, tmp_path, capsys)
 
     assert main(["fit", "--config", str(tiny_config), f"run.dir={tmp_path}", "trainer.strategy=fsdp"]) == 78
     assert "trainer: The strategy `fsdp` requires a GPU accelerator" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_all_end_with_the_code_of_the_one_that_failed(sunlab_process, tiny_config, tmp_path, rank):
+    """Of ranks that Lightning started, either may be first; the command's code is its code, and nobody is left."""
+    plugin = tmp_path / "refuse.py"
+    plugin.write_text(REFUSE)
+    words = [
+        "trainer.devices=2",
+        "trainer.strategy=ddp",
+        f"callbacks=[{{name: refuse, rank: {rank}}}]",
+        f"run.dir={tmp_path}",
+    ]
+    done = sunlab_process("fit", "--config", tiny_config, "--plugin", plugin, *words)
+    assert done.returncode == 65 and "00007.tar: damaged shard" in done.stderr, done.stderr
+    assert "another rank is gone" not in done.stderr and not left(str(plugin))
+
+
+def left(word: str) -> list[str]:
+    """Command lines of processes that mention it."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            lines.append(path.read_text(errors="replace"))
+    return [line for line in lines if word in line]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from datetime import timedelta
 
@@ -71,6 +72,65 @@ def test_one_that_is_done_may_be_silent(watches):
     other.close(DONE)
     time.sleep(2.5 * SOON)
     assert one.verdict is None and not ended
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the child has what threads it needs
+def test_a_slow_one_hears_of_the_first_ones_failure():
+    """Rank 0, in a process of its own, fails and ends; rank 1 looks only a while later, and the store is still there."""
+    read, write = os.pipe()
+    first = os.fork()
+    if first == 0:
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30))
+        watch = Watch(store, 0, 2, dead_after=30 * SOON)
+        os.write(write, str(store.port).encode())
+        store.wait(["alive/1"], timedelta(seconds=30))
+        watch.close("00007.tar: damaged shard", 65)
+        os._exit(0)
+    store = TCPStore("127.0.0.1", int(os.read(read, 8)), is_master=False, timeout=timedelta(seconds=30))
+    second = Watch(store, 1, 2, dead_after=SOON)
+    time.sleep(1.0)
+    second.start()
+    verdict = second.wait_for_verdict()
+    assert verdict is not None and verdict.code == 65 and verdict.message == "rank 0: 00007.tar: damaged shard"
+    begun = time.monotonic()
+    os.waitpid(first, 0)
+    assert time.monotonic() - begun < 5, "it waited though all had heard"
+    second.close()
+    os.close(read)
+    os.close(write)
+
+
+def test_the_first_does_not_wait_for_ever(watches):
+    one, _, _ = watches
+    begun = time.monotonic()
+    one.close("bad", 65)
+    assert SOON <= time.monotonic() - begun < 3 * SOON
+
+
+@pytest.mark.parametrize("how", ["it is over too", "it was started here and has ended", "all is well", "nobody listens"])
+def test_the_first_does_not_wait_for_nothing(watches, how):
+    one, other, _ = watches
+    if how == "it is over too":
+        other.close("bad as well", 65)
+    if how == "it was started here and has ended":
+        one.children.append(subprocess.Popen(["false"]))
+        one.children[0].wait()
+    begun = time.monotonic()
+    one.close("done" if how == "all is well" else "bad", 0 if how == "all is well" else 65, wait=how != "nobody listens")
+    assert time.monotonic() - begun < SOON / 2
+
+
+def test_a_child_that_told_why_it_ended_is_believed(watches):
+    """Its code alone would say that it died."""
+    one, other, _ = watches
+    one.children.append(subprocess.Popen(["false"]))
+    one.children[0].wait()
+    other.close("00007.tar: damaged shard", 65)
+    one._talk = lambda: None  # it had no time to look
+    one.start()
+    for _ in range(100):
+        time.sleep(0.05 if one.verdict is None else 0)
+    assert one.verdict is not None and one.verdict.code == 65
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # of threads, which the child does not need

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.distributed import TCPStore
 
-from sunlab.errors import ProcessDied, SunlabError
+from sunlab.errors import INTERNAL, INTERRUPTED, ProcessDied, SunlabError, exit_code
 from sunlab.parent import die_with
 from sunlab.watch import Watch, died
 
@@ -19,7 +19,8 @@ LOST = (*GONE, "gloo", "nccl", "NCCL")
 
 
 class Alive(Callback):
-    """Has the ranks of a run watch each other (`Watch`), from the making of their process group to the end of `fit`.
+    """Has the ranks of a run watch each other (`Watch`), from the making of their process group to the end of what is
+    `explained`.
 
     Args:
         dead_after: seconds without a sign of life after which a rank counts as dead.
@@ -45,44 +46,58 @@ class Alive(Callback):
         self.watch.start()
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        if self.watch is None or (_told(exception) is None and _lost(exception)):
-            return  # `explain` tells, when it is known who was first
-        if isinstance(exception, KeyboardInterrupt):
-            self.watch.close("interrupted", 130)
-        elif (error := _told(exception)) is not None:
-            self.watch.close(str(error), error.exit_code)
-        else:
-            self.watch.close(f"internal error: {type(exception).__name__}: {exception}", 70)
+        """Before Lightning closes the connections, by which the others would learn of it first."""
+        if not _lost(exception):  # else `explain` tells, when it is known who was first
+            self.tell(exception)
 
-    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        if self.watch is not None:
-            self.watch.close()  # not after an exception, when Lightning skips this
+    def tell(self, error: BaseException) -> None:
+        """Tell the others how this rank fails, if that was not told yet."""
+        if self.watch is None:
+            return
+        known = _told(error) or error
+        if isinstance(known, KeyboardInterrupt):
+            self.watch.close("interrupted", INTERRUPTED)
+        elif isinstance(known, Exception) and (code := exit_code(known)) is not None:
+            self.watch.close(str(known), code)
+        else:
+            self.watch.close(f"internal error: {type(known).__name__}: {known}", INTERNAL)
 
     def explain(self, error: Exception) -> Exception:
-        """The error for the user behind what `Trainer.fit` raised: another rank's, where that one was first."""
-        told = _told(error)
-        if told is None and self.watch is not None and _lost(error):
-            verdict = self.watch.wait_for_verdict()
-            told = ProcessDied(verdict.message if verdict else died(f"another rank is gone ({_how(error)})"))
-            told.exit_code = verdict.code if verdict else told.exit_code
-            self.watch.close(str(told), told.exit_code)
-        return told or error
+        """The error for the user behind one that was raised between the ranks: another rank's, where that was first."""
+        if self.watch is None or not _lost(error):
+            self.tell(error)
+            return _told(error) or error
+        verdict = self.watch.wait_for_verdict()
+        told = ProcessDied(verdict.message if verdict else died(f"another rank is gone ({_how(error)})"))
+        told.exit_code = verdict.code if verdict else told.exit_code
+        self.watch.close(str(told), told.exit_code, wait=verdict is not None)
+        return told
+
+    def close(self) -> None:
+        """All is done."""
+        if self.watch is not None:
+            self.watch.close()
 
 
 @contextmanager
 def explained(trainer: Trainer) -> Iterator[None]:
-    """Around `Trainer.fit`: what it raises becomes the error of the rank that failed first. A rank that another process
-    started ends with that one."""
+    """Around all that the ranks of a run do together: what is raised becomes the error of the rank that failed first, and
+    the others are told of it. A rank that another process started ends with that one."""
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:
         die_with(os.getppid())
+    (alive,) = [c for c in trainer.callbacks if isinstance(c, Alive)]  # type: ignore[attr-defined]
     try:
         yield
+    except SystemExit as left:
+        if isinstance(left.__context__, KeyboardInterrupt):  # which Lightning turns into this
+            raise KeyboardInterrupt from None
+        raise
     except Exception as error:
-        (alive,) = [c for c in trainer.callbacks if isinstance(c, Alive)]  # type: ignore[attr-defined]
         told = alive.explain(error)
         if told is error:
             raise
         raise told from error
+    alive.close()
 
 
 def _told(error: BaseException) -> SunlabError | None:
@@ -96,7 +111,7 @@ def _told(error: BaseException) -> SunlabError | None:
 
 def _lost(error: BaseException) -> bool:
     """Whether an operation between ranks failed, as it does when one of them is gone."""
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in LOST)
+    return _told(error) is None and isinstance(error, RuntimeError) and any(word in str(error) for word in LOST)
 
 
 def _how(error: BaseException) -> str:

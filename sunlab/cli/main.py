@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from sunlab import __version__
 from sunlab.cli import config, convert, data, doctor, evaluate, export, fit, inspect, sample, submit, sweep, torture
 from sunlab.cli import list as list_command
-from sunlab.errors import Preempted, exit_code
+from sunlab.errors import INTERNAL, INTERRUPTED, Preempted, exit_code
 from sunlab.ranks import leaves_last, prefix
 
 COMMANDS = (fit, submit, sample, evaluate, sweep, export, convert, inspect, list_command, config, doctor, data, torture)
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-INTERNAL = 70  # a bug: EX_SOFTWARE
 
 
 def main(argv: Sequence[str] | None = None) -> int:

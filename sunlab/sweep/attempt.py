@@ -7,15 +7,13 @@ from pathlib import Path
 from time import time
 from typing import Literal
 
-from sunlab.errors import ConfigError, Preempted, exit_code
+from sunlab.errors import INTERNAL, INTERRUPTED, ConfigError, Preempted, exit_code
 from sunlab.ranks import launched
 from sunlab.signals import Signals
 from sunlab.sweep.folder import read_run
 from sunlab.sweep.grid import Run
 from sunlab.sweep.record import DONE, Status, beating, here, hold, read_status, write_status
 
-INTERRUPTED = 130  # 128 + SIGINT
-INTERNAL = 70  # a bug
 LONGEST = 400  # characters of an error in a status; the log has all
 
 Work = Callable[[Run, Path, Signals], None]
