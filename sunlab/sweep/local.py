@@ -5,58 +5,81 @@ import shlex
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from sunlab.errors import ConfigError
 from sunlab.sweep.launchers import LAUNCHERS, Job, Launcher, Queued
 from sunlab.sweep.record import DONE, is_held, read_status
 
+PERIOD = 0.1  # seconds between two looks
 STOPPED = 130  # 128 + SIGINT: somebody wants the whole sweep to stop
 
 
 @LAUNCHERS.register("local")
 class Local(Launcher):
-    """One run after the other on this machine, each in a process of its own; in the foreground.
+    """Runs on this machine, each in a process of its own; in the foreground.
 
     Args:
         threads: CPU threads of each run; null leaves it to torch.
+        parallel: runs at a time; parents end before their children begin.
     """
 
-    def __init__(self, *, threads: int | None = None):
-        self.threads = threads
+    def __init__(self, *, threads: int | None = None, parallel: int = 1):
+        if parallel < 1:
+            raise ConfigError(f"launcher.parallel: at least one run at a time, not {parallel}")
+        self.threads, self.parallel = threads, parallel
 
     def script(self, jobs: Sequence[Job]) -> str:
         prefix = "" if self.threads is None else f"OMP_NUM_THREADS={self.threads} "
         return "".join(f"{prefix}{shlex.join(job.command)} >> {shlex.quote(str(job.log))} 2>&1\n" for job in jobs)
 
     def submit(self, jobs: Sequence[Job], earlier: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        waiting, running, failed = list(jobs), dict[str, tuple[Job, subprocess.Popen]](), set[str]()
+        try:
+            while waiting or running:
+                unfinished = {job.id for job in waiting} | running.keys()
+                ready = [job for job in waiting if not unfinished.intersection(job.needs)]
+                for job in ready[: self.parallel - len(running)]:
+                    waiting.remove(job)
+                    if failed.intersection(job.needs):
+                        failed.add(job.id)  # so that its own children do not start either
+                        continue
+                    process = self._start(job)
+                    running[job.id] = (job, process)
+                    yield job.id, f"{socket.gethostname()}:{process.pid}"
+                self._await_one(running, failed)
+        except BaseException:  # let the runs write down how they ended
+            for _, process in running.values():
+                process.send_signal(signal.SIGINT)
+            for _, process in running.values():
+                process.wait()
+            raise
+
+    def _start(self, job: Job) -> subprocess.Popen:
         environment = dict(os.environ)
         if self.threads is not None:
             environment["OMP_NUM_THREADS"] = str(self.threads)
-        failed: set[str] = set()
-        for job in jobs:
-            if failed.intersection(job.needs):
-                failed.add(job.id)  # so that its own children do not start either
-                continue
-            with job.log.open("ab") as log:
-                process = subprocess.Popen(
-                    job.command,
-                    env=environment,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,  # the terminal's Ctrl-C comes here alone, and is handed on once
-                )
-            try:
-                yield job.id, f"{socket.gethostname()}:{process.pid}"
-                code = process.wait()
-            except BaseException:  # let the run write down how it ended
-                process.send_signal(signal.SIGINT)
-                process.wait()
-                raise
-            if code == STOPPED:
+        with job.log.open("ab") as log:
+            return subprocess.Popen(
+                job.command,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # the terminal's Ctrl-C comes here alone, and is handed on once
+            )
+
+    def _await_one(self, running: dict[str, tuple[Job, subprocess.Popen]], failed: set[str]) -> None:
+        """Wait until at least one of those that run has ended, and take it out."""
+        while running and all(process.poll() is None for _, process in running.values()):
+            time.sleep(PERIOD)
+        for id in [id for id, (_, process) in running.items() if process.returncode is not None]:
+            job, process = running.pop(id)
+            if process.returncode == STOPPED:
                 raise KeyboardInterrupt
             if not ended_well(job.folder):
-                failed.add(job.id)
+                failed.add(id)
 
     def states(self, handles: Mapping[str, str]) -> Mapping[str, Queued]:
         return {}  # what a run says of itself is all there is to know

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from sunlab.errors import ConfigError
 from sunlab.sweep.launchers import Job
 from sunlab.sweep.local import Local
 from sunlab.sweep.record import here, write_status
@@ -44,6 +45,19 @@ def test_one_that_fails_stops_its_children_and_nothing_else(job, tmp_path):
     assert list(handles) == ["a", "b", "other"]
     assert (tmp_path / "b" / "log.txt").read_text() == "threads 3\n"
     assert not (tmp_path / "child" / "log.txt").exists()
+
+
+def test_several_run_at_a_time_and_children_wait_for_their_parents(job, tmp_path):
+    jobs = [job("a"), job("b"), job("child", needs=["a", "b"]), job("c", "failed", 65), job("orphan", needs=["c"])]
+    submitted = Local(parallel=2).submit(jobs, {})
+    assert [next(submitted)[0], next(submitted)[0]] == ["a", "b"]  # the second before the first has been waited for
+    assert [id for id, _ in submitted] in (["c", "child"], ["child", "c"])
+    assert not (tmp_path / "orphan" / "log.txt").exists()
+
+
+def test_no_runs_at_a_time_is_refused():
+    with pytest.raises(ConfigError, match="launcher.parallel"):
+        Local(parallel=0)
 
 
 def test_an_interrupted_run_stops_the_sweep(job):

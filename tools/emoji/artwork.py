@@ -16,7 +16,7 @@ BACKGROUNDS = {  # RGB
     "white": (255, 255, 255),
     "black": (0, 0, 0),
 }
-SIZES = {"small": 0.45, "large": 0.92}  # share of the frame that the artwork's square takes
+SIZES = {"small": 0.6, "large": 0.92}  # share of the frame that the artwork's square takes
 
 
 class Artwork:
