@@ -56,7 +56,7 @@ def test_several_run_at_a_time_and_children_wait_for_their_parents(job, tmp_path
 
 
 def test_no_runs_at_a_time_is_refused():
-    with pytest.raises(ConfigError, match="launcher.parallel"):
+    with pytest.raises(ConfigError, match=r"launcher\.parallel"):
         Local(parallel=0)
 
 
