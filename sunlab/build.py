@@ -28,7 +28,7 @@ from sunlab.data.latents import Latents
 from sunlab.data.shards import Shards
 from sunlab.diffusion.timesteps import grid
 from sunlab.errors import ConfigError, Preempted
-from sunlab.files import write_text
+from sunlab.files import hold, write_text
 from sunlab.memory import keep_freed_memory
 from sunlab.modules.adapter import AdapterModule
 from sunlab.modules.autoencoder import AutoencoderModule
@@ -154,7 +154,7 @@ def fit(
         The run's folder, the exported files, the trained module, the trainer, and what the training cost.
 
     Raises:
-        ConfigError: other ranks were started than the configuration asks for.
+        ConfigError: other ranks were started than the configuration asks for, or another process trains in the folder.
         Preempted: stopped by the time limit, or by SIGUSR1 or SIGTERM to any rank; resume with `--resume last`.
     """
     require_ranks(loaded.config.trainer)
@@ -178,9 +178,12 @@ def _fit(loaded: LoadedConfig, resume: str | None, stop: Stop) -> Mapping[str, A
     if isinstance(data.source, Shards):
         data.source.quarantine_in(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if trainer.is_global_zero:
-        write_text(folder / "config.yaml", loaded.to_yaml())
-    with explained(trainer):
+    # A job that is requeued may meet the locks of a node that died, until its file system lets go of them.
+    patience = 120 if resume == "auto" else 5
+    alone = hold(folder, "training.lock", patience=patience) if trainer.is_global_zero else nullcontext()
+    with alone, explained(trainer):
+        if trainer.is_global_zero:
+            write_text(folder / "config.yaml", loaded.to_yaml())
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
     if stop.reason is not None:

@@ -7,13 +7,12 @@ from typing import Any
 
 from sunlab.config.write import flow
 from sunlab.errors import ConfigError
-from sunlab.files import read_json
+from sunlab.files import hold, read_json
 from sunlab.signals import Signals
 from sunlab.sweep.attempt import attempt
 from sunlab.sweep.folder import jobs_of, read_handle, read_launcher, read_plan, runs_of, unique, write_handle, write_plan
 from sunlab.sweep.grid import Run, plan
 from sunlab.sweep.launchers import LAUNCHERS, Launcher, Queued
-from sunlab.sweep.record import hold
 from sunlab.sweep.spec import Sweep
 from sunlab.sweep.survey import Standing, survey
 

@@ -1,12 +1,16 @@
 """Small files that a reader finds whole or not at all."""
 
+import fcntl
 import json
 import os
 import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sunlab.errors import StorageError
+from sunlab.errors import ConfigError, StorageError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -37,3 +41,28 @@ def read_json(path: Path) -> Any:
         return None
     except (OSError, ValueError) as error:
         raise StorageError(f"{path}: cannot be read: {error}") from error
+
+
+@contextmanager
+def hold(folder: Path, name: str = "lock", *, patience: float = 0.4) -> Iterator[None]:
+    """Keep a folder for this process. The system lets go when the process ends, however it ends.
+
+    Args:
+        name: of the file in it that is locked.
+        patience: seconds in which another may still let go: a reader of the lock, or loader workers of a killed process.
+
+    Raises:
+        ConfigError: another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("ab") as file:
+        until = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise ConfigError(f"{folder}: another process is at work here; wait for it or stop it") from None
+                time.sleep(0.1)
+        yield

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sunlab.cli.main import main
+from sunlab.files import hold
 
 KILL = """
 import os, signal
@@ -170,3 +171,10 @@ def test_resuming_another_config_is_refused(unbroken, tiny_config, capsys):
 def test_nothing_to_resume(tiny_config, tmp_path, capsys):
     assert fit(tiny_config, tmp_path, "--resume", "last") == 78
     assert "start the run without --resume" in capsys.readouterr().err
+
+
+def test_two_trainings_do_not_share_a_folder(tiny_config, tmp_path, capsys):
+    with hold(tmp_path / "tiny", "training.lock"):
+        assert fit(tiny_config, tmp_path, "trainer.max_steps=1") == 78
+    assert f"{tmp_path / 'tiny'}: another process is at work here" in capsys.readouterr().err
+    assert not (tmp_path / "tiny" / "config.yaml").exists()  # nothing of the other's was touched

@@ -8,11 +8,12 @@ from time import time
 from typing import Literal
 
 from sunlab.errors import INTERNAL, INTERRUPTED, ConfigError, Preempted, exit_code
+from sunlab.files import hold
 from sunlab.ranks import launched
 from sunlab.signals import Signals
 from sunlab.sweep.folder import read_run
 from sunlab.sweep.grid import Run
-from sunlab.sweep.record import DONE, Status, beating, here, hold, read_status, write_status
+from sunlab.sweep.record import DONE, Status, beating, here, read_status, write_status
 
 LONGEST = 400  # characters of an error in a status; the log has all
 

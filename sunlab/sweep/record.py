@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from sunlab.errors import ConfigError
 from sunlab.files import read_json, write_json
 
 DONE: Final = "done"
@@ -92,26 +91,6 @@ def beating(folder: Path) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-
-
-@contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Keep a run, or a whole sweep, for this process. The system lets go when the process ends, however it ends.
-
-    Raises:
-        ConfigError: another process has it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("ab") as file:
-        for last in (False, False, True):  # a reader of the status holds it for an instant
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if last:
-                    raise ConfigError(f"{folder}: another process is at work here; wait for it or stop it") from None
-                time.sleep(0.2)
-        yield
 
 
 def here(attempt: int) -> Status:

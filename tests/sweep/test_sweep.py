@@ -5,8 +5,8 @@ import pytest
 from sunlab.build_sweep import look, resume, run, start
 from sunlab.cli.main import main
 from sunlab.errors import ConfigError
-from sunlab.files import read_json
-from sunlab.sweep.record import hold, read_status
+from sunlab.files import hold, read_json
+from sunlab.sweep.record import read_status
 from sunlab.sweep.spec import load_sweep
 
 LORA = {"name": "LoRA", "overrides": {"task": "student", "adapter": {"name": "lora", "rank": 2}, "loss": "lcm"}}
