@@ -50,6 +50,9 @@ def load_plugin(name: str) -> ModuleType:
     except Exception as error:
         if isinstance(error.__cause__ or error, RegistryError):
             raise
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.") and not name.endswith(".py"):
+            remedy = "name a file that ends in .py, or a module of an installed package"
+            raise RegistryError(f"plugin {name!r}: there is no module {error.name!r}; {remedy}") from None
         raise RegistryError(f"plugin {name!r} cannot be imported:\n{traceback.format_exc(limit=-3)}") from error
     check_api(getattr(module, "SUNLAB_REGISTRY_API", API_VERSION), name)
     return module

@@ -114,9 +114,15 @@ class Registry(Generic[T]):
         return Spec(entry.name, values)
 
     def build(self, request: Any, *runtime: Any, key: str | None = None) -> T:
-        """The plug itself: runtime objects are positional, configuration is keyword-only."""
+        """The plug itself: runtime objects are positional, configuration is keyword-only. A `ValueError` of its making says
+        that a parameter is out of range."""
         spec = self.check(request, key=key)
-        return self.get(spec.name).factory(*runtime, **spec.parameters)
+        try:
+            return self.get(spec.name).factory(*runtime, **spec.parameters)
+        except RegistryError:
+            raise
+        except ValueError as error:
+            raise RegistryError(f"{self.kind} {spec.name!r}: {error}", key=key) from error
 
 
 def _where(plug: type) -> str:

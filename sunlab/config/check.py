@@ -1,18 +1,26 @@
-"""Plain values -> the dataclasses of the schema, every key and type checked, every problem told at once."""
+"""Plain values -> the dataclasses of the schema, every key and type checked, what costs most to check last."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from math import isfinite
 from typing import Any, Literal, get_args, get_origin
 
 from registry import RegistryError, check_value, suggestion
+from sunlab.config.consistency import disagreements
 from sunlab.config.schema import Config
-from sunlab.config.shape import annotations_of, fields_of, is_list, listed_section, plug_kind, subsection
+from sunlab.config.shape import annotations_of, fields_of, is_list, listed_section, places_of, plug_kind, subsection
 from sunlab.config.trainer import trainer_problems
-from sunlab.registries import registry_of
+from sunlab.registries import KINDS, registry_of
+
+DEAR = frozenset({"trainer", "callbacks", "metrics"})
+"""What needs Lightning or torchmetrics to be checked, which take seconds to import."""
+STAGES: tuple[frozenset[str], ...] = (frozenset(), frozenset(KINDS) - DEAR, frozenset(KINDS) | DEAR)
+"""Kinds of plugs that are looked at, one stage after the other: none, those that need torch, all."""
 
 
 class Check:
-    """Checks one tree.
+    """Checks one tree: its keys and plain values, then the plugs, then what takes seconds to import. All problems of a stage
+    are told at once, before the next one is begun.
 
     Args:
         origin: dotted path -> where its value came from, for messages.
@@ -26,11 +34,20 @@ class Check:
         self.origin = origin
         self.problems: list[str] = []
         self.defaulted: list[str] = []
+        self._looked_at = STAGES[0]
 
     def __call__(self, values: Mapping[str, Any]) -> Config | None:
         """The configuration, or None where there are problems."""
-        checked = self._section(Config, values, "")
-        return None if self.problems else checked
+        checked: Config | None = None
+        for self._looked_at in STAGES:
+            self.defaulted = []
+            checked = self._section(Config, values, "")
+            if checked is not None and self._looked_at is STAGES[0]:
+                for key, message in disagreements(checked):
+                    self.problem(key, message)
+            if self.problems:
+                return None
+        return checked
 
     def problem(self, key: str, message: str, remedy: str = "") -> None:
         line = f"{self.origin(key)}: {key}: {message}"
@@ -45,8 +62,7 @@ class Check:
             inner, listed = subsection(section, key), listed_section(section, key)
             kind = plug_kind(section, key)
             if key not in fields_of(section):
-                noun = f"{path or 'a configuration'} takes"
-                self.problem(here, f"no such key; {suggestion(str(key), fields_of(section), noun=noun)}")
+                self.problem(here, f"no such key; {_meant(str(key), section, path)}")
             elif inner:
                 checked[key] = self._section(inner, value, here)
             elif listed:
@@ -71,6 +87,8 @@ class Check:
         return [self._plug(kind, item, f"{here}.{index}") for index, item in enumerate(value)]
 
     def _plug(self, kind: str, value: Any, here: str) -> Any:
+        if kind not in self._looked_at:
+            return value
         if isinstance(value, str):
             value = {"name": value}
         try:
@@ -85,13 +103,30 @@ class Check:
 
     def _value(self, value: Any, annotation: Any, here: str) -> Any:
         if here == "trainer" and isinstance(value, Mapping):
-            for key, message in trainer_problems(value):
+            for key, message in trainer_problems(value) if here in self._looked_at else ():
                 self.problem(f"trainer.{key}", message)
             return dict(value)
         try:
-            return check_value(value, annotation, key=here)
+            checked = check_value(value, annotation, key=here)
+            infinite = [number for number in _floats(checked) if not isfinite(number)]
+            return self.problem(here, f"expected a finite number, got {infinite[0]}") if infinite else checked
         except RegistryError as error:
             message = str(error).removeprefix(f"{here}: ")
             if get_origin(annotation) is Literal and isinstance(value, str):
                 message = f"no such value {value!r}; {suggestion(value, map(str, get_args(annotation)))}"
             return self.problem(here, message)
+
+
+def _meant(key: str, section: type, path: str) -> str:
+    """What a key may have been meant for: one of that name in another section, or a name near it in this one."""
+    noun = f"{path or 'a configuration'} takes"
+    if elsewhere := places_of(key):
+        return f"did you mean {' or '.join(map(repr, elsewhere))}? {suggestion('', fields_of(section), noun=noun)}"
+    return suggestion(key, fields_of(section), noun=noun)
+
+
+def _floats(value: Any) -> Iterator[float]:
+    """The numbers of a plain value, or of a list of them."""
+    for item in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(item, float):
+            yield item

@@ -1,4 +1,4 @@
-"""What several keys must agree on; looked at once every key is right by itself."""
+"""What several keys must agree on; looked at once every plain value is right by itself, the plugs and `trainer` aside."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,8 @@ def disagreements(config: Config) -> Iterator[tuple[str, str]]:
         yield "teacher.guidance", f"expected [w], or [low, high] to draw from, got {guidance}"
     yield from _budget(config)
     limited = config.budget.passes is not None or config.budget.seconds is not None
-    if config.optimizer.schedule == "cosine" and not limited and config.trainer.get("max_steps", 1) < 1:
+    steps = config.trainer.get("max_steps", 1)  # its type is not checked yet
+    if config.optimizer.schedule == "cosine" and not limited and type(steps) is int and steps < 1:
         yield "optimizer.schedule", "cosine falls to zero at trainer.max_steps, which must be positive for it"
 
 
@@ -41,7 +42,7 @@ def _budget(config: Config) -> Iterator[tuple[str, str]]:
 def _streams(config: Config) -> Iterator[tuple[str, str]]:
     """Only where the number of ranks can be known beforehand: `devices: auto` is looked at when training starts."""
     devices, nodes = config.trainer.get("devices", 1), config.trainer.get("num_nodes", 1)
-    if type(devices) is not int or devices < 1:
+    if type(devices) is not int or type(nodes) is not int or devices < 1:
         return
     readers = devices * nodes * max(config.data.workers, 1)
     if config.data.streams >= 1 and config.data.streams % readers:
@@ -70,6 +71,10 @@ def _ranges(config: Config) -> Iterator[tuple[str, str]]:
     for key, (value, low) in least.items():
         if value < low:
             yield key, f"must be at least {low}, got {value}"
+    if not 0 <= config.seed < 2**32:
+        yield "seed", f"must lie in 0 ... {2**32 - 1}, got {config.seed}"
+    if not all(0 <= beta < 1 for beta in config.optimizer.betas):
+        yield "optimizer.betas", f"each must lie in [0, 1), got {list(config.optimizer.betas)}"
     if not 0 <= config.data.caption_dropout <= 1:
         yield "data.caption_dropout", f"is a share, 0 to 1, got {config.data.caption_dropout}"
     if not config.run.name or config.run.name in (".", "..") or "/" in config.run.name:

@@ -29,7 +29,7 @@ class Resolved:
     def hide(self, text: str) -> str:
         """`text` without any value that the environment had a part in."""
         shown = dict(_scalars(self.masked))
-        secrets = {str(v) for path, v in _scalars(self.values) if v != shown.get(path, v) and str(v)}
+        secrets = {str(v) for path, v in _scalars(self.values) if repr(v) != repr(shown.get(path, v)) and str(v)}  # NaN too
         for secret in sorted(secrets, key=len, reverse=True):
             text = text.replace(repr(secret)[1:-1], MASK).replace(secret, MASK)
         return text

@@ -8,7 +8,6 @@ from typing import Any
 
 from registry import RegistryError, load_plugins
 from sunlab.config.check import Check
-from sunlab.config.consistency import disagreements
 from sunlab.config.interpolate import Resolved, resolve
 from sunlab.config.merge import Draft
 from sunlab.config.read import read_file, read_override
@@ -80,10 +79,7 @@ def _checked(draft: Draft, resolved: Resolved) -> LoadedConfig:
         raise ConfigError(resolved.hide(f"{draft.origin('plugins')}: plugins: {error}")) from None
     check = Check(draft.origin)
     config = check(resolved.values)
-    if config is not None:
-        for key, message in disagreements(config):
-            check.problem(key, message)
-    if config is None or check.problems:
+    if config is None:
         raise ConfigError(resolved.hide("\n".join(check.problems)))
     tree = asdict(config)
     origins = {path: draft.origin(path) for path, _ in leaves(tree)}

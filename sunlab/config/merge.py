@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from sunlab.config.schema import Config
-from sunlab.config.shape import is_list, leaves, plug_kind, subsection
+from sunlab.config.shape import is_list, leaves, listed_section, plug_kind, subsection
+from sunlab.errors import ConfigError
 
 
 class Draft:
@@ -48,6 +49,8 @@ class Draft:
                 self._plugs(into, key, value, here, origin)
             elif plug_kind(section, key):
                 self._plug(into, key, value, here, origin)
+            elif listed := listed_section(section, key):
+                self._sections(into, key, value, listed, here, origin)
             elif inner and (value is None or isinstance(value, Mapping)):  # `trainer:` with nothing below it is empty
                 if not isinstance(into.get(key), dict):
                     self._set(into, key, {}, here, origin)
@@ -69,12 +72,23 @@ class Draft:
 
     def _plugs(self, into: dict, key: str, value: Any, here: str, origin: str) -> None:
         former = into.get(key)
-        places = {str(index) for index in range(len(former))} if isinstance(former, list) else set()
-        if isinstance(value, Mapping) and value and value.keys() <= places:
+        if isinstance(former, list) and _indexes(value):
             for index, item in value.items():  # the override callbacks.0.every=5
-                self._plug(former, int(index), item, f"{here}.{index}", origin)
+                self._plug(former, _place(index, former, here, origin), item, f"{here}.{index}", origin)
         else:
             self._set(into, key, [named(v) for v in value] if isinstance(value, list) else value, here, origin)
+
+    def _sections(self, into: dict, key: str, value: Any, section: type, here: str, origin: str) -> None:
+        former = into.get(key)
+        if isinstance(former, list) and _indexes(value):
+            for index, item in value.items():  # the override evaluate.variants.0.steps=2
+                place = _place(index, former, here, origin)
+                if isinstance(item, Mapping) and isinstance(former[place], dict):
+                    self._section(former[place], item, section, f"{here}.{index}", origin)
+                else:
+                    self._set(former, place, item, f"{here}.{index}", origin)
+        else:
+            self._set(into, key, value, here, origin)
 
     def _value(self, into: dict, key: str, value: Any, here: str, origin: str) -> None:
         former = into.get(key)
@@ -99,3 +113,16 @@ class Draft:
 def named(value: Any) -> Any:
     """`msc` is short for `{name: msc}`; the text of an interpolation stays, it may stand for a whole plug."""
     return {"name": value} if isinstance(value, str) and "${" not in value else value
+
+
+def _indexes(value: Any) -> bool:
+    """Whether a layer names items of a list by their places, as an override does."""
+    return isinstance(value, Mapping) and bool(value) and all(key.isdecimal() for key in value)
+
+
+def _place(index: str, items: list, here: str, origin: str) -> int:
+    """Raises `ConfigError` for a place that the list does not have."""
+    if int(index) < len(items):
+        return int(index)
+    there = f"has {len(items)}, counted from 0" if items else "is an empty list"
+    raise ConfigError(f"{origin}: {here}.{index}: no such item; {here} {there}")

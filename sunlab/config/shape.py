@@ -44,8 +44,20 @@ def is_list(section: type, name: str) -> bool:
     return factory is not MISSING and isinstance(factory(), list)
 
 
+@cache
+def places_of(name: str, section: type = Config) -> tuple[str, ...]:
+    """The dotted paths of all keys of that name in the sections below `section`."""
+    found: tuple[str, ...] = ()
+    for key in fields_of(section):
+        if inner := subsection(section, key):
+            found += (f"{key}.{name}",) if name in fields_of(inner) else ()
+            found += tuple(f"{key}.{path}" for path in places_of(name, inner))
+    return found
+
+
 def chooses_plug(key: str) -> bool:
-    """Whether setting `key` chooses a plug (`loss`, `loss.name`, `callbacks.0`) rather than one of its parameters."""
+    """Whether setting `key` chooses a plug (`loss`, `loss.name`, `callbacks.0`) or a whole list of sections, rather than
+    something inside."""
     section: type | None = Config
     parts = key.split(".")
     while parts:
@@ -55,7 +67,12 @@ def chooses_plug(key: str) -> bool:
         if plug_kind(section, name):
             rest = parts[1:] if parts and is_list(section, name) else parts
             return rest in ([], ["name"])
-        section = subsection(section, name)
+        if listed := listed_section(section, name):
+            if len(parts) < 2:
+                return True
+            section, parts = listed, parts[1:]
+        else:
+            section = subsection(section, name)
     return False
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sunlab.errors import ConfigError
 from sunlab.types import END
 
 Spacing = Literal["trailing", "leading"]
@@ -17,10 +18,10 @@ def grid(steps: int, *, spacing: Spacing = "trailing", train_steps: int = 1000) 
     Diffusion's PNDM did with `steps_offset` 1 (751, 501, 251, 1, END). Section 3.3 of arXiv 2305.08891.
 
     Raises:
-        ValueError: fewer than one step, or more than the schedule has.
+        ConfigError: fewer than one step, or more than the schedule has.
     """
     if not 1 <= steps <= train_steps:
-        raise ValueError(f"steps must lie in 1 ... {train_steps}, got {steps}")
+        raise ConfigError(f"steps must lie in 1 ... {train_steps}, got {steps}")
     if spacing == "trailing":
         # The stride as numpy's arange, and so diffusers, has it: its last bit decides how 937.5 (48 steps) is rounded.
         stride = (train_steps - train_steps / steps) - train_steps

@@ -1,6 +1,8 @@
 """What is wrong, where, and what was meant; everything at once."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -64,6 +66,13 @@ def refused(tmp_path):
         ("adapter: null\n", "wrong.yaml: adapter: task 'adapter' needs one"),
         ("optimizer: {schedule: cosine}\ntrainer: {max_steps: -1}\n", "cosine falls to zero at trainer.max_steps"),
         ("run: {name: ../x}\n", "run.name: is the name of one folder"),
+        ("steps: 3\n", "wrong.yaml: steps: no such key; did you mean 'teacher.steps' or 'student.steps' or "),
+        ("lr: 3\n", "wrong.yaml: lr: no such key; did you mean 'optimizer.lr'? a configuration takes: adapter,"),
+        ("model: {lr: 3}\n", "wrong.yaml: model.lr: no such key; did you mean 'optimizer.lr'? model takes: backbone,"),
+        ("seed: -3\n", "wrong.yaml: seed: must lie in 0 ..."),
+        ("optimizer: {betas: [2, 3]}\n", "wrong.yaml: optimizer.betas: each must lie in [0, 1)"),
+        ("optimizer: {lr: .nan}\n", "wrong.yaml: optimizer.lr: expected a finite number, got nan"),
+        ("evaluate: {guidance: .inf}\n", "wrong.yaml: evaluate.guidance: expected a finite number, got inf"),
     ],
 )
 def test_a_wrong_file(refused, text, says):
@@ -84,16 +93,46 @@ def test_python_tags_are_refused(refused, text):
         ("--seed=3", "expected key=value"),
         ("seed=[1", "override: seed: not a YAML value"),
         ("seed=!!python/name:os.system ''", "override: seed: not a YAML value"),
-        ("callbacks.3.decay=1", "override: callbacks: expected a list"),
+        ("callbacks.3.decay=1", "override: callbacks.3: no such item; callbacks is an empty list"),
+        ("evaluate.variants.0.steps=1", "override: evaluate.variants.0: no such item; evaluate.variants is an empty list"),
+        ("evaluate.variants={a: 1}", "override: evaluate.variants: expected a list of sections"),
     ],
 )
 def test_a_wrong_override(refused, override, says):
     assert says in refused("loss: msc\n", override)
 
 
-def test_everything_wrong_is_told_at_once(refused):
-    message = refused("seed: x\nloss: mcs\ndata: {bach_size: 3}\n", "trainer.max_stepz=3")
-    assert all(key in message for key in ("seed", "loss.name", "data.bach_size", "trainer.max_stepz"))
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("seed: x\ndata: {bach_size: 3}\nteacher: {guidance: [.nan]}\n", ("seed", "data.bach_size", "teacher.guidance")),
+        ("loss: mcs\nadapter: sunn\n", ("loss.name", "adapter.name")),
+        ("callbacks: [emma]\nevaluate: {metrics: [kidd]}\n", ("callbacks.0.name", "evaluate.metrics.0.name")),
+    ],
+)
+def test_everything_wrong_of_a_stage_is_told_at_once(refused, text, keys):
+    assert all(key in refused(text) for key in keys)
+
+
+def test_what_is_cheap_to_tell_does_not_wait_for_what_is_dear_to_import(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("""
+import sys
+from sunlab.config.load import load_config
+from sunlab.errors import ConfigError
+
+for override, spared in (
+    ("losss=msc", "torch"), ("teacher.steps=-1", "torch"), ("loss=mcs", "lightning"), ("loss=mcs", "torchmetrics")
+):
+    try:
+        load_config([], [override, "callbacks=[ema]", "trainer.max_steps=3"])
+    except ConfigError as error:
+        assert spared not in sys.modules, f"{override} is told after {spared} is imported"
+    else:
+        raise AssertionError(f"{override} is taken")
+""")
+    done = subprocess.run([sys.executable, str(program)], text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_remedy_names_a_command(refused):

@@ -87,6 +87,22 @@ def test_callbacks_are_a_list_of_plugs_and_can_be_reached_by_index(write):
     assert load_config(files, ["callbacks=[]"]).config.callbacks == []
 
 
+def test_sections_in_a_list_can_be_reached_by_index(write):
+    files = [write("evaluate:\n  variants:\n    - {name: a, steps: 2}\n    - {name: b, solver: {name: lcm, eta: 0.5}}\n")]
+    loaded = load_config(files, ["evaluate.variants.0.steps=1", "evaluate.variants.1.solver.seed=3"])
+    first, second = loaded.config.evaluate.variants
+    assert (first.name, first.steps, second.name, second.solver["name"]) == ("a", 1, "b", "lcm")
+    assert (second.solver["eta"], second.solver["seed"]) == (0.5, 3)
+    assert loaded.origins["evaluate.variants.0.steps"] == "override"
+    assert loaded.origins["evaluate.variants.0.name"] == files[0]
+    with pytest.raises(ConfigError, match=r"override: evaluate.variants.2: no such item; .* has 2, counted from 0"):
+        load_config(files, ["evaluate.variants.2.steps=1"])
+    with pytest.raises(ConfigError, match=r"override: evaluate.variants.0.step: no such key"):
+        load_config(files, ["evaluate.variants.0.step=1"])
+    new = load_config(files, ["evaluate.variants.0.steps=1", "evaluate.variants=[{name: c}]"]).config.evaluate.variants
+    assert [(v.name, v.steps) for v in new] == [("c", 1)]
+
+
 def test_null_takes_an_optional_plug_away(write):
     assert load_config([write("task: student\n")], ["adapter=null"]).config.adapter is None
 

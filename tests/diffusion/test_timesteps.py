@@ -3,6 +3,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
 from sunlab.diffusion.timesteps import between, grid
+from sunlab.errors import ConfigError
 from sunlab.types import END
 
 # diffusers hands tensors to numpy in the old way
@@ -63,7 +64,7 @@ def test_a_multiple_contains_the_segments_ends(segments, multiple):
 
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_impossible_counts_are_refused(steps):
-    with pytest.raises(ValueError, match="1000"):
+    with pytest.raises(ConfigError, match="1000"):
         grid(steps)
 
 

@@ -25,8 +25,12 @@ def test_by_module(tmp_path, monkeypatch):
 def test_missing(tmp_path):
     with pytest.raises(RegistryError, match="no such file"):
         load_plugin(str(tmp_path / "none.py"))
-    with pytest.raises(RegistryError, match="No module named"):
+    with pytest.raises(RegistryError, match="there is no module 'no_such_module_at_all'"):
         load_plugin("no_such_module_at_all")
+    needy = tmp_path / "needy.py"
+    needy.write_text("import no_such_module_at_all\n")
+    with pytest.raises(RegistryError, match=r"(?s)cannot be imported.*needy\.py.*No module named"):
+        load_plugin(str(needy))
 
 
 def test_broken_shows_its_own_traceback_and_may_be_mended(tmp_path):

@@ -41,6 +41,20 @@ def test_builds_with_positional_runtime_objects_and_keyword_configuration(animal
     assert animals.names() == ["cat", "dog"] and "cat" in animals and "cow" not in animals
 
 
+def test_a_parameter_out_of_range_is_told_with_its_plug(animals):
+    @animals.register("cow")
+    class Cow(animals.base):
+        def __init__(self, *, legs: int = 4):
+            if legs < 0:
+                raise ValueError(f"a cow has legs, got {legs}")
+            {}["a bug is no wrong parameter"]
+
+    with pytest.raises(RegistryError, match=r"^zoo: animal 'cow': a cow has legs, got -1$"):
+        animals.build({"name": "cow", "legs": -1}, key="zoo")
+    with pytest.raises(KeyError):
+        animals.build("cow")
+
+
 def test_an_entry_tells_its_summary_parameters_and_place(animals):
     entry = animals.get("cat")
     assert entry.summary == "Sleeps."
