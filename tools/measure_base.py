@@ -1,4 +1,5 @@
-"""Does a lab base draw what held-out captions ask for? Background, size and emoji, over the guidance scale w:
+"""Does a lab base draw what held-out captions ask for, and how near to their artwork? Background, size and emoji, and the
+unbiased kernel distance to the held-out pictures, over the guidance scale w:
 
 python tools/measure_base.py BASE --w 1 2 3 5 --count 128 --picture grid.png
 """
@@ -6,10 +7,14 @@ python tools/measure_base.py BASE --w 1 2 3 5 --count 128 --picture grid.png
 import argparse
 from pathlib import Path
 
+import torch
+
 from sunlab.data.base import Sample
 from sunlab.data.shards import Shards
 from sunlab.diffusion.timesteps import grid
 from sunlab.evaluation.classifier import WEIGHTS, Seen, judge, load_classifier, share, truth
+from sunlab.evaluation.extractors import EXTRACTORS
+from sunlab.evaluation.kernel import unbiased_mmd2
 from sunlab.evaluation.negative_control import SHARDS
 from sunlab.pipelines.base import load_base, quiet
 from sunlab.pipelines.draw import Request, draw, with_guidance
@@ -44,9 +49,14 @@ def main() -> None:
         end="",
     )
     print(f"{1 / len(classifier.labels['emoji']):.1%}; each share is of the captions that state the attribute")
+    see = EXTRACTORS.build("effnet_lite0")
+    artwork = torch.stack([s.image for s in samples if s.image is not None]).float() / 255
+    art = torch.cat([see(part) for part in artwork.split(32)])
     for w in arguments.w:
         drawn = draw(base, sampling, with_guidance(base), request, w=w)
-        print(f"w {w:g}: {accuracy(samples, judge(classifier, drawn.images))}", flush=True)
+        kid = 1000 * float(unbiased_mmd2(torch.cat([see(part) for part in drawn.images.split(32)]), art))
+        right = accuracy(samples, judge(classifier, drawn.images))
+        print(f"w {w:g}: {right}; KID x 1000 to the artwork, by {see.label}: {kid:.2f}", flush=True)
     if arguments.picture is not None:
         shown = drawn.images[:30]
         save_png(grid_image(list(shown.split(10)), labels=[], zoom=2), arguments.picture)

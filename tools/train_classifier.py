@@ -41,7 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet()
     torch.manual_seed(arguments.seed)
-    started = time.process_time()
+    started = time.perf_counter()
     source = Shards(urls=arguments.shards, shuffle=0)
     samples = list(source.read(seed=0, epoch=0, start=0, stop=len(source)))
     train = [s for s in samples if not held_out(s)]
