@@ -43,6 +43,14 @@ def read_json(path: Path) -> Any:
         raise StorageError(f"{path}: cannot be read: {error}") from error
 
 
+def open_to_readers(path: Path) -> Path:
+    """Give a file the permissions that any new file has: safetensors makes files that only their owner may read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+    return path
+
+
 @contextmanager
 def hold(folder: Path, name: str = "lock", *, patience: float = 0.4) -> Iterator[None]:
     """Keep a folder for this process. The system lets go when the process ends, however it ends.

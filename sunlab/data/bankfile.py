@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sunlab.draws import Draws
 from sunlab.errors import DataError, StorageError
+from sunlab.files import open_to_readers
 
 VERSION = 1
 TENSORS = ("states", "times", "seeds", "guidance")
@@ -96,7 +97,7 @@ def write_bank(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, {name: json.dumps(value) for name, value in asdict(header).items()})
-        os.replace(temporary, path)
+        os.replace(open_to_readers(temporary), path)
     except (OSError, SafetensorError) as error:
         raise StorageError(f"{path}: cannot be written: {error}") from error
     finally:

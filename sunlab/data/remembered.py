@@ -12,6 +12,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from sunlab.files import open_to_readers
+
 
 class Found(NamedTuple):
     """Arrays by name, and plain values."""
@@ -57,7 +59,7 @@ def _write(path: Path, found: Found) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(found.arrays, temporary, {"notes": json.dumps(found.notes)})
-        os.replace(temporary, path)
+        os.replace(open_to_readers(temporary), path)
     except (OSError, SafetensorError):
         return  # it is made again next time
     finally:

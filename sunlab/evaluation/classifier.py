@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from sunlab.data.base import Sample
 from sunlab.errors import DataError
+from sunlab.files import open_to_readers
 from sunlab.pipelines.base import asset
 
 SIDE = 64  # pixels: pictures of another size are resized
@@ -52,6 +53,7 @@ class Classifier(nn.Module):
         tensors = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in self.state_dict().items()}
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, file, metadata=facts)
+        open_to_readers(file)
 
 
 def load_classifier(file: str | Path = WEIGHTS) -> Classifier:

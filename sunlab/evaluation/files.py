@@ -1,6 +1,7 @@
 """What an evaluation leaves in its folder."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,6 @@ def write_report(
         "report.html": page(results, sheets, facts, sections),
     }
     for name, text in files.items():
-        temporary = folder / f".{name}"
+        temporary = folder / f".{name}.{os.getpid()}"
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(folder / name)

@@ -1,6 +1,7 @@
 """A folder of drawn pictures. What is drawn is not drawn again: a file's path says all that makes its picture."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 from sunlab.evaluation.extractors import Extractor
 from sunlab.evaluation.methods import Method, base_identity
 from sunlab.evaluation.pairs import other_seeds
+from sunlab.files import open_to_readers, write_json
 from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.draw import Request, draw
 from sunlab.pipelines.picture import save_png, to_uint8
@@ -60,20 +62,16 @@ class Gallery:
         if not file.is_file():
             parts = [paths[i : i + self.batch] for i in range(0, len(paths), self.batch)]
             found = torch.cat([extractor(read(part).to(self.base.device)).float().cpu() for part in parts])
-            temporary = file.with_name(f".{file.name}")
+            temporary = file.with_name(f".{file.name}.{os.getpid()}")
             save_file({"features": found.contiguous()}, temporary)
-            temporary.replace(file)
+            open_to_readers(temporary).replace(file)
         return load_file(file)["features"]
 
     def remember(self, name: str, facts: Any, make: Callable[[], Any]) -> Any:
         """A JSON value that was made from the same facts before, or now."""
         file = self.folder / f"{name}-{_hash([self.base_identity, facts])}.json"
         if not file.is_file():
-            value = make()
-            file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_name(f".{file.name}")
-            temporary.write_text(json.dumps(value))
-            temporary.replace(file)
+            write_json(file, make())
         return json.loads(file.read_text())
 
 

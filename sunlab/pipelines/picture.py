@@ -1,5 +1,6 @@
 """Labelled grids of pictures, as PNG."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def to_uint8(picture: Tensor) -> np.ndarray:
 def save_png(image: Image.Image, path: Path) -> Path:
     """Write the PNG beside its final name, then move it there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # runs of a sweep share pictures
     image.save(temporary, format="PNG")
     temporary.replace(path)
     return path

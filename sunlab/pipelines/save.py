@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from sunlab.files import open_to_readers
+
 if TYPE_CHECKING:
     from sunlab.pipelines.base import BaseModel
 
@@ -29,6 +31,8 @@ def save_base(model: "BaseModel", folder: Path, *, dtype: torch.dtype = torch.fl
     for name, part in parts.items():
         rounded = nn.Module.to(deepcopy(part), dtype)  # diffusers' own `to` warns of an empty list
         rounded.save_pretrained(folder / name, safe_serialization=True)
+        for weights in (folder / name).glob("*.safetensors"):
+            open_to_readers(weights)
         file = folder / name / "config.json"
         config = {k: v for k, v in json.loads(file.read_text()).items() if k != "_name_or_path"}  # where it was made
         if name.startswith("text_encoder"):
