@@ -199,7 +199,7 @@ def _fit(loaded: LoadedConfig, resume: str | None, stop: Stop) -> Mapping[str, A
 
 
 def cost(trainer: Trainer, module: LightningModule, source: Source) -> dict[str, float]:
-    """Steps, U-Net passes by kind (of this rank), pass-equivalents and seconds of all ranks, over all attempts; and the
+    """Steps, U-Net passes by kind (on the first rank: of all), pass-equivalents and seconds, over all attempts; and the
     passes that a bank of trajectories cost before, which are in none of the others."""
     (spending,) = [c for c in trainer.callbacks if isinstance(c, Spending)]  # type: ignore[attr-defined]
     passes = vars(module.passes) if hasattr(module, "passes") else {}

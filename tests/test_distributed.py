@@ -1,6 +1,9 @@
 """Several processes (gloo) train as one does with the same global batch."""
 
 import csv
+import os
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,40 +36,105 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
-def test_one_and_two_processes_have_the_same_curve(sunlab_process, tiny_config, tmp_path):
+WORDS = [
+    f"trainer.max_steps={STEPS}",
+    "optimizer.schedule=constant",
+    "callbacks=[{name: ema, decay: 0.9}, {name: throughput, every: 2}, {name: loss_by_time, every: 3}]",
+]
+
+
+def columns(folder: Path) -> dict[str, list[float]]:
+    """The whole curve, but for what is measured by the clock."""
+    with (folder / "tiny" / "csv" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = [name for name in rows[0] if "samples/s" not in name]
+    return {name: [float(row[name]) for row in rows if row[name]] for name in names}
+
+
+@pytest.fixture
+def whole(tiny_config, tmp_path):
+    """One process, one batch a step. Its folder."""
     from sunlab.build import fit
     from sunlab.config.load import load_config
 
-    words = [f"trainer.max_steps={STEPS}", "optimizer.schedule=constant", "callbacks=[{name: ema, decay: 0.9}, throughput]"]
-    fit(load_config([tiny_config], [*words, f"run.dir={tmp_path / 'one'}"]))
-    two = sunlab_process(
-        "fit", "--config", tiny_config, *words, f"run.dir={tmp_path / 'two'}", "trainer.devices=2", "trainer.strategy=ddp"
-    )
-    assert two.returncode == 0, two.stderr
-    one, other = curve(tmp_path / "one"), curve(tmp_path / "two")
-    assert len(one) == STEPS and other == pytest.approx(one, rel=1e-5)
-    first, second = weights(tmp_path / "one"), weights(tmp_path / "two")
+    fit(load_config([tiny_config], [*WORDS, f"run.dir={tmp_path / 'one'}"]))
+    return tmp_path / "one"
+
+
+def assert_same_training(folder: Path, one: Path) -> None:
+    """Every curve, the samples of every step, the passes, and the weights."""
+    from sunlab.data.ledger import steps_of
+    from sunlab.export.file import read_adapter
+
+    expected, found = columns(one), columns(folder)
+    assert expected.keys() == found.keys() and len(expected["loss"]) == STEPS
+    for name, values in expected.items():
+        assert found[name] == pytest.approx(values, rel=1e-5), name
+    assert steps_of(folder / "tiny" / "ledger.jsonl") == steps_of(one / "tiny" / "ledger.jsonl")
+    files = [read_adapter(f / "tiny" / "export" / "adapter.safetensors") for f in (one, folder)]
+    assert files[0].header["training"] == files[1].header["training"]  # steps, and passes of all ranks by kind
+    first, second = weights(one), weights(folder)
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, atol=1e-5, rtol=1e-5)
-    assert (tmp_path / "two" / "tiny" / "export" / "adapter.safetensors").is_file()
 
 
-@pytest.mark.slow
-def test_a_slice_on_two_processes_is_continued_by_one(sunlab_process, tiny_config, tmp_path):
+DDP = "trainer.strategy=ddp"
+
+
+def test_accumulated_micro_batches_have_the_same_curve(whole, tiny_config, tmp_path):
     from sunlab.build import fit
     from sunlab.config.load import load_config
 
-    words = [f"trainer.max_steps={STEPS}", "callbacks=[{name: ema, decay: 0.9}]"]
-    fit(load_config([tiny_config], [*words, f"run.dir={tmp_path / 'one'}"]))
-    two = ["trainer.devices=2", "trainer.strategy=ddp"]
-    first = sunlab_process("fit", "--config", tiny_config, *words, f"run.dir={tmp_path}", *two, "--time-limit", "0s")
+    fit(load_config([tiny_config], [*WORDS, f"run.dir={tmp_path / 'four'}", "trainer.accumulate_grad_batches=4"]))
+    assert_same_training(tmp_path / "four", whole)
+
+
+def test_two_processes_have_the_same_curve(whole, sunlab_process, tiny_config, tmp_path):
+    words = [*WORDS, f"run.dir={tmp_path / 'two'}", "trainer.devices=2", DDP]
+    two = sunlab_process("fit", "--config", tiny_config, *words)
+    assert two.returncode == 0, two.stderr
+    assert_same_training(tmp_path / "two", whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "accumulate"), [(4, 1), (2, 2), (4, 2)])
+def test_more_processes_have_the_same_curve(ranks, accumulate, whole, sunlab_process, tiny_config, tmp_path):
+    words = [f"run.dir={tmp_path / 'more'}", f"trainer.devices={ranks}", f"trainer.accumulate_grad_batches={accumulate}"]
+    more = sunlab_process("fit", "--config", tiny_config, *WORDS, *words, DDP, timeout=600)
+    assert more.returncode == 0, more.stderr
+    assert_same_training(tmp_path / "more", whole)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_ranks(whole, tiny_config, tmp_path):
+    """As many as it was told to; another number than the configuration's is refused."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "sunlab"]
+    words = ["fit", "--config", str(tiny_config), *WORDS, f"run.dir={tmp_path / 'two'}"]
+
+    def start(*further):
+        command = [*torchrun, *words, *further]
+        environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, cwd=tmp_path, env=environ, text=True, capture_output=True, timeout=600, check=False)
+
+    refused = start("trainer.devices=1")
+    assert refused.returncode and "1 asks for 1, but torchrun started 2 processes" in refused.stderr
+    assert not (tmp_path / "two").exists()
+    two = start("trainer.devices=auto", DDP)
+    assert two.returncode == 0, two.stderr
+    assert_same_training(tmp_path / "two", whole)
+
+
+@pytest.mark.slow
+def test_a_slice_on_two_processes_is_continued_by_one(whole, sunlab_process, tiny_config, tmp_path):
+    from sunlab.build import fit
+    from sunlab.config.load import load_config
+
+    words = [*WORDS, f"run.dir={tmp_path / 'more'}"]
+    first = sunlab_process("fit", "--config", tiny_config, *words, "trainer.devices=2", DDP, "--time-limit", "0s")
     assert first.returncode == 75, first.stderr
-    fit(load_config([tiny_config], [*words, f"run.dir={tmp_path}"]), resume="last")
-    assert curve(tmp_path) == pytest.approx(curve(tmp_path / "one"), rel=1e-5)
-    other = weights(tmp_path)
-    for name, tensor in weights(tmp_path / "one").items():
-        torch.testing.assert_close(other[name], tensor, atol=1e-5, rtol=1e-5)
+    fit(load_config([tiny_config], words), resume="last")
+    assert_same_training(tmp_path / "more", whole)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
@@ -11,7 +12,7 @@ from sunlab.callbacks.base import CALLBACKS
 
 @CALLBACKS.register("throughput")
 class Throughput(Callback):
-    """Shows samples a second in the progress bar and logs them, with the pass-equivalents spent so far.
+    """Shows samples a second in the progress bar and logs them, with the pass-equivalents spent so far, both of all ranks.
 
     Args:
         every: optimizer steps over which the rate is measured.
@@ -35,5 +36,6 @@ class Throughput(Callback):
         module.log("samples/s", rate, prog_bar=True, batch_size=len(batch))
         passes = getattr(module, "passes", None)
         if passes is not None:
-            module.log("passes", float(passes.equivalents), batch_size=len(batch))
+            mine = torch.tensor(passes.equivalents, device=module.device)
+            module.log("passes", float(trainer.strategy.reduce(mine, reduce_op="sum")), batch_size=len(batch))
         self._samples, self._since, self._step = 0, now, trainer.global_step

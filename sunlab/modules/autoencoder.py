@@ -51,8 +51,7 @@ class AutoencoderModule(Module):
 
     def training_step(self, samples: Samples, index: int) -> Tensor:
         loss, pixels, target = self._reconstruct(samples, self._view(samples))
-        self.log("loss", loss, prog_bar=True, batch_size=len(samples), sync_dist=True)
-        self.log("psnr", psnr(pixels, target), prog_bar=True, batch_size=len(samples), sync_dist=True)
+        self.note(len(samples), loss=loss, psnr=psnr(pixels, target))
         return loss
 
     def _view(self, samples: Samples) -> Tensor:

@@ -21,6 +21,7 @@ class Module(LightningModule, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.spent: Callable[[], float] | None = None  # the share of the budget, where it ends the training
+        self._sums: dict[str, Tensor] = {}  # of what the step's micro-batches had so far
         self.strict_loading = False  # frozen tensors are not in the file; `on_load_checkpoint` is strict about the rest
 
     @abstractmethod
@@ -30,6 +31,27 @@ class Module(LightningModule, ABC):
     @abstractmethod
     def export(self, folder: Path) -> list[Path]:
         """Write what the training is for, for use outside sunlab. Returns the files or folders."""
+
+    def note(self, samples: int, **values: Tensor) -> None:
+        """Log the means of an optimizer step: over the micro-batches that it accumulates, and over all ranks, which have as
+        many samples each. The loss is shown in the progress bar too.
+
+        Args:
+            samples: of this micro-batch.
+            values: means over them.
+        """
+        trainer = self._trainer
+        count = 1 if trainer is None else trainer.accumulate_grad_batches
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach() / count
+        if trainer is not None and trainer.fit_loop._should_accumulate():
+            return
+        means, self._sums = self._sums, {}
+        for name, mean in means.items():
+            self.log(name, mean, prog_bar=name == "loss", batch_size=samples, sync_dist=True)
+
+    def on_train_start(self) -> None:
+        self._sums = {}  # a step that was left half done is made again from its start
 
     def configure_optimizers(self) -> Any:
         total = None if self.spent else int(self.trainer.estimated_stepping_batches)

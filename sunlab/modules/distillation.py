@@ -57,7 +57,7 @@ class DistillationModule(Module):
         self.student = student or Sampling(DDIM(schedule), grid(4, train_steps=schedule.steps))
         self.guidance = guidance
         self.optimization = optimization or Optimization()
-        self.passes = Passes()
+        self.passes = Passes()  # of this rank; those of all, on the first rank, whenever a checkpoint is written
 
     @abstractmethod
     def predict_student(self, x: Tensor, t: Tensor, batch: Batch) -> Any:
@@ -93,6 +93,7 @@ class DistillationModule(Module):
         return self
 
     def on_train_start(self) -> None:
+        super().on_train_start()
         self.train()  # Lightning restores the modes of submodules by itself; the teacher stays in eval
 
     def training_step(self, samples: Samples, index: int) -> dict[str, Any]:
@@ -101,9 +102,7 @@ class DistillationModule(Module):
         self.switch(True)  # recomputed activations (gradient checkpointing) must be the student's
         weights = self.weighting(self.base.backbone.schedule, terms.t, terms.s).to(terms.values)
         loss = (terms.values * weights).mean()
-        self.log("loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
-        for name, value in terms.logs.items():
-            self.log(name, value, batch_size=len(batch), sync_dist=True)
+        self.note(len(batch), loss=loss, **terms.logs)
         return {"loss": loss, "terms": terms}
 
     @torch.no_grad()
@@ -159,9 +158,20 @@ class DistillationModule(Module):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """On all ranks, as Lightning saves: an exchange between them is safe here."""
         super().on_save_checkpoint(checkpoint)
+        self._gather_passes()
         checkpoint["passes"] = vars(self.passes).copy()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self.passes = Passes(**checkpoint["passes"])
+        self.passes = Passes(**checkpoint["passes"]) if self.global_rank == 0 else Passes()
+
+    def _gather_passes(self) -> None:
+        """Those of all ranks onto the first, so that neither file nor budget depends on how many there are, now or when the
+        run goes on. The sum over ranks stays."""
+        if self._trainer is None or self._trainer.world_size == 1:
+            return
+        counted = torch.tensor(list(vars(self.passes).values()), device=self.device)
+        total = self._trainer.strategy.reduce(counted, reduce_op="sum").tolist()
+        self.passes = Passes(*total) if self.global_rank == 0 else Passes()

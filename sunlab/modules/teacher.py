@@ -70,7 +70,7 @@ class TeacherModule(Module):
         wanted = target(backbone.prediction_type, latents, noise, prediction.alpha, prediction.sigma)
         values = (prediction.value - wanted).square().flatten(1).mean(1)
         loss = (values * self.weighting(schedule, t, t).to(values)).mean()
-        self.log("loss", loss, prog_bar=True, batch_size=len(samples), sync_dist=True)
+        self.note(len(samples), loss=loss)
         return {"loss": loss, "terms": Terms(values.detach(), t, t)}
 
     def export(self, folder: Path) -> list[Path]:
@@ -87,4 +87,5 @@ class TeacherModule(Module):
         return self
 
     def on_train_start(self) -> None:
+        super().on_train_start()
         self.train()

@@ -52,8 +52,7 @@ class TextEncoderModule(Module):
         error = (self.head(text) - latents).square().mean()
         contrast = contrastive(text, self.image(latents))
         loss = error + CONTRAST * contrast
-        self.log_dict({"error": error, "contrast": contrast}, batch_size=len(samples))
-        self.log("loss", loss, prog_bar=True, batch_size=len(samples))
+        self.note(len(samples), loss=loss, error=error, contrast=contrast)
         return loss
 
     def export(self, folder: Path) -> list[Path]:
