@@ -11,8 +11,7 @@ from sunlab.errors import ConfigError
 from sunlab.files import read_json, write_json, write_text
 from sunlab.sweep.environment import environment
 from sunlab.sweep.launchers import Job, Launcher
-
-WAITING = ("pending", "running", "requeued")
+from sunlab.sweep.survey import WAITING
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,14 @@ def submit(asked: Submission) -> tuple[str, bool]:
         raise ConfigError(f"{job.folder} holds a run with another configuration; give this one a run.name of its own")
     kept = file.read_text(encoding="utf-8") if file.is_file() else None
     write_text(file, asked.text)
+    queued = ""
     try:
-        ((_, handle),) = asked.launcher.submit([job], {})
-    except BaseException:  # nothing was queued: leave things as they were
-        file.unlink() if kept is None else write_text(file, kept)
+        for _, handle in asked.launcher.submit([job], {}):
+            queued = handle
+            write_json(job.folder / "handle.json", {"launcher": asked.options, "handle": handle})
+    except BaseException:
+        if not queued:  # leave things as they were
+            file.unlink() if kept is None else write_text(file, kept)
         raise
-    write_json(job.folder / "handle.json", {"launcher": asked.options, "handle": handle})
     write_json(job.folder / "environment.json", environment(seed=asked.seed))
-    return handle, True
+    return queued, True

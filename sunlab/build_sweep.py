@@ -10,7 +10,17 @@ from sunlab.errors import ConfigError
 from sunlab.files import hold, read_json
 from sunlab.signals import Signals
 from sunlab.sweep.attempt import attempt
-from sunlab.sweep.folder import jobs_of, read_handle, read_launcher, read_plan, runs_of, unique, write_handle, write_plan
+from sunlab.sweep.folder import (
+    is_mine,
+    jobs_of,
+    read_handle,
+    read_launcher,
+    read_plan,
+    runs_of,
+    unique,
+    write_handle,
+    write_plan,
+)
 from sunlab.sweep.grid import Run, plan
 from sunlab.sweep.launchers import LAUNCHERS, Launcher, Queued
 from sunlab.sweep.spec import Sweep
@@ -115,10 +125,11 @@ def _launch(folder: Path, launcher: Launcher, spec: Any, *, again: Sequence[str]
 
 
 def _known(folder: Path, runs: Sequence[Run]) -> Mapping[str, Queued]:
+    """What schedulers say. That they have no such job counts only where this user queued it: some tell others nothing."""
     found: dict[str, Queued] = {}
     for spec, handles in _handles(folder, unique(runs)):
         found |= build_launcher(spec).states(handles)
-    return found
+    return {id: state for id, state in found.items() if state != "gone" or is_mine(folder, id)}
 
 
 def _handles(folder: Path, runs: Sequence[Run], *, only: Any = None) -> list[tuple[Any, dict[str, str]]]:

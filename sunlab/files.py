@@ -1,5 +1,6 @@
 """Small files that a reader finds whole or not at all."""
 
+import errno
 import fcntl
 import json
 import os
@@ -8,9 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sunlab.errors import ConfigError, StorageError
+
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # of a file system; Lustre mounted without `flock`, for one
 
 
 def write_text(path: Path, text: str) -> None:
@@ -53,11 +56,13 @@ def open_to_readers(path: Path) -> Path:
 
 @contextmanager
 def hold(folder: Path, name: str = "lock", *, patience: float = 0.4) -> Iterator[None]:
-    """Keep a folder for this process. The system lets go when the process ends, however it ends.
+    """Keep a folder for this process. The system lets go when the process ends, however it ends. On a file system without
+    locks nothing is kept.
 
     Args:
         name: of the file in it that is locked.
-        patience: seconds in which another may still let go: a reader of the lock, or loader workers of a killed process.
+        patience: seconds in which another may still let go: a reader of the lock, loader workers of a killed process, or a
+            file server that holds the lock of a machine that died.
 
     Raises:
         ConfigError: another process has it.
@@ -65,12 +70,20 @@ def hold(folder: Path, name: str = "lock", *, patience: float = 0.4) -> Iterator
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("ab") as file:
         until = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise ConfigError(f"{folder}: another process is at work here; wait for it or stop it") from None
-                time.sleep(0.1)
+        while not _locked(file):
+            if time.monotonic() > until:
+                raise ConfigError(f"{folder}: another process is at work here; wait for it or stop it")
+            time.sleep(0.1)
         yield
+
+
+def _locked(file: IO[bytes]) -> bool:
+    """Whether nobody else has it. It is locked then, where the file system can."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return True

@@ -102,7 +102,8 @@ def rendezvous(environ: Mapping[str, str] = os.environ) -> tuple[str, int]:
     """Address and port at which the ranks of a Slurm step meet: the first node, and a port that other jobs on it, other
     steps of this job and an earlier start of it do not have. MASTER_ADDR and MASTER_PORT go before."""
     nodes = environ.get("SLURM_STEP_NODELIST") or environ["SLURM_JOB_NODELIST"]
-    first = re.sub(r"\[(\d+).*", r"\1", nodes.split(",")[0])  # gpu-a[03-05,08],b1 -> gpu-a03
+    (first,) = re.findall(r"^(?:[^,\[]|\[[^\]]*\])+", nodes)  # gpu-a[03-05,08]-x,b1 -> gpu-a[03-05,08]-x -> gpu-a03-x
+    first = re.sub(r"\[(\d+)[^\]]*\]", r"\1", first)
     key = (
         int(environ["SLURM_JOB_ID"]) * 31 + int(environ["SLURM_STEP_ID"]) * 7 + int(environ.get("SLURM_RESTART_COUNT", "0"))
     )

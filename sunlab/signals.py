@@ -2,6 +2,8 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
@@ -42,3 +44,19 @@ class Signals:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received = self.received or signal.Signals(number).name
+
+
+@contextmanager
+def postponed() -> Iterator[None]:
+    """Act on Ctrl-C after the block, which must not be left half done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    former = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+    if came:
+        raise KeyboardInterrupt

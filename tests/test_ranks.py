@@ -92,7 +92,8 @@ def test_rendezvous():
     assert address == "gpu-a03" and 15000 <= port < 32000
     others = [{"SLURM_STEP_ID": "1"}, {"SLURM_JOB_ID": "4712"}, {"SLURM_RESTART_COUNT": "1"}]
     assert port not in {rendezvous({**SRUN, **other})[1] for other in others}
-    assert rendezvous({**SRUN, "SLURM_STEP_NODELIST": "n7,n[9-10]"})[0] == "n7"
+    names = {"n7,n[9-10]": "n7", "n[9,11-12],n7": "n9", "r[2-3]n[04-05]-ib": "r2n04-ib", "gpu-1": "gpu-1"}
+    assert {nodes: rendezvous({**SRUN, "SLURM_STEP_NODELIST": nodes})[0] for nodes in names} == names
     assert rendezvous({**SRUN, "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}) == ("10.0.0.1", 29500)
 
 

@@ -15,6 +15,7 @@ from sunlab.sweep.folder import read_run
 from sunlab.sweep.grid import Run
 from sunlab.sweep.record import DONE, Status, beating, here, read_status, write_status
 
+PATIENCE = 120.0  # seconds; a job that was put back waits for the lock of the node that died
 LONGEST = 400  # characters of an error in a status; the log has all
 
 Work = Callable[[Run, Path, Signals], None]
@@ -40,7 +41,7 @@ def attempt(folder: Path, work: Work, assist: Work) -> None:
 
 
 def _attempt(asked: Run, folder: Path, work: Work, signals: Signals) -> None:
-    with hold(folder):
+    with hold(folder, patience=PATIENCE if "SLURM_JOB_ID" in os.environ else 0.4):
         former = read_status(folder)
         if former is not None and former.state == DONE:
             print(f"{asked.name}: done already")

@@ -1,6 +1,9 @@
 """The folder of a sweep: its plan, written by the front end and read by everybody."""
 
+import os
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,15 +20,20 @@ SAVED = tuple(f.name for f in fields(Run) if f.name != "tree")
 
 
 def write_plan(sweep: Sweep, runs: Sequence[Run]) -> Path:
-    """sweep.yaml, plan.json and each run's config.yaml. What a run wrote is left alone. The sweep's folder."""
+    """sweep.yaml, plan.json, each run's config.yaml, and its log under its name. What a run wrote is left alone. The sweep's
+    folder."""
     folder = sweep.folder
     home = runs_of(folder)
+    named = folder / "logs"
+    named.mkdir(parents=True, exist_ok=True)
     for run in runs:
         text = dump(resolved(run, home.as_posix()))
         file = home / run.id / "config.yaml"
         write_json(home / run.id / "run.json", {key: getattr(run, key) for key in SAVED})
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
             write_text(file, text)
+        with suppress(OSError):  # there already, or a file system without links
+            (named / log_name(run)).symlink_to(f"../runs/{run.id}/log.txt")
     write_text(folder / "sweep.yaml", dump(sweep.plain()))
     front = {"launcher": sweep.launcher, "baseline": sweep.baseline}
     write_json(folder / "plan.json", {**front, "runs": [{k: getattr(r, k) for k in SAVED} for r in runs]})
@@ -69,6 +77,12 @@ def unique(runs: Sequence[Run]) -> list[Run]:
     return list({run.id: run for run in reversed(runs)}.values())[::-1]
 
 
+def log_name(run: Run) -> str:
+    """A file's name by which a person finds the log of a run: its own, and the beginning of its identity."""
+    plain = re.sub(r"[^\w ,.=+-]", "_", run.name)
+    return f"{plain[:60]} ({run.id[:4]}).txt"
+
+
 def jobs_of(folder: Path, runs: Sequence[Run]) -> list[Job]:
     """As a launcher sees them, each identity once."""
     return [Job(r.id, r.name, run_folder(folder, r), r.needs, r.tree.get("trainer", {})) for r in unique(runs)]
@@ -81,6 +95,11 @@ def read_handle(folder: Path, run: Run) -> str | None:
 
 def write_handle(folder: Path, run_id: str, launcher: Any, handle: str) -> None:
     write_json(runs_of(folder) / run_id / "handle.json", {"launcher": launcher, "handle": handle})
+
+
+def is_mine(folder: Path, run_id: str) -> bool:
+    """Whether this user queued the run."""
+    return (runs_of(folder) / run_id / "handle.json").stat().st_uid == os.getuid()
 
 
 def _run(saved: dict[str, Any]) -> Run:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from registry import Registry
 
-Queued = Literal["pending", "running", "requeued", "done", "failed", "cancelled"]
-"""What a scheduler may know of a run. `requeued`: it ran before, was put back and waits."""
+Queued = Literal["pending", "running", "requeued", "done", "failed", "cancelled", "gone"]
+"""What a scheduler may know of a run. `requeued`: it ran before, was put back and waits. `gone`: it is neither queued nor
+remembered."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,12 @@ class Launcher(ABC):
 
     @abstractmethod
     def states(self, handles: Mapping[str, str]) -> Mapping[str, Queued]:
-        """What is known now of the runs behind `handles`, by run; one that is forgotten is left out. What a run says of
-        itself in `status.json` counts more."""
+        """What is known now of the runs behind `handles`, by run; one of which nothing can be known is left out. What a run
+        says of itself in `status.json` counts more.
+
+        Raises:
+            ConfigError: the scheduler does not answer.
+        """
 
     @abstractmethod
     def cancel(self, handles: Mapping[str, str]) -> None:

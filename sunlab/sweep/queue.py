@@ -25,7 +25,7 @@ class Refused(Exception):
 
 
 def ask(*words: str) -> str:
-    """Run one of Slurm's commands.
+    """Run one of Slurm's commands, out of reach of the terminal's Ctrl-C: what it has begun it ends.
 
     Raises:
         ConfigError: there is no such command here.
@@ -37,7 +37,7 @@ def ask(*words: str) -> str:
             "or use launcher local"
         )
     try:
-        answer = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE, check=False)
+        answer = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE, check=False, start_new_session=True)
     except subprocess.TimeoutExpired:
         raise Refused(f"{words[0]} gave no answer in {DEADLINE:.0f} s") from None
     if answer.returncode:
@@ -46,21 +46,22 @@ def ask(*words: str) -> str:
 
 
 def known(handles: Collection[str]) -> Mapping[str, Queued]:
-    """The states of jobs, by handle (`123`, or `123_4` in an array), as far as squeue and sacct know them now.
+    """The states of jobs, by handle (`123`, or `123_4` in an array), as far as squeue and sacct know them now; nothing where
+    there is no squeue.
 
     squeue forgets a job minutes after its end; sacct, which need not be there, never does, but lags by seconds.
+
+    Raises:
+        Refused: squeue does not answer.
     """
-    if not handles:
+    if not handles or not shutil.which("squeue"):
         return {}
-    try:
-        found = _squeue() if shutil.which("squeue") else {}
-    except Refused:
-        found = {}
+    found = _squeue()
     missing = [handle for handle in handles if handle not in found]
     if missing and shutil.which("sacct"):
         with suppress(Refused):  # it may be installed, and not configured
             found = {**_sacct(missing), **found}
-    return {handle: found[handle] for handle in handles if handle in found}
+    return {handle: found.get(handle, "gone") for handle in handles}
 
 
 def _squeue() -> dict[str, Queued]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from sunlab.files import read_json, write_json
+from sunlab.files import NO_LOCKS, read_json, write_json
 
 DONE: Final = "done"
 BEAT = 15.0  # seconds between two signs of life
@@ -52,18 +52,19 @@ def write_status(folder: Path, status: Status) -> None:
 
 
 def alive(folder: Path, status: Status) -> bool:
-    """Whether the process that says `running` is there: on this machine it holds the lock, on another it shows signs of
-    life by touching `beat`."""
-    if status.host == socket.gethostname():
-        return is_held(folder)
+    """Whether the process that says `running` is there: on this machine it holds the lock, on another, or on a file system
+    without locks, it shows signs of life by touching `beat`."""
+    held = is_held(folder) if status.host == socket.gethostname() else None
+    if held is not None:
+        return held
     try:
         return time.time() - (folder / "beat").stat().st_mtime < SILENT
     except FileNotFoundError:
         return time.time() - status.started < SILENT
 
 
-def is_held(folder: Path) -> bool:
-    """Whether a process of this machine runs the run."""
+def is_held(folder: Path) -> bool | None:
+    """Whether a process of this machine runs the run; None where the file system has no locks to tell by."""
     try:
         with (folder / "lock").open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -71,6 +72,10 @@ def is_held(folder: Path) -> bool:
         return False
     except BlockingIOError:
         return True
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return None
+        raise
     return False
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from sunlab.errors import ConfigError
 
-KEY = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # a line break would begin a line of its own in the script
 
 SCRIPT = """\
@@ -31,8 +30,12 @@ code=$?
 
 # 75: the run was asked to stop, saved its state, and wants to go on. 138: SIGUSR1 came before it could listen (128 + 10).
 if [ "$ended" = no ] && {{ [ $code -eq 75 ] || [ $code -eq 138 ]; }}; then
-    echo "== $(date '+%F %T') code $code: back into the queue"
-    scontrol requeue "{job}" && sleep 60 # until Slurm ends this shell
+    if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ]; then
+        echo "== $(date '+%F %T') code $code: back into the queue"
+        scontrol requeue "{job}" && sleep 60 # until Slurm ends this shell
+    else
+        echo "== $(date '+%F %T') code $code: not put back again after {restarts} restarts"
+    fi
 fi
 exit $code
 """
@@ -58,12 +61,14 @@ class Batch:
     Attributes:
         directives: long options of sbatch without their dashes; True stands alone, None and False are left out.
         srun: the words that start each command, srun first.
+        restarts: how often the job is put back at most.
     """
 
     title: str
     directives: Mapping[str, Any]
     srun: Sequence[str]
     tasks: Sequence[Task]
+    restarts: int = 100
 
 
 def render(batch: Batch) -> str:
@@ -74,17 +79,17 @@ def render(batch: Batch) -> str:
         directives="\n".join(directive(k, v) for k, v in batch.directives.items() if v is not None and v is not False),
         choice=_choice(batch.tasks) if array else _one(batch.tasks[0]).rstrip(),
         srun=shlex.join(plain(word, "srun") for word in batch.srun),
+        restarts=batch.restarts,
         job="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" if array else "$SLURM_JOB_ID",
     )
 
 
 def directive(key: str, value: Any) -> str:
-    """`#SBATCH --partition=gpu`. sbatch reads quotes as a shell does."""
-    if not KEY.fullmatch(key):
-        raise ConfigError(
-            f"launcher.sbatch: {key!r} is no long option of sbatch; write it without dashes, such as mem-per-cpu"
-        )
-    return f"#SBATCH --{key}" if value is True else f"#SBATCH --{key}={shlex.quote(plain(str(value), key))}"
+    """`#SBATCH --partition=gpu`. sbatch reads quotes as a shell does, but backslashes within them too."""
+    if value is True:
+        return f"#SBATCH --{key}"
+    quoted = shlex.quote(plain(str(value), key)).replace("\\", "\\\\")
+    return f"#SBATCH --{key}={quoted}"
 
 
 def plain(text: str, key: str) -> str:

@@ -1,6 +1,7 @@
 """Runs in the queue of a Slurm cluster."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -12,16 +13,16 @@ from registry import suggestion
 from sunlab.config.read import read_file
 from sunlab.errors import ConfigError, StorageError
 from sunlab.files import write_text
+from sunlab.signals import postponed
 from sunlab.sweep.launchers import LAUNCHERS, Job, Launcher, Queued
+from sunlab.sweep.options import check_notice, free_options
 from sunlab.sweep.queue import Refused, ask, known
 from sunlab.sweep.sbatch import Batch, Task, oneline, pattern, render
 
-OURS = (
-    "array", "output", "error", "open-mode", "requeue", "no-requeue", "signal", "nodes", "ntasks", "ntasks-per-node",
-    "dependency", "kill-on-invalid-dep", "wrap", "parsable", "wait", "test-only", "chdir", "job-name", "input",
-)  # fmt: skip
 LARGEST = 1000  # tasks of an array; Slurm's own default limit is 1001
 PROBE = 1 << 16  # bytes
+STRANGE = re.compile(r"unrecognized option '--([a-z0-9-]+)")
+LONG = re.compile(r"--([a-z][a-z0-9-]+)")
 
 
 @LAUNCHERS.register("slurm")
@@ -36,6 +37,7 @@ class Slurm(Launcher):
         cpus: of each process.
         memory: of each node, such as 64G.
         throttle: runs at a time, of each array; null: as many as the cluster gives.
+        restarts: how often a job is put back into the queue at most, so that one that gets nowhere comes to an end.
         container: an image: a .sif file for Apptainer, else a name or file for Pyxis.
         mounts: folders to show inside it, besides the working folder and the runs'.
         python: the interpreter that has sunlab; null: this one, in a container python3.
@@ -55,17 +57,16 @@ class Slurm(Launcher):
         cpus: int | None = None,
         memory: str | None = None,
         throttle: int | None = None,
+        restarts: int = 100,
         container: str | None = None,
         mounts: list[str] = [],  # noqa: B006 # never changed
         python: str | None = None,
         sbatch: dict[str, Any] = {},  # noqa: B006
     ):
-        sbatch = {key.replace("_", "-"): value for key, value in sbatch.items()}
-        taken = sorted(set(sbatch) & set(OURS))
-        if taken:
-            raise ConfigError(f"launcher.sbatch.{taken[0]}: sunlab sets it itself; leave it out")
-        if throttle is not None and throttle < 1:
-            raise ConfigError(f"launcher.throttle: must be at least 1, got {throttle}")
+        check_notice(notice, time)
+        for key, value, least in (("throttle", throttle, 1), ("restarts", restarts, 0), ("cpus", cpus, 1)):
+            if value is not None and value < least:
+                raise ConfigError(f"launcher.{key}: must be at least {least}, got {value}")
         self.site = {
             "partition": partition,
             "account": account,
@@ -74,9 +75,9 @@ class Slurm(Launcher):
             "time": time,
             "mem": memory,
             "cpus-per-task": cpus,
-            **sbatch,
+            **free_options(sbatch),
         }
-        self.notice, self.gpus, self.cpus, self.throttle = notice, gpus, cpus, throttle
+        self.notice, self.gpus, self.cpus, self.throttle, self.restarts = notice, gpus, cpus, throttle, restarts
         self.container, self.mounts = container, mounts
         self.python = python or (None if container is None else "python3")
 
@@ -90,13 +91,18 @@ class Slurm(Launcher):
             probe(folder)
         handles = dict(earlier)
         for group in groups(jobs):
-            number = self._sbatch(render(self._batch(group, handles)), group)
-            for index, job in enumerate(group):
-                handles[job.id] = f"{number}_{index}" if len(group) > 1 else number
-                yield job.id, handles[job.id]
+            script = render(self._batch(group, handles))
+            with postponed():  # until whoever asks has noted every handle: a job without one would be queued twice
+                number = self._sbatch(script, group)
+                for index, job in enumerate(group):
+                    handles[job.id] = f"{number}_{index}" if len(group) > 1 else number
+                    yield job.id, handles[job.id]
 
     def states(self, handles: Mapping[str, str]) -> Mapping[str, Queued]:
-        found = known(set(handles.values()))
+        try:
+            found = known(set(handles.values()))
+        except Refused as error:
+            raise ConfigError(f"launcher slurm: {error}") from None
         return {run: found[handle] for run, handle in handles.items() if handle in found}
 
     def cancel(self, handles: Mapping[str, str]) -> None:
@@ -128,7 +134,7 @@ class Slurm(Launcher):
         }
         tasks = [Task(job.name, self._command(job), job.log.absolute()) for job in jobs]
         title = f"sunlab: {len(jobs)} runs" if len(jobs) > 1 else f"sunlab: {jobs[0].name}"
-        return Batch(title, directives, self._srun(jobs), tasks)
+        return Batch(title, directives, self._srun(jobs), tasks, self.restarts)
 
     def _command(self, job: Job) -> list[str]:
         """With folders that mean the same everywhere, and the interpreter of the cluster's side."""
@@ -136,7 +142,7 @@ class Slurm(Launcher):
         return [self.python or words[0], *words[1:]]
 
     def _srun(self, jobs: Sequence[Job]) -> list[str]:
-        words = ["srun", "--kill-on-bad-exit=1"]
+        words = ["srun", "--kill-on-bad-exit=1", "--wait=0"]  # a site may end a step some time after its first rank's end
         if self.cpus is not None:
             words.append(f"--cpus-per-task={self.cpus}")  # srun does not take it from the job
         if self.container is None:
@@ -159,20 +165,26 @@ class Slurm(Launcher):
         ask("sbatch", "--version")  # before anything is written
         write_text(file, script)
         try:
-            return ask("sbatch", "--parsable", str(file)).strip().split(";")[0]
+            answer = ask("sbatch", "--parsable", str(file)).strip().split(";")[0]
         except Refused as error:
             file.unlink()
             raise ConfigError(f"launcher slurm: {error}{self._remedy(str(error))}") from None
+        if not answer.isdecimal():
+            raise ConfigError(f"launcher slurm: sbatch gave no job number, but {answer!r}; see what it made of {file}")
+        return answer
 
     def _remedy(self, error: str) -> str:
-        partition = self.site["partition"]
-        if partition is None or "partition" not in error:
-            return ""
+        partition, strange = self.site["partition"], STRANGE.search(error)
         try:
-            there = ask("sinfo", "--noheader", "--format=%R").split()
+            if strange:
+                there = sorted(set(LONG.findall(ask("sbatch", "--help"))))
+                return f"\n  launcher.sbatch: {suggestion(strange[1], there, noun='sbatch takes')}"
+            if partition is not None and "partition" in error:
+                there = ask("sinfo", "--noheader", "--format=%R").split()
+                return f"\n  launcher.partition: {suggestion(str(partition), there, noun='this cluster has')}"
         except (Refused, ConfigError):
-            return ""
-        return f"\n  launcher.partition: {suggestion(str(partition), there, noun='this cluster has')}"
+            pass
+        return ""
 
 
 def groups(jobs: Sequence[Job]) -> list[list[Job]]:

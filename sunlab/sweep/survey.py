@@ -1,5 +1,6 @@
 """How each run of a sweep stands: what it says of itself, then what the scheduler knows."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from sunlab.sweep.record import Status, alive, read_status
 
 State = Literal["pending", "running", "requeued", "stopped", "failed", "skipped", "cancelled", "done"]
 BROKEN = ("failed", "skipped", "cancelled", "stopped")
-ACTIVE = ("running", "requeued")
+WAITING = ("pending", "running", "requeued")
+TAIL, LONGEST = 4096, 200  # bytes of a log that are looked at; characters of its last line that are shown
 VANISHED = "ended without a word: killed, out of memory, or its machine died; resume goes on from its last checkpoint"
 
 
@@ -41,20 +43,25 @@ def survey(folder: Path, runs: Sequence[Run], known: Mapping[str, Queued]) -> di
     for run in unique(runs):  # parents first
         place = run_folder(folder, run)
         status, queued = read_status(place), known.get(run.id)
-        waits = queued in ("pending", "running", "requeued")
-        state, error = _state(place, status, queued)
+        waits = queued in WAITING
+        state, error = _silent(place, queued) if status is None else _state(place, status, queued)
         broken = [found[need] for need in run.needs if need in found and found[need].state in BROKEN]
-        if broken and state in ("pending", "cancelled"):
+        if broken and (state in ("pending", "cancelled") or (status is None and not waits)):
             state, error = "skipped", f"needs {broken[0].run.name}, which is {broken[0].state}"
         found[run.id] = Standing(run, state, waits, status, error)
     return found
 
 
-def _state(place: Path, status: Status | None, queued: Queued | None) -> tuple[State, str]:
-    if status is None:
-        if queued in ("failed", "done"):
-            return "failed", f"never said that it started, and the scheduler has it as {queued}; see log.txt"
-        return queued or "pending", ""
+def _silent(place: Path, queued: Queued | None) -> tuple[State, str]:
+    """Of a run that has not said anything yet."""
+    if queued == "gone" and not last_line(place / "log.txt"):
+        return "cancelled", "left the queue without having started"
+    if queued in ("failed", "done", "gone"):
+        return "failed", _with_log(f"never said that it started, and is {queued} for the scheduler", place)
+    return queued or "pending", ""
+
+
+def _state(place: Path, status: Status, queued: Queued | None) -> tuple[State, str]:
     if status.state == "done":
         return "done", ""
     if queued in ("pending", "requeued"):
@@ -62,5 +69,21 @@ def _state(place: Path, status: Status | None, queued: Queued | None) -> tuple[S
     if queued == "running" or (status.state == "running" and alive(place, status)):
         return "running", ""
     if status.state == "running":
-        return "failed", VANISHED
+        return "failed", _with_log(VANISHED, place)
     return ("cancelled" if queued == "cancelled" else status.state), status.error
+
+
+def _with_log(error: str, place: Path) -> str:
+    said = last_line(place / "log.txt")
+    return f"{error}; its log ends: {said}" if said else error
+
+
+def last_line(log: Path) -> str:
+    """The last line with anything in it, or nothing where there is no log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((" ".join(line.split())[:LONGEST] for line in reversed(lines) if line.strip()), "")

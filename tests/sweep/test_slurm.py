@@ -10,7 +10,9 @@ from registry import RegistryError
 from sunlab.cli.main import main
 from sunlab.errors import ConfigError, StorageError
 from sunlab.sweep.launchers import LAUNCHERS, Job
+from sunlab.sweep.options import free_options, seconds
 from sunlab.sweep.queue import _meaning
+from sunlab.sweep.sbatch import directive
 from sunlab.sweep.slurm import Slurm, groups, probe
 
 EVIL = 'it\'s $(touch pwned) `touch pwned`; touch pwned # "x" ${HOME}'
@@ -38,7 +40,7 @@ def test_what_is_asked_for(tmp_path):
     ):  # fmt: skip
         assert f"#SBATCH --{line}" in lines(script)
     assert "mail-user" not in script
-    assert 'srun --kill-on-bad-exit=1 --cpus-per-task=8 "${command[@]}"' in script
+    assert 'srun --kill-on-bad-exit=1 --wait=0 --cpus-per-task=8 "${command[@]}"' in script
     assert not (tmp_path / "sweep").exists(), "nothing is touched"
 
 
@@ -63,9 +65,17 @@ def test_no_value_becomes_a_command(tmp_path):
         assert done.returncode == int(code)
         assert words[words.index(EVIL) :][:4] == [EVIL, "-m", "sunlab", "sweep"]
         assert (words[-3:] == ["scontrol", "requeue", "7"]) is requeued
+    script = Slurm(restarts=3).script([job])
+    for count, requeued in (("2", True), ("3", False)):  # a job that gets nowhere comes to an end
+        notes = tmp_path / f"restarts{count}"
+        environment = {"PATH": f"{tools}:{os.environ['PATH']}", "NOTES": str(notes), "CODE": "75", "SLURM_JOB_ID": "7"}
+        environment |= {"SLURM_JOB_NODELIST": "n1", "SLURM_RESTART_COUNT": count}
+        assert subprocess.run(["bash", "-c", script], env=environment, check=False, timeout=30).returncode == 75
+        assert ("requeue" in notes.read_text()) is requeued
+    assert "not put back again after 3 restarts" in job.log.read_text()
     assert not list(tmp_path.rglob("pwned"))
     assert "start 1" in job.log.read_text(), "the log is the run's own, and appended to"
-    assert job.log.read_text().count("== ") == 6
+    assert job.log.read_text().count("== ") == 10
 
 
 @pytest.mark.parametrize("value", ["a\n#SBATCH --uid=0", "a\x00b", "a\rb"])
@@ -78,15 +88,45 @@ def test_a_line_break_is_refused(value, tmp_path):
     assert len(lines(Slurm().script([named]))) == len(lines(Slurm().script([job])))
 
 
+def test_free_options():
+    assert free_options({"mem_per_cpu": "4G", "gpus": 2, "mail-user": None}) == {
+        "mem-per-cpu": "4G",
+        "gpus": 2,
+        "mail-user": None,
+    }
+    for key, value, said in (
+        ("array", "0-9", "sunlab sets --array itself"),
+        ("arr", "0-9", "sunlab sets --array itself"),  # sbatch takes abbreviations
+        ("n", 4, "sunlab sets --"),
+        ("tim", "1:00", "say it as launcher.time"),
+        ("cpus_per_task", 8, "say it as launcher.cpus"),
+        ("--mem-per-cpu", 1, "no long option of sbatch"),
+        ("a b", 1, "no long option of sbatch"),
+        ("nodelist", ["n1"], "expected text, a number"),
+    ):
+        with pytest.raises(ConfigError, match=rf"launcher\.sbatch\.{key}: .*{said}"):
+            Slurm(sbatch={key: value})
+
+
 def test_wrong_options():
-    with pytest.raises(ConfigError, match=r"launcher\.sbatch\.array: sunlab sets it itself"):
-        Slurm(sbatch={"array": "0-9"})
-    with pytest.raises(ConfigError, match="no long option of sbatch"):
-        Slurm(sbatch={"--x": 1}).script([Job("a", "a", __import__("pathlib").Path("a"))])
+    for options, said in (
+        ({"throttle": 0}, "launcher.throttle: must be at least 1"),
+        ({"restarts": -1}, "launcher.restarts: must be at least 0"),
+        ({"notice": 0}, "launcher.notice: expected 1 to 65535"),
+        ({"time": "12 hours"}, "launcher.time: expected minutes"),
+        ({"time": "0:02:00"}, "120 s before a limit of 120 s a run would be stopped as soon as it has begun"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            Slurm(**options)
     with pytest.raises(RegistryError, match="did you mean 'partition'"):
         LAUNCHERS.build({"name": "slurm", "partitoin": "gpu"}, key="launcher")
     with pytest.raises(RegistryError, match=r"launcher\.time"):
         LAUNCHERS.build({"name": "slurm", "time": 43200}, key="launcher")  # YAML's reading of 12:00:00 without quotes
+
+
+def test_time_limits():
+    limits = {"90": 5400, "90:30": 5430, "12:00:00": 43200, "2-12": 216000, "2-12:30": 217800, "2-12:30:05": 217805}
+    assert {time: seconds(time) for time in limits} == limits and seconds("UNLIMITED") == float("inf")
 
 
 def test_an_array_holds_runs_of_one_shape_and_one_need(tmp_path):
@@ -107,7 +147,7 @@ def test_an_array_holds_runs_of_one_shape_and_one_need(tmp_path):
 
 def test_containers(tmp_path):
     (job,) = jobs(tmp_path, "a", accelerator="gpu", devices=2)
-    assert "srun --kill-on-bad-exit=1 apptainer exec --nv --bind" in Slurm(container="sun.sif").script([job])
+    assert "srun --kill-on-bad-exit=1 --wait=0 apptainer exec --nv --bind" in Slurm(container="sun.sif").script([job])
     script = Slurm(container="nvcr.io/nvidia/pytorch:25.01", mounts=["/data"]).script([job])
     assert "--container-image=nvcr.io/nvidia/pytorch:25.01" in script and ",/data:/data" in script
     assert "command=(python3 -m sunlab" in script
@@ -142,6 +182,41 @@ def test_a_full_disk(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match=r"logs cannot be written here: No space left on device; no job was queued"):
         probe(tmp_path / "runs")
     assert not list((tmp_path / "runs").iterdir())
+
+
+def test_backslashes_are_for_sbatch_to_eat():
+    """It takes them for escapes even within quotes; `tests/slurm` asks it."""
+    assert directive("comment", "a\\b 'c'") == "#SBATCH --comment='a\\\\b '\"'\"'c'\"'\"''"
+
+
+FAKES = {
+    "sbatch": 'test "$1" = --version && exit; kill -INT $PPID; sleep 0.2; echo 4711',  # Ctrl-C while it is at work
+    "squeue": 'test ! -f down && exit; echo "slurm_load_jobs error: cannot contact it" >&2; exit 1',
+}
+
+
+@pytest.fixture
+def fakes(tmp_path, monkeypatch):
+    """Commands that only do as if there were a cluster."""
+    for name, script in FAKES.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_ctrl_c_while_sbatch_is_at_work_loses_no_handle(fakes, tmp_path):
+    noted = {}
+    with pytest.raises(KeyboardInterrupt):
+        noted.update(Slurm().submit(jobs(tmp_path, "a", "b"), {}))
+    assert noted == {"a": "4711_0", "b": "4711_1"}
+
+
+def test_a_queue_without_an_answer_is_not_an_empty_one(fakes, tmp_path):
+    assert Slurm().states({"a": "1"}) == {"a": "gone"}
+    (tmp_path / "down").touch()
+    with pytest.raises(ConfigError, match="launcher slurm: slurm_load_jobs error: cannot contact it"):
+        Slurm().states({"a": "1"})
 
 
 def test_states():
