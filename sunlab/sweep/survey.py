@@ -56,7 +56,7 @@ def _silent(place: Path, queued: Queued | None) -> tuple[State, str]:
     """Of a run that has not said anything yet."""
     if queued == "gone" and not last_line(place / "log.txt"):
         return "cancelled", "left the queue without having started"
-    if queued in ("failed", "done", "gone"):
+    if queued == "failed" or queued == "done" or queued == "gone":  # so that mypy knows what is left
         return "failed", _with_log(f"never said that it started, and is {queued} for the scheduler", place)
     return queued or "pending", ""
 
