@@ -40,7 +40,7 @@ from sunlab.modules.text_encoder import TextEncoderModule
 from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.pipelines.locate import is_hub_id
 from sunlab.pipelines.trajectories import BankMaker
-from sunlab.ranks import launched, require_ranks
+from sunlab.ranks import Ranks, launched, require_ranks
 from sunlab.registries import registry_of
 from sunlab.signals import Signals
 from sunlab.solvers import Sampling
@@ -219,6 +219,13 @@ def export(trainer: Trainer, module: LightningModule, folder: Path) -> list[Path
             average.swap(module)
 
 
+def own_device(ranks: Ranks | None) -> str:
+    """A GPU of its own for each rank of a machine, where there are any."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{(0 if ranks is None else ranks.local_rank) % torch.cuda.device_count()}"
+
+
 def make_bank(loaded: LoadedConfig, *, out: str | Path, count: int, shard_size: int = 256) -> list[Path]:
     """Store `count` of the teacher's guided trajectories under `out`, in shards. Shards that are there are kept;
     under torchrun or srun each rank makes its share.
@@ -231,7 +238,7 @@ def make_bank(loaded: LoadedConfig, *, out: str | Path, count: int, shard_size: 
     keep_freed_memory()
     config = loaded.config
     load_plugins(config.plugins)
-    base = build_base(config).freeze().to("cuda" if torch.cuda.is_available() else "cpu")
+    base = build_base(config).freeze().to(own_device(ranks))
     source: Source = plug("sources", config.data.source)
     prompts = source.prompts(1_000_000)
     maker = BankMaker(

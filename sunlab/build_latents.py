@@ -1,6 +1,5 @@
 """`sunlab data precompute`: the composition of a base's encoders and a data source."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,17 +7,18 @@ import torch
 from torch import Tensor
 
 from registry import load_plugins
-from sunlab.build import build_base, encoders_hash, plug
+from sunlab.build import build_base, encoders_hash, own_device, plug
 from sunlab.config.load import LoadedConfig
 from sunlab.data.base import Sample, Source
 from sunlab.data.precompute import images_of, write_latents
 from sunlab.memory import keep_freed_memory
+from sunlab.ranks import launched
 
 
 def precompute(loaded: LoadedConfig, *, out: str | Path, shard_size: int = 1024, batch: int = 32) -> int:
     """Encode the pictures and prompts of `data.source` by the base's encoders into shards under `out`, in bfloat16.
 
-    What is there is kept; with RANK and WORLD_SIZE set (torchrun, srun) each rank makes its share.
+    What is there is kept; under torchrun or srun each rank makes its share.
 
     Returns:
         Samples encoded by this process.
@@ -27,10 +27,11 @@ def precompute(loaded: LoadedConfig, *, out: str | Path, shard_size: int = 1024,
         DataError: `out` was begun by other encoders or of another source, or a sample is bad.
     """
     keep_freed_memory()
+    ranks = launched()
     config = loaded.config
     load_plugins(config.plugins)
     source: Source = plug("sources", config.data.source)
-    base = build_base(config).freeze().to("cuda" if torch.cuda.is_available() else "cpu")
+    base = build_base(config).freeze().to(own_device(ranks))
 
     @torch.no_grad()
     def encode(group: Sequence[Sample]) -> list[dict[str, Tensor]]:
@@ -48,6 +49,6 @@ def precompute(loaded: LoadedConfig, *, out: str | Path, shard_size: int = 1024,
         encoder=encoders_hash(base),
         shard=shard_size,
         batch=batch,
-        rank=int(os.environ.get("RANK", "0")),
-        ranks=int(os.environ.get("WORLD_SIZE", "1")),
+        rank=0 if ranks is None else ranks.rank,
+        ranks=1 if ranks is None else ranks.count,
     )

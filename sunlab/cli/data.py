@@ -21,6 +21,7 @@ def add(subparsers: Any) -> None:
     )
     index.add_argument("shards", nargs="+", metavar="SHARDS", help="tar files on this machine, or patterns of them")
     index.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default 1)")
+    index.add_argument("--missing", action="store_true", help="only shards that no manifest lists yet: goes on")
     index.set_defaults(run=run_index)
     latents = makers.add_parser("precompute", help="latents and prompt embeddings of the data, by the base's encoders")
     add_config(latents)
@@ -32,12 +33,12 @@ def add(subparsers: Any) -> None:
 
 def run_index(args: argparse.Namespace) -> int:
     from sunlab.data.index import SUFFIX
-    from sunlab.data.indexing import index_all
+    from sunlab.data.indexing import index_all, unindexed
     from sunlab.data.paths import expand
 
     found = (path for pattern in args.shards for path in expand(pattern))
     paths = list(dict.fromkeys(path for path in found if path.suffix != SUFFIX))
-    done = index_all(paths, workers=args.workers)
+    done = index_all(unindexed(paths) if args.missing else paths, workers=args.workers)
     print(f"indexed {sum(one.entry['samples'] for one in done):,} samples in {len(done)} shards")
     for folder in dict.fromkeys(one.path.parent for one in done):
         print(f"wrote {folder / 'manifest.json'}")

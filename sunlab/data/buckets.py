@@ -10,9 +10,10 @@ import numpy as np
 
 from sunlab.data.decode import image_size
 from sunlab.data.manifest import Shard
-from sunlab.data.opened import samples_of
+from sunlab.data.opened import BadSample
 from sunlab.data.remembered import Found, remembered
 from sunlab.data.remote import Remote
+from sunlab.data.scan import scan
 from sunlab.data.tar import IMAGES
 
 HEADER = 2**18  # bytes of a picture that are read for its size
@@ -58,9 +59,10 @@ def into_buckets(
 
 
 def _sizes(shards: Sequence[Shard], remote: Remote) -> Found:
-    found, ends, images = [], [], frozenset(IMAGES)
+    found, ends = [], []
     for shard in shards:
-        path = remote.local(shard.url, shard.bytes)
-        found += [image_size(raw) or (0, 0) for raw in samples_of(path, images, most=HEADER)]
+        for _, raw in scan(replace(shard, kept=None), remote, IMAGES, most=HEADER):
+            found.append(None if isinstance(raw, BadSample) else image_size(raw))
         ends.append(len(found))
-    return Found({"sizes": np.array(found, np.int32).reshape(-1, 2), "ends": np.array(ends)}, {})
+    sizes = np.array([size or (0, 0) for size in found], np.int32).reshape(-1, 2)
+    return Found({"sizes": sizes, "ends": np.array(ends)}, {})

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 from sunlab.data.opened import BadSample
 from sunlab.data.selection import Dropped, Named, look
@@ -73,7 +72,7 @@ def examine_filters(source: Shards, filters: Named, samples: int) -> Dropped:
     share = max(1, -(-samples // len(source.whole)))
     shards = source.whole[:: max(1, len(source.whole) * share // samples)] if samples else source.whole
     for shard in shards:
-        for _ in islice(look(shard, filters, source.remote, dropped), share):
+        for _ in look(shard, filters, source.remote, dropped, share, lenient=True):
             pass
     return dropped
 

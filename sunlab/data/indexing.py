@@ -2,9 +2,10 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from itertools import pairwise
@@ -14,31 +15,52 @@ from typing import Any
 
 import numpy as np
 
+from sunlab.data.distinct import require_distinct
 from sunlab.data.index import DIGEST, LONGEST, Index, index_path
-from sunlab.data.manifest import MANIFEST, entries_of, seal
+from sunlab.data.manifest import MANIFEST, described, parse_manifest, seal
 from sunlab.data.opened import open_tar
+from sunlab.data.remote import Remote
 from sunlab.data.tar import BLOCK, Damage, Member, groups, members
 from sunlab.errors import DataError, StorageError
+from sunlab.parent import die_with
 
 
 @dataclass(frozen=True)
 class Indexed:
-    """What was read of one shard: its entry in the manifest, and the keys of its samples."""
+    """What was read of one shard: its entry in the manifest."""
 
     path: Path
     entry: dict[str, Any]
-    keys: list[str]
 
 
 def index_all(paths: Sequence[Path], *, workers: int = 1) -> list[Indexed]:
-    """Index shards and write their folders' manifests."""
-    if workers <= 1:
-        done = [index_shard(path) for path in paths]
-    else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            done = list(pool.map(index_shard, paths))
-    write_manifests(done)
+    """Index shards and write their folders' manifests. Those of an interrupted pass name what was indexed till then, and a
+    damaged shard does not keep the others out.
+
+    Raises:
+        DataError: damaged shards, all of them named; a key in two shards.
+        StorageError: a file cannot be read or written.
+    """
+    done: list[Indexed] = []
+    damaged: list[str] = []
+    try:
+        with _mapping(workers) as mapped:
+            for found in mapped(_attempt, paths):
+                if isinstance(found, Indexed):
+                    done.append(found)
+                else:
+                    damaged.append(found)
+    finally:
+        write_manifests(done, afresh=True)
+    if damaged:
+        raise DataError("\n".join(damaged))
     return done
+
+
+def unindexed(paths: Sequence[Path]) -> list[Path]:
+    """Those that their folder's manifest does not list with their size and an index that is there."""
+    manifests = {folder: _standing(folder, afresh=True)[1] for folder in {path.parent for path in paths}}
+    return [path for path in paths if not _listed(path, manifests[path.parent].get(path.name))]
 
 
 def index_shard(path: Path) -> Indexed:
@@ -57,32 +79,39 @@ def index_shard(path: Path) -> Indexed:
         "samples": len(index),
         "index": sha256(data).hexdigest(),
     }
-    return Indexed(path, entry, index.keys)
+    ends = {"first": min(index.keys), "last": max(index.keys)} if index.keys else {}
+    return Indexed(path, entry | ends)
 
 
-def write_manifests(done: Sequence[Indexed], **more: Any) -> list[Path]:
+def write_manifests(done: Sequence[Indexed], *, afresh: bool = False, distinct: bool = False, **more: Any) -> list[Path]:
     """A manifest in every folder, with whatever it said besides and of other shards there; `more` is added to it.
+
+    Args:
+        afresh: a manifest that is broken is replaced.
+        distinct: that no key stands in two shards is known.
 
     Raises:
         DataError: a key in two shards: what is drawn for its samples would be the same.
         StorageError: it cannot be written.
     """
-    _refuse_repeated(done)
-    written = []
+    trees: dict[Path, dict[str, Any]] = {}
     for folder in dict.fromkeys(one.path.parent for one in done):
-        kept = {name: entry for name, entry in entries_of(folder).items() if (folder / name).is_file()}
+        said, entries = _standing(folder, afresh=afresh)
+        kept = {name: entry for name, entry in entries.items() if (folder / name).is_file()}
         for one in done:
             if one.path.parent == folder:
                 kept[one.path.name] = {**kept.get(one.path.name, {}), **one.entry}
         shards = [kept[name] for name in sorted(kept)]
+        trees[folder] = {**said, "version": 1, **more, "shards": shards, "seal": seal(shards)}
+    if not distinct:
+        named = ((folder, entry) for folder, tree in trees.items() for entry in tree["shards"])
+        require_distinct([described(str(folder / entry["file"]), entry) for folder, entry in named], Remote())
+    for folder, tree in trees.items():
         try:
-            said = json.loads((folder / MANIFEST).read_bytes()) if (folder / MANIFEST).is_file() else {}
-            tree = {**said, "version": 1, **more, "shards": shards, "seal": seal(shards)}
             put(folder / MANIFEST, json.dumps(tree, indent=1, sort_keys=True).encode() + b"\n")
         except OSError as error:
             raise StorageError(f"{folder / MANIFEST}: cannot be written: {error}") from error
-        written.append(folder / MANIFEST)
-    return written
+    return [folder / MANIFEST for folder in trees]
 
 
 def make_index(shard: Path) -> Index:
@@ -119,7 +148,8 @@ def put(path: Path, data: bytes) -> None:
     """Write a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:  # no link that stands there is followed
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -134,17 +164,53 @@ def _noting_the_end(found: Iterator[Member], end: list[int]) -> Iterator[Member]
         yield member
 
 
-def _refuse_repeated(done: Sequence[Indexed]) -> None:
-    """Among those indexed together; by half a digest a key, so that memory stays small."""
-    hashes = np.array([hash(key) for one in done for key in one.keys], np.int64)
-    unique, counts = np.unique(hashes, return_counts=True)
-    if (counts < 2).all():
+def _standing(folder: Path, *, afresh: bool) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """A folder's manifest, and its entries by file."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}, {}
+    try:
+        data = path.read_bytes()
+        entries = parse_manifest(data, str(path))
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error
+    except DataError:
+        if afresh:
+            return {}, {}
+        raise
+    return json.loads(data), entries
+
+
+def _listed(path: Path, entry: dict[str, Any] | None) -> bool:
+    return (
+        entry is not None
+        and entry.get("index") is not None
+        and path.stat().st_size == entry["bytes"]
+        and index_path(path).is_file()
+    )
+
+
+def _attempt(path: Path) -> Indexed | str:
+    try:
+        return index_shard(path)
+    except DataError as error:
+        return str(error)
+
+
+@contextmanager
+def _mapping(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """`map`, in several processes where asked. They leave with this one, and Ctrl-C is its own."""
+    if workers <= 1:
+        yield map
         return
-    suspects, first = set(unique[counts > 1].tolist()), dict[str, Path]()
-    for one in done:
-        for key in one.keys:
-            if hash(key) in suspects and first.setdefault(key, one.path) != one.path:
-                raise DataError(
-                    f"the key {key!r} stands in {first[key]} and in {one.path}: what is drawn for the two would be "
-                    "the same. Index sets that belong apart one by one, and train with keys=path"
-                )
+    with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (os.getpid(),)) as pool:
+        try:
+            yield pool.map
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _begin(parent: int) -> None:
+    die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,9 +1,10 @@
 """How many samples each shard holds: from `manifest.json` beside the shards, or counted once."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from sunlab.data.index import SUFFIX, Index, index_path, parse_index
-from sunlab.data.opened import open_tar
+from sunlab.data.opened import largest, open_tar
 from sunlab.data.remote import Remote, is_remote
-from sunlab.data.tar import Damage, groups, members
+from sunlab.data.tar import BLOCK, Damage, groups, members
 from sunlab.errors import DataError, StorageError
 
 MANIFEST = "manifest.json"
@@ -32,6 +33,7 @@ class Shard:
         index: SHA-256 of its index, where the manifest has it; "" for an index that is there without a manifest; None:
             there is none, and nothing of the shard can be verified.
         kept: the numbers of the samples that are read, rising; None: all.
+        span: the smallest and the largest key, where they are known.
     """
 
     url: str
@@ -40,6 +42,7 @@ class Shard:
     sha256: str | None = None
     index: str | None = None
     kept: np.ndarray | None = None
+    span: tuple[str, str] | None = None
 
     def __len__(self) -> int:
         return self.samples if self.kept is None else len(self.kept)
@@ -75,25 +78,23 @@ class Shard:
         return parse_index(data, url, samples=self.samples, digest=self.index or None)
 
 
-def shards_of(urls: Iterable[str], remote: Remote, *, lenient: bool = False, distinct: bool = True) -> list[Shard]:
+def shards_of(urls: Iterable[str], remote: Remote, *, globs: Sequence[str] = (), lenient: bool = False) -> list[Shard]:
     """The shards at `urls`, counted.
 
     Args:
+        globs: the patterns with wildcards by which they were found.
         lenient: a shard whose size is not what its manifest says is taken, and its bad samples found in reading it.
-        distinct: whether a key in two of the shards that are counted is an error.
 
     Raises:
-        DataError: a manifest is unreadable, a shard's size is not what it says, a shard to be counted is damaged, or a key
-            stands in two of the shards that were counted.
+        DataError: a manifest is unreadable, lists a shard that one of `globs` should have found, a shard's size is not what
+            it says, or a shard to be counted is damaged.
     """
     urls, found = list(urls), []
-    seen: dict[bytes, str] = {}
-    manifests = {folder: _manifest(folder, remote) for folder in {_folder(url) for url in urls}}
+    manifests = {folder: _manifest(folder, remote) for folder in dict.fromkeys(_folder(url) for url in urls)}
+    _require_all(manifests, set(urls), globs)
     for url in urls:
         entry = manifests[_folder(url)].get(url.rsplit("/", 1)[-1])
-        found.append(
-            _counted(url, remote, seen if distinct else {}) if entry is None else _described(url, entry, remote, lenient)
-        )
+        found.append(_counted(url, remote) if entry is None else _described(url, entry, remote, lenient))
     return found
 
 
@@ -114,6 +115,8 @@ def parse_manifest(data: bytes, where: str) -> dict[str, dict[str, Any]]:
         entries = {entry["file"]: entry for entry in tree["shards"]}
         if tree.get("seal") not in (None, seal(tree["shards"])):
             raise ValueError("its seal does not fit its shards")
+        if len(entries) < len(tree["shards"]):
+            raise ValueError("it lists a shard twice")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{where}: not a manifest ({error!r}); run `sunlab data index`, or delete it to count anew"
@@ -123,8 +126,12 @@ def parse_manifest(data: bytes, where: str) -> dict[str, dict[str, Any]]:
         digests = (entry.get("sha256"), entry.get("index"))
         if not all(type(n) is int and 0 <= n < 2**62 for n in numbers):
             raise DataError(f"{where}: {name} needs whole numbers 'samples' and 'bytes'; run `sunlab data index`")
+        if numbers[0] * BLOCK > largest(numbers[1]):
+            raise DataError(f"{where}: {name} cannot hold {numbers[0]:,} samples in {numbers[1]:,} bytes")
         if not all(d is None or (type(d) is str and len(d) == 64) for d in digests):
             raise DataError(f"{where}: {name} has a digest that is none; run `sunlab data index`")
+        if not all(type(entry.get(key, "")) is str for key in ("first", "last")):
+            raise DataError(f"{where}: {name} needs keys as 'first' and 'last'; run `sunlab data index`")
     return entries
 
 
@@ -132,8 +139,14 @@ def seal(shards: list[Any]) -> str:
     return sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()
 
 
+def described(url: str, entry: Mapping[str, Any]) -> Shard:
+    """A shard by its entry in a manifest."""
+    span = (entry["first"], entry["last"]) if {"first", "last"} <= entry.keys() else None
+    return Shard(url, entry["samples"], entry["bytes"], entry.get("sha256"), entry.get("index"), span=span)
+
+
 def _described(url: str, entry: Mapping[str, Any], remote: Remote, lenient: bool) -> Shard:
-    shard = Shard(url, entry["samples"], entry["bytes"], entry.get("sha256"), entry.get("index"))
+    shard = described(url, entry)
     if not is_remote(url) and not lenient and Path(url).stat().st_size != shard.bytes:
         raise DataError(
             f"{url}: {Path(url).stat().st_size:,} bytes, but {MANIFEST} says {shard.bytes:,}: the shard was cut short or "
@@ -142,23 +155,31 @@ def _described(url: str, entry: Mapping[str, Any], remote: Remote, lenient: bool
     return shard
 
 
-def _counted(url: str, remote: Remote, seen: dict[bytes, str]) -> Shard:
-    path, count = remote.local(url), 0
+def _counted(url: str, remote: Remote) -> Shard:
+    count, first, last = 0, "", ""
     try:
-        with closing(open_tar(path)) as file:
+        with remote.held(url) as path, closing(open_tar(path)) as file:
             for key, _ in groups(members(file)):
+                first, last = (min(first, key), max(last, key)) if count else (key, key)
                 count += 1
-                first = seen.setdefault(sha256(key.encode("utf-8", "replace")).digest()[:8], url)
-                if first != url:
-                    raise DataError(
-                        f"the key {key!r} stands in {url} and in {first}: what is drawn for "
-                        "the two would be the same; name the samples apart, or set keys=path"
-                    )
+            size, index = path.stat().st_size, "" if index_path(path).is_file() else None
     except Damage as damage:
         raise DataError(f"{url}: damaged shard ({damage}); copy or build it again") from None
     except OSError as error:
         raise StorageError(f"{url}: {error.strerror or error}") from error
-    return Shard(url, count, path.stat().st_size, index="" if index_path(path).is_file() else None)
+    return Shard(url, count, size, index=index, span=(first, last) if count else None)
+
+
+def _require_all(manifests: Mapping[str, Mapping[str, Any]], found: set[str], globs: Sequence[str]) -> None:
+    """A shard that is gone is no shorter data set."""
+    for folder, entries in manifests.items() if globs else ():
+        names = [name for name in entries if any(fnmatchcase(f"{folder}/{name}", pattern) for pattern in globs)]
+        gone = [name for name in names if f"{folder}/{name}" not in found]
+        if gone:
+            raise DataError(
+                f"{folder}/{MANIFEST} lists {len(gone)} shards that are not there ({gone[0]}, ...): copy them again, or run "
+                "`sunlab data index` on any other shard of the folder, which forgets them"
+            )
 
 
 def _manifest(folder: str, remote: Remote) -> dict[str, dict[str, Any]]:

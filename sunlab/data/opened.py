@@ -2,15 +2,16 @@
 
 import gzip
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from sunlab.data.index import Index
-from sunlab.data.tar import MEMBERS, Damage, content, groups, members
+from sunlab.data.tar import MEMBERS, Damage, Member, content, groups, members
 from sunlab.errors import DataError, StorageError
 
 EXPANSION, FREE = 200, 2**26  # a compressed shard may unpack to so many times its size, and so many bytes more
@@ -39,59 +40,61 @@ def bad_sample(shard: str, key: str, reason: str, detail: str) -> BadSample:
 Load = Callable[[], Raw]  # raises BadSample
 
 
-def samples_of(path: Path, wanted: frozenset[str] = frozenset(MEMBERS), *, most: int | None = None) -> Iterator[Raw]:
-    """The samples of a shard in its order, unverified; only the members in `wanted` are read, and of each the first `most`
-    bytes.
-
-    Raises:
-        DataError: the archive is damaged, holds a key twice, or unpacks to far more than it weighs.
-        StorageError: the file cannot be read.
-    """
-    try:
-        with closing(open_tar(path)) as file:
-            for key, parts in groups(members(file)):
-                yield Raw(key, content(file, parts, wanted, most))
-    except Damage as damage:
-        raise DataError(f"{path}: damaged shard ({damage}); copy or build it again") from None
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error
-
-
-def loads_of(path: Path, index: Index | None, wanted: list[int], shard: str) -> Iterator[Load | BadSample]:
+def loads_of(
+    path: Path,
+    index: Index | None,
+    wanted: Sequence[int],
+    shard: str,
+    suffixes: Collection[str] = MEMBERS,
+    most: int | None = None,
+) -> Iterator[Load | BadSample]:
     """How to read the samples numbered `wanted` (rising) of a shard, in this order: with an index nothing is read before
-    it is asked for; without one the bytes are there already.
+    it is asked for; without one the bytes are there already. The file is opened at once, and may be removed then.
 
-    Where an archive without an index is damaged, the samples that cannot be found any more are each a `BadSample`. `shard`
-    is the name that errors give.
+    Where an archive without an index is damaged, the samples that cannot be found any more are each a `BadSample`.
+
+    Args:
+        shard: the name that errors give.
+        suffixes: of the members that are handed on.
+        most: bytes of each member that are handed on; what is verified is all of them.
 
     Raises:
         StorageError: the file cannot be read.
     """
-    if index is not None and path.suffix not in (".gz", ".tgz"):
-        file = _Regions(path, index, shard)
-        for number in wanted:
-            yield lambda number=number: file.load(number)  # type: ignore[misc]
-        return
+    part = _Part(shard, frozenset(suffixes), most)
     try:
-        yield from _in_order(path, index, wanted, shard)
+        if index is not None and path.suffix not in (".gz", ".tgz"):
+            return iter(_Regions(path, index, part).loads(wanted))
+        return _in_order(open_tar(path), index, wanted, part)
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from error
 
 
-def _in_order(path: Path, index: Index | None, wanted: list[int], shard: str) -> Iterator[Load | BadSample]:
+class _Part(NamedTuple):
+    """What is read of a shard's samples."""
+
+    shard: str
+    suffixes: frozenset[str]
+    most: int | None
+
+    def of(self, file: IO[bytes], parts: dict[str, Member]) -> dict[str, bytes]:
+        return content(file, parts, self.suffixes, self.most)
+
+
+def _in_order(file: IO[bytes], index: Index | None, wanted: Sequence[int], part: _Part) -> Iterator[Load | BadSample]:
     given, problem = 0, "the shard has fewer samples"
     try:
-        with closing(open_tar(path)) as file:
+        with closing(file):
             if index is not None:
                 for number in wanted:
-                    raw = _verified(file, index, number, shard)
+                    raw = _verified(file, index, number, part)
                     given += 1
                     yield raw if isinstance(raw, BadSample) else (lambda raw=raw: raw)  # type: ignore[misc]
                 return
             found, number = groups(members(file)), -1
             for target in wanted:
                 key, parts = next(islice(found, target - number - 1, None))
-                number, raw = target, Raw(key, content(file, parts))
+                number, raw = target, Raw(key, part.of(file, parts))
                 given += 1
                 yield lambda raw=raw: raw  # type: ignore[misc]
             return
@@ -99,23 +102,26 @@ def _in_order(path: Path, index: Index | None, wanted: list[int], shard: str) ->
         pass
     except Damage as damage:
         problem = str(damage)
+    except OSError as error:
+        raise StorageError(f"{part.shard}: {error.strerror or error}") from error
     for number in wanted[given:]:
-        yield bad_sample(shard, index.keys[number] if index else f"#{number}", "damaged shard", problem)
+        yield bad_sample(part.shard, index.keys[number] if index else f"#{number}", "damaged shard", problem)
 
 
 class _Regions:
     """A plain tar with an index, read by region."""
 
-    def __init__(self, path: Path, index: Index, shard: str):
-        self.path, self.index, self.shard = path, index, shard
-        try:
-            self.file = path.open("rb", buffering=0)
-        except OSError as error:
-            raise StorageError(f"{path}: {error.strerror or error}") from error
+    def __init__(self, path: Path, index: Index, part: _Part):
+        self.path, self.index, self.part = path, index, part
+        self.file = path.open("rb", buffering=0)
+
+    def loads(self, wanted: Sequence[int]) -> Iterator[Load]:
+        for number in wanted:
+            yield partial(self.load, number)
 
     def load(self, number: int) -> Raw:
         try:
-            raw = _verified(self.file, self.index, number, self.shard)
+            raw = _verified(self.file, self.index, number, self.part)
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror or error}") from error
         if isinstance(raw, BadSample):
@@ -127,9 +133,10 @@ class _Regions:
             self.file.close()
 
 
-def _verified(file: IO[bytes], index: Index, number: int, shard: str) -> Raw | BadSample:
+def _verified(file: IO[bytes], index: Index, number: int, part: _Part) -> Raw | BadSample:
     """One sample by its index: every byte of it, headers and padding too, is checked before it is parsed."""
     start, stop, key = int(index.offsets[number]), int(index.offsets[number + 1]), index.keys[number]
+    shard = part.shard
     try:
         file.seek(start)
         data = file.read(stop - start)
@@ -141,9 +148,16 @@ def _verified(file: IO[bytes], index: Index, number: int, shard: str) -> Raw | B
     region = io.BytesIO(data)
     try:
         found, parts = next(groups(members(region, whole=False)))
-        return Raw(found, content(region, parts))
+        if found != key:
+            return bad_sample(shard, key, "altered bytes", f"its key is {found!r}")
+        return Raw(found, part.of(region, parts))
     except (Damage, StopIteration) as damage:
         return bad_sample(shard, key, "damaged shard", str(damage))
+
+
+def largest(size: int) -> int:
+    """Bytes that a shard of `size` bytes may unpack to."""
+    return size * EXPANSION + FREE
 
 
 def open_tar(path: Path) -> IO[bytes]:
@@ -157,7 +171,7 @@ class _Unpacked(io.RawIOBase):
     """A gzip file with an end to its patience. Damage to the stream itself is `Damage`."""
 
     def __init__(self, path: Path):
-        self.limit = path.stat().st_size * EXPANSION + FREE
+        self.limit = largest(path.stat().st_size)
         self.file = gzip.open(path)  # noqa: SIM115 -- closed with this
 
     def readable(self) -> bool:

@@ -45,14 +45,17 @@ def braces(pattern: str) -> list[str]:
     return parts
 
 
+def places(part: str) -> list[str]:
+    """Where a path or glob is looked for."""
+    return [part] if Path(part).is_absolute() else [str(folder / part) for folder in (Path.cwd(), ASSETS)]
+
+
 def _find(part: str, pattern: str) -> list[Path]:
-    folders = [Path()] if Path(part).is_absolute() else [Path.cwd(), ASSETS]
-    for folder in folders:
-        whole = str(folder / part)
+    for whole in places(part):
         found = sorted(glob(whole)) if has_magic(part) else [whole]
         files = [Path(name) for name in found if Path(name).is_file()]
         if files:
             return files
-    looked = " and ".join(str(folder / part) for folder in folders)
+    looked = " and ".join(places(part))
     where = f" (part of {pattern!r})" if part != pattern else ""
     raise DataError(f"{part!r}{where}: no such file; looked for {looked}. Check the pattern and its suffix")

@@ -14,7 +14,7 @@ from torch import Tensor
 from webdataset.writer import TarWriter
 
 from sunlab.data.base import Sample, Source
-from sunlab.data.indexing import index_shard, put, write_manifests
+from sunlab.data.indexing import Indexed, index_shard, put, write_manifests
 from sunlab.data.manifest import entries_of
 from sunlab.data.opened import BadSample
 from sunlab.data.shards import Shards
@@ -24,6 +24,7 @@ from sunlab.errors import ConfigError, DataError, StorageError
 PLAN = "precompute.json"
 SHARD = 1024  # samples in a shard
 BATCH = 32  # samples encoded at once
+TOGETHER = 32  # shards that the manifest learns of at once: it is written anew each time
 Encode = Callable[[Sequence[Sample]], Sequence[dict[str, Tensor]]]  # samples of one image size -> the tensors of each
 
 
@@ -38,7 +39,8 @@ def write_latents(
     rank: int = 0,
     ranks: int = 1,
 ) -> int:
-    """Write this rank's share of the shards, those left out that are there already. The manifest grows shard by shard.
+    """Write this rank's share of the shards, those left out that are there already. Bad samples that the source bears are
+    noted in `folder`/quarantine.jsonl.
 
     Args:
         source: of images of one size.
@@ -58,22 +60,33 @@ def write_latents(
     """
     if len(source.parts()) > 1:
         raise ConfigError("latents made ahead have one size: precompute a source without buckets")
-    starts = range(0, len(source), shard)
+    starts, indexed = range(0, len(source), shard), list[Indexed]()
     _plan(folder, {"encoder": encoder, "source": source.fingerprint(), "samples": len(source), "shard": shard})
-    done = 0
+    done, there = 0, entries_of(folder).keys()
+    if isinstance(source, Shards):
+        source.quarantine_in(folder)
     try:
         for start in starts[rank::ranks]:
             path = folder / f"latents-{start:09d}.tar"
-            if path.name in entries_of(folder):
+            if path.name in there:
                 continue
             if not path.is_file():
                 done += _write(path, _samples(source, start, min(start + shard, len(source))), encode, batch)
-            indexed = index_shard(path)
-            with _alone(folder):
-                write_manifests([indexed], encoder=encoder)
+            indexed.append(index_shard(path))
+            if len(indexed) == TOGETHER:
+                _list(folder, indexed, encoder)
     except OSError as error:
         raise StorageError(f"{folder}: latents cannot be written: {error}") from error
+    finally:
+        _list(folder, indexed, encoder)
     return done
+
+
+def _list(folder: Path, indexed: list[Indexed], encoder: str) -> None:
+    if indexed:
+        with _alone(folder):
+            write_manifests(indexed, distinct=True, encoder=encoder)  # keys are distinct in the source
+        indexed.clear()
 
 
 def missing(folder: Path) -> int:
@@ -119,29 +132,35 @@ def _samples(source: Source, start: int, stop: int) -> Iterator[Sample]:
 def _write(path: Path, samples: Iterator[Sample], encode: Encode, batch: int) -> int:
     temporary, done = path.with_name(f".{path.name}.{os.getpid()}"), 0
     try:
-        with temporary.open("wb") as file, TarWriter(file, encoder=False, mtime=0) as tar:
-            while group := list(islice(samples, batch)):
-                _same_size(group)
-                for sample, tensors in zip(group, encode(group), strict=True):
-                    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-                    if not all(bool(tensor.isfinite().all()) for tensor in stored.values()):
-                        raise DataError(
-                            f"sample {sample.key!r}: its latent or embedding is not finite in {stored['latent'].dtype}"
-                        )
-                    record = {**sample.record, **({"crop": list(sample.crop)} if sample.crop else {})}
-                    tar.write(
-                        {
-                            "__key__": sample.key,
-                            LATENT: save_safetensors(stored),
-                            "txt": sample.prompt.encode(),
-                            "json": json.dumps(record).encode(),
-                        }
-                    )
-                    done += 1
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:
+            with TarWriter(file, encoder=False, mtime=0) as tar:
+                while group := list(islice(samples, batch)):
+                    _same_size(group)
+                    for sample, tensors in zip(group, encode(group), strict=True):
+                        tar.write(_members(sample, tensors))
+                        done += 1
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    for stale in path.parent.glob(f".{path.name}.[0-9]*"):  # of processes that were killed
+        stale.unlink(missing_ok=True)
     return done
+
+
+def _members(sample: Sample, tensors: dict[str, Tensor]) -> dict[str, object]:
+    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    if not all(bool(tensor.isfinite().all()) for tensor in stored.values()):
+        raise DataError(f"sample {sample.key!r}: its latent or embedding is not finite in {stored['latent'].dtype}")
+    record = {**sample.record, **({"crop": list(sample.crop)} if sample.crop else {})}
+    return {
+        "__key__": sample.key,
+        LATENT: save_safetensors(stored),
+        "txt": sample.prompt.encode(),
+        "json": json.dumps(record).encode(),
+    }
 
 
 def _same_size(group: Sequence[Sample]) -> None:

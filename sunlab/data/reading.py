@@ -98,11 +98,11 @@ class Reading:
             if wanted:
                 if end < count and number + 1 < len(shards):
                     self._fetch_ahead(shards[number + 1])
-                path = self.remote.local(shard.url, shard.bytes)
-                numbers = (
-                    [p - base for p in wanted] if shard.kept is None else shard.kept[[p - base for p in wanted]].tolist()
-                )
-                loads = loads_of(path, shard.read_index(self.remote), numbers, shard.url)
+                places = [p - base for p in wanted]
+                numbers = places if shard.kept is None else shard.kept[places].tolist()
+                index = shard.read_index(self.remote)
+                with self.remote.held(shard.url, shard.bytes) as path:
+                    loads = loads_of(path, index, numbers, shard.url)
                 for position, load in zip(wanted, loads, strict=True):
                     yield position, load, shard
             base += len(shard)

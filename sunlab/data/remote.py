@@ -3,13 +3,12 @@
 import fcntl
 import os
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sunlab.errors import ConfigError, DataError, StorageError
 
@@ -55,17 +54,30 @@ class Remote:
             DataError: it has another size.
             StorageError: it cannot be fetched, or the cache cannot hold it.
         """
+        with self.held(url, size) as path:
+            return path
+
+    @contextmanager
+    def held(self, url: str, size: int | None = None) -> Iterator[Path]:
+        """As `local`; nobody removes the file before the context ends, so that it can be opened. It must not be left open
+        while this process asks for the same shard again."""
         if not is_remote(url):
-            return Path(url)
+            yield Path(url)
+            return
         path = self.folder / f"{sha256(url.encode()).hexdigest()[:32]}-{_tail(url)}"
-        try:
-            with self._locked(path):
-                if not path.is_file() or size not in (None, path.stat().st_size):
-                    self._fetch(url, path, size)
-                os.utime(path)
-        except OSError as error:
-            raise StorageError(f"{url}: cannot be kept in {self.folder}: {error}") from error
-        return path
+        while True:
+            with ExitStack() as stack:
+                try:
+                    lock = stack.enter_context(self._locked(path))
+                    if not path.is_file() or size not in (None, path.stat().st_size):
+                        self._fetch(url, path, size)
+                    os.utime(path)
+                    fcntl.flock(lock, fcntl.LOCK_SH)
+                except OSError as error:
+                    raise StorageError(f"{url}: cannot be kept in {self.folder}: {error}") from error
+                if path.is_file():  # else another process made room while the lock changed
+                    yield path
+                    return
 
     def read(self, url: str) -> bytes:
         """A small file beside the shards. Raises `StorageError`."""
@@ -93,23 +105,23 @@ class Remote:
             raise StorageError(f"{pattern}: cannot be listed: {error!r}") from error
 
     def _fetch(self, url: str, path: Path, size: int | None) -> None:
-        system = _system(url)
+        """Raises `OSError` where the folder is the reason."""
+        for stale in self.folder.glob(f".{path.name}.[0-9]*"):  # of processes that were killed: this one has the lock
+            stale.unlink(missing_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with system.open(url, "rb") as source:
-                self._make_room(size or getattr(source, "size", None) or 0, url)
-                with temporary.open("wb") as file:
-                    shutil.copyfileobj(source, file, 2**20)
+            with _opened(url) as (source, told), temporary.open("xb") as file:
+                expected = told if size is None else size
+                self._make_room(expected, url)
+                while file.tell() <= (expected or self.limit) and (chunk := _piece(source, url)):
+                    file.write(chunk)
             found = temporary.stat().st_size
             if size not in (None, found):
-                raise DataError(
-                    f"{url}: {found:,} bytes, but its manifest says {size:,}; upload it again, or index it again"
-                )
+                raise DataError(f"{url}: not the {size:,} bytes that its manifest says; upload it again, or index it again")
+            if found != (expected or found) or found > self.limit:
+                raise StorageError(f"{url}: {found:,} bytes came of {expected:,}, and the cache may hold {self.limit:,}")
             os.replace(temporary, path)
-        except (DataError, StorageError):
-            raise
-        except Exception as error:  # each file system raises its own
-            raise StorageError(f"{url}: cannot be fetched: {error!r}") from error
+            self._make_room(0, url)  # what others fetched meanwhile was not there before
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -122,16 +134,37 @@ class Remote:
             for path, stat in sorted(files, key=lambda item: item[1].st_mtime):
                 if held + size <= self.limit:
                     return
-                path.unlink(missing_ok=True)  # a process that has it open keeps reading it
-                held -= stat.st_size
+                with suppress(BlockingIOError), self._locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):  # else it is being opened
+                    path.unlink(missing_ok=True)  # a process that has it open keeps reading it
+                    held -= stat.st_size
 
     @contextmanager
-    def _locked(self, path: Path) -> Iterator[None]:
-        """One process of the machine at a time."""
+    def _locked(self, path: Path, how: int = fcntl.LOCK_EX) -> Iterator[IO[str]]:
+        """One process of the machine at a time; the lock may be changed to LOCK_SH, which several may have."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with path.with_name(f".{path.name}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            fcntl.flock(file, how)
+            yield file
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[tuple[Any, int]]:
+    """The object, and its bytes as it says, else 0. Raises `StorageError`."""
+    try:
+        source = _system(url).open(url, "rb")
+    except ConfigError:
+        raise
+    except Exception as error:  # each file system raises its own
+        raise StorageError(f"{url}: cannot be fetched: {error!r}") from error
+    with source:
+        yield source, getattr(source, "size", None) or 0
+
+
+def _piece(source: Any, url: str) -> bytes:
+    try:
+        return bytes(source.read(2**20))
+    except Exception as error:  # as above
+        raise StorageError(f"{url}: cannot be fetched: {error!r}") from error
 
 
 def _system(url: str) -> Any:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ import numpy as np
 from sunlab.data.decode import facts_of
 from sunlab.data.filters.base import Facts, Filter
 from sunlab.data.manifest import Shard
-from sunlab.data.opened import samples_of
+from sunlab.data.opened import BadSample
 from sunlab.data.remembered import Found, remembered
 from sunlab.data.remote import Remote
+from sunlab.data.scan import scan
 from sunlab.errors import DataError
 
 Named = Sequence[tuple[str, Filter]]  # filters with a name each, for tables
-PROBE_SHARDS, PROBE = 8, 250  # shards, and samples of each, that are looked at first
-TEXTS = frozenset({"txt", "json"})
+PROBE_SHARDS = 8  # that are looked at first
+PROBES = (250, 4000)  # samples of each; the second where a filter kept none of the first, which may be a rare one
+TEXTS = ("txt", "json")
 
 
 @dataclass
@@ -33,6 +36,7 @@ class Dropped:
 
     Attributes:
         seen, kept: samples.
+        bad: samples that could not be looked at.
         first: by filter, samples that it was the first to drop.
         alone: by filter, samples that it would drop were it the only one.
         missing: by filter, samples without its value, whatever became of them.
@@ -40,6 +44,7 @@ class Dropped:
 
     seen: int = 0
     kept: int = 0
+    bad: int = 0
     first: Counter[str] = field(default_factory=Counter)
     alone: Counter[str] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)
@@ -71,10 +76,13 @@ class Dropped:
         rows += [(name, *(f"{c[name]:,}" for c in (self.first, self.alone, self.missing))) for name, _ in filters]
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = [f"{row[0]:<{widths[0]}}" + "".join(f"{row[i]:>{widths[i] + 2}}" for i in (1, 2, 3)) for row in rows]
-        return "\n".join([*lines, f"{self.kept:,} of {self.seen:,} samples kept"])
+        bad = f"; {self.bad:,} more are bad" if self.bad else ""
+        return "\n".join([*lines, f"{self.kept:,} of {self.seen:,} samples kept{bad}"])
 
 
-def select(shards: Sequence[Shard], filters: Named, remote: Remote, folder: Path) -> tuple[list[Shard], Dropped]:
+def select(
+    shards: Sequence[Shard], filters: Named, remote: Remote, folder: Path, *, lenient: bool = False
+) -> tuple[list[Shard], Dropped]:
     """The shards with the numbers of their kept samples.
 
     Some samples are looked at first, so that filters that drop everything are told at once.
@@ -83,33 +91,44 @@ def select(shards: Sequence[Shard], filters: Named, remote: Remote, folder: Path
         shards: whole.
         filters: with a name each.
         folder: where the result is remembered.
+        lenient: bad samples are kept, and found to be bad when their turn comes; else the first one is raised.
 
     Raises:
-        DataError: nothing is kept, with the table of what each filter dropped.
+        DataError: nothing is kept, with the table of what each filter dropped; a bad sample.
     """
-    probe = Dropped()
-    for shard in random.Random(0).sample(list(shards), min(PROBE_SHARDS, len(shards))):
-        for _ in look(shard, filters, remote, probe, PROBE):
+    some = random.Random(0).sample(list(shards), min(PROBE_SHARDS, len(shards)))
+    for most in PROBES:
+        probe = Dropped()
+        for _ in (kept for shard in some for kept in look(shard, filters, remote, probe, most, lenient=lenient)):
             pass
-    if not probe.kept:
+        if probe.kept:
+            break
+    else:
         raise DataError(f"the filters drop every sample that was looked at:\n{probe.table(filters)}")
-    found = remembered(folder, _name(shards, filters), lambda: _look_at_all(shards, filters, remote))
+    found = remembered(folder, _name(shards, filters), lambda: _look_at_all(shards, filters, remote, lenient))
     numbers = np.split(found.arrays["numbers"], found.arrays["ends"][:-1])
     counts: dict[str, Any] = {k: Counter(v) if isinstance(v, dict) else v for k, v in found.notes.items()}
     return [replace(shard, kept=kept) for shard, kept in zip(shards, numbers, strict=True)], Dropped(**counts)
 
 
-def look(shard: Shard, filters: Named, remote: Remote, dropped: Dropped, most: int | None = None) -> Iterator[bool]:
-    """Whether each of a shard's samples, or of the first `most`, is kept."""
-    for number, raw in enumerate(samples_of(remote.local(shard.url, shard.bytes), TEXTS)):
-        if number == most:
-            return
-        yield dropped.look(filters, facts_of(raw), shard.url)
+def look(
+    shard: Shard, filters: Named, remote: Remote, dropped: Dropped, most: int | None = None, *, lenient: bool = False
+) -> Iterator[bool]:
+    """Whether each of a whole shard's samples, or of the first `most`, is kept."""
+    for _, raw in islice(scan(shard, remote, TEXTS), most):
+        if not isinstance(raw, BadSample):
+            yield dropped.look(filters, facts_of(raw), shard.url)
+        elif lenient:
+            dropped.bad += 1
+            yield True
+        else:
+            raise raw
 
 
-def _look_at_all(shards: Sequence[Shard], filters: Named, remote: Remote) -> Found:
+def _look_at_all(shards: Sequence[Shard], filters: Named, remote: Remote, lenient: bool) -> Found:
     dropped = Dropped()
-    kept = [np.flatnonzero(np.fromiter(look(shard, filters, remote, dropped), bool)) for shard in shards]
+    looks = (look(shard, filters, remote, dropped, lenient=lenient) for shard in shards)
+    kept = [np.flatnonzero(np.fromiter(looked, bool)) for looked in looks]
     ends = np.cumsum([len(numbers) for numbers in kept])
     return Found(
         {"numbers": np.concatenate(kept), "ends": ends},

@@ -11,14 +11,16 @@ from sunlab.data.base import SOURCES, Sample, Source
 from sunlab.data.buckets import into_buckets, shapes
 from sunlab.data.captions import Captions
 from sunlab.data.decode import MAX_PIXELS, Decoder, texts
+from sunlab.data.distinct import require_distinct, require_names
 from sunlab.data.filters.base import FILTERS, Filter
 from sunlab.data.framing import Framing
 from sunlab.data.indexing import file_sha256
 from sunlab.data.manifest import Shard, shards_of
-from sunlab.data.opened import BadSample, samples_of
+from sunlab.data.opened import BadSample, Raw
 from sunlab.data.quarantine import Quarantine
 from sunlab.data.reading import Reading
 from sunlab.data.remote import Remote, default_folder
+from sunlab.data.scan import scan
 from sunlab.data.selection import TEXTS, Dropped, select
 from sunlab.data.urls import shard_urls
 from sunlab.errors import ConfigError, DataError
@@ -86,14 +88,18 @@ class Shards(Source):
         self.filters = build_filters(filters)
         self.remote = Remote(Path(cache) if cache else default_folder(), int(cache_gb * 2**30))
         lenient = on_error == "quarantine"
-        addresses = shard_urls(self.urls, self.remote)
-        self.whole = shards_of(addresses, self.remote, lenient=lenient, distinct=keys == "plain")
+        addresses, globs = shard_urls(self.urls, self.remote)
+        self.whole = shards_of(addresses, self.remote, globs=globs, lenient=lenient)
         if not any(shard.samples for shard in self.whole):
             raise DataError(f"no samples in {self.urls}: {len(addresses)} shards, none with members that are read")
+        if keys == "path":
+            require_names(self.whole)
+        else:
+            require_distinct(self.whole, self.remote, self._passes)
         self.dropped: Dropped | None = None
         shards = self.whole
         if self.filters:
-            shards, self.dropped = select(self.whole, self.filters, self.remote, self._passes)
+            shards, self.dropped = select(self.whole, self.filters, self.remote, self._passes, lenient=lenient)
         framing = None if size is None else Framing(size, size, crop, flip)
         self.reading = Reading(
             _first(shards, limit),
@@ -147,8 +153,12 @@ class Shards(Source):
         return _hash([(s.samples, s.bytes, s.sha256, _brief(s)) for s in self.shards], self.choices, self.reading.shuffle)
 
     def fingerprint(self) -> str:
-        contents = [(len(s), s.sha256 or file_sha256(self.remote.local(s.url)), _brief(s)) for s in self.shards]
+        contents = [(len(s), s.sha256 or self._sha256(s), _brief(s)) for s in self.shards]
         return _hash(contents, self.reading.decoder)
+
+    def _sha256(self, shard: Shard) -> str:
+        with self.remote.held(shard.url, shard.bytes) as path:
+            return file_sha256(path)
 
     def prompts(self, limit: int) -> tuple[str, ...]:
         return tuple(caption for caption, _ in self._captions(limit) if caption)
@@ -173,9 +183,16 @@ class Shards(Source):
 
     def _captions(self, limit: int) -> list[tuple[str, tuple[str, ...]]]:
         if limit not in self._texts:
-            raws = (raw for shard in self.shards for raw in _kept(shard, self.remote))
-            self._texts[limit] = [texts(raw) for raw in islice(raws, limit)]
+            self._texts[limit] = [texts(raw) for raw in islice(self._raws(), limit)]
         return self._texts[limit]
+
+    def _raws(self) -> Iterator[Raw]:
+        """Captions and json of the samples; bad ones are passed over where they are quarantined."""
+        for raw in (raw for shard in self.shards for _, raw in scan(shard, self.remote, TEXTS)):
+            if not isinstance(raw, BadSample):
+                yield raw
+            elif self.reading.quarantine is None:
+                raise raw
 
 
 def build_filters(requests: Sequence[str | dict[str, Any]] | None) -> list[tuple[str, Filter]]:
@@ -195,16 +212,6 @@ class Bucket(Source):
 
     def read(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample]:
         return self.reading.read(seed, epoch, start, stop, skip)
-
-
-def _kept(shard: Shard, remote: Remote) -> Iterator[Any]:
-    numbers, next_one = shard.numbers(0, len(shard)), 0
-    for number, raw in enumerate(samples_of(remote.local(shard.url, shard.bytes), TEXTS)):
-        if next_one == len(numbers):
-            return
-        if number == numbers[next_one]:
-            next_one += 1
-            yield raw
 
 
 def _brief(shard: Shard) -> str:

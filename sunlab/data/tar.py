@@ -19,6 +19,7 @@ MEMBERS = {**dict.fromkeys((*IMAGES, LATENT), 64 * 2**20), "txt": 2**16, "json":
 MAX_EXTENSION = 2**16  # bytes of a long name or a pax header
 KINDS = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)  # files and folders
 PADDING = 2**20  # zeros that may follow the end mark
+LARGEST = 2**48  # bytes of a file in an archive; no disk has more
 
 
 class Damage(Exception):
@@ -133,17 +134,24 @@ def _end(file: IO[bytes]) -> None:
 def _header(block: bytes) -> tuple[str, bytes, int]:
     """Name, type and size of one header (POSIX.1-1988, section 10.1.1, and GNU's sizes to base 256). Three times as fast as
     `tarfile.TarInfo.frombuf`, which a sample needs six times. Raises `ValueError`."""
-    if int(block[148:156].strip(b"\0 ") or b"0", 8) != sum(block) - sum(block[148:156]) + 256:
+    if _octal(block[148:156]) != sum(block) - sum(block[148:156]) + 256:
         raise ValueError("its checksum does not fit")
     number = block[124:136]
-    size = int.from_bytes(number[1:], "big") if number[0] == 0x80 else int(number.strip(b"\0 ") or b"0", 8)
-    if not 0 <= size < 2**62:
-        raise ValueError(f"{size} bytes")
+    size = int.from_bytes(number[1:], "big") if number[0] == 0x80 else _octal(number)
+    if size > LARGEST:
+        raise ValueError(f"{size:,} bytes")
     name = block[:100].partition(b"\0")[0]
     if block[257:263] == b"ustar\0":
         prefix = block[345:500].partition(b"\0")[0]
         name = prefix + b"/" + name if prefix else name
     return name.decode("utf-8", "surrogateescape"), block[156:157], size
+
+
+def _octal(field: bytes) -> int:
+    digits = field.strip(b"\0 ") or b"0"
+    if not digits.isdigit():  # int() would take a sign, underscores and "0o"
+        raise ValueError(f"{digits!r} is no octal number")
+    return int(digits, 8)
 
 
 def _refuse(name: str, kind: bytes) -> None:

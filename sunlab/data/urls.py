@@ -1,17 +1,26 @@
 """From patterns to the addresses of shards: paths, globs, brace patterns, lists in files, and URLs of known schemes."""
 
 from collections.abc import Iterator, Sequence
+from glob import has_magic
 from pathlib import Path
+from typing import NamedTuple
 
 from sunlab.data.index import SUFFIX
-from sunlab.data.paths import braces, expand
+from sunlab.data.paths import braces, expand, places
 from sunlab.data.remote import Remote, check_url, is_remote
 from sunlab.errors import DataError
 
 LISTS = (".txt", ".list")
 
 
-def shard_urls(patterns: Sequence[str], remote: Remote) -> list[str]:
+class Addresses(NamedTuple):
+    """Of shards; and the patterns with wildcards that found them, by which it can be seen that one is gone."""
+
+    urls: list[str]
+    globs: list[str]
+
+
+def shard_urls(patterns: Sequence[str], remote: Remote) -> Addresses:
     """The addresses that `patterns` name, in their order, each once; globs sorted by name, indexes left out.
 
     An entry that ends with .txt or .list is a file with one address a line (`#` starts a comment): relative ones are
@@ -21,34 +30,42 @@ def shard_urls(patterns: Sequence[str], remote: Remote) -> list[str]:
         DataError: a command or unknown scheme, a pattern that nothing matches or that has no end, a list's line that
             leaves its folder.
     """
-    found = dict.fromkeys(url for pattern in patterns for url in _urls(pattern, remote) if not url.endswith(SUFFIX))
-    return list(found)
+    globs: list[str] = []
+    found = dict.fromkeys(url for pattern in patterns for url in _urls(pattern, remote, globs))
+    return Addresses([url for url in found if not url.endswith(SUFFIX)], globs)
 
 
-def _urls(pattern: str, remote: Remote) -> Iterator[str]:
+def _urls(pattern: str, remote: Remote, globs: list[str]) -> Iterator[str]:
     if is_remote(pattern):
         check_url(pattern)
-        yield from _remote_urls(pattern, remote)
-        return
-    if pattern.endswith(LISTS):
+        yield from _remote_urls(pattern, remote, globs)
+    elif pattern.endswith(LISTS):
         for path in expand(pattern):
-            yield from _listed(path, remote)
-        return
-    yield from map(str, expand(pattern))
+            yield from _listed(path, remote, globs)
+    else:
+        yield from _local(pattern, globs)
 
 
-def _remote_urls(pattern: str, remote: Remote) -> Iterator[str]:
+def _local(pattern: str, globs: list[str]) -> Iterator[str]:
+    found = expand(pattern)
+    if not Path(pattern).is_file():
+        globs += [whole for part in braces(pattern) if has_magic(part) for whole in places(part)]
+    yield from map(str, found)
+
+
+def _remote_urls(pattern: str, remote: Remote, globs: list[str]) -> Iterator[str]:
     for url in braces(pattern):
-        if not any(sign in url for sign in "*?[") or url.startswith("http"):
+        if not has_magic(url) or url.startswith("http"):
             yield url
             continue
         matches = remote.glob(url)
         if not matches:
             raise DataError(f"{url!r}: no such object; check the pattern and its suffix")
+        globs.append(url)
         yield from matches
 
 
-def _listed(path: Path, remote: Remote) -> Iterator[str]:
+def _listed(path: Path, remote: Remote, globs: list[str]) -> Iterator[str]:
     """The lines of a list, which may come from anyone."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -60,10 +77,14 @@ def _listed(path: Path, remote: Remote) -> Iterator[str]:
             continue
         try:
             if is_remote(line):
-                yield from _urls(line, remote)
-            elif line.startswith(("/", "~")) or ".." in line.split("/") or line.endswith(LISTS):
+                yield from _urls(line, remote, globs)
+                continue
+            if line.startswith(("/", "~")) or ".." in line.split("/") or line.endswith(LISTS):
                 raise DataError(f"{line!r} leaves the folder of the list, or is a list itself; name it in data.source.urls")
-            else:
-                yield from map(str, expand(str(path.absolute().parent / line)))
+            folder = path.absolute().parent
+            for found in _local(str(folder / line), globs):
+                if not Path(found).resolve().is_relative_to(folder.resolve()):
+                    raise DataError(f"{found!r} is a link that leaves the folder of the list; name it in data.source.urls")
+                yield found
         except DataError as error:
             raise DataError(f"{path}, line {number}: {error}") from None

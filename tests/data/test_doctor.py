@@ -35,7 +35,7 @@ def test_healthy_and_limited(source):
 def test_repeated_keys_and_damage(tmp_path):
     for name in "ab":
         write_tar(tmp_path / f"{name}.tar", [members(n) for n in range(4)])
-    with pytest.raises(DataError, match=r"'00000' stands in .*b.tar and in .*a.tar.*keys=path"):
+    with pytest.raises(DataError, match=r"'00000' stands in .*a.tar and in .*b.tar.*keys=path"):
         Shards(urls=[f"{tmp_path}/*.tar"])
     shards = Shards(urls=[f"{tmp_path}/*.tar"], keys="path")
     assert not examine(shards, 8).repeated

@@ -1,6 +1,7 @@
 """Indexed shards: every altered byte of a sample is noticed before the sample is emitted, and counted exactly."""
 
 import json
+import os
 import random
 import shutil
 
@@ -8,6 +9,7 @@ import pytest
 from conftest import members, write_tar
 
 from sunlab.cli.main import main
+from sunlab.data import indexing
 from sunlab.data.datamodule import DataModule
 from sunlab.data.index import parse_index
 from sunlab.data.negatives import Empty
@@ -178,3 +180,61 @@ def test_index_refuses_keys_of_two_shards_and_damage(tmp_path, capsys):
         file.truncate(4096)
     assert main(["data", "index", f"{tmp_path}/c.tar"]) == 65
     assert not (tmp_path / "c.tar.index").exists()
+
+
+def test_damaged_shards_are_all_named_and_keep_no_other_out(folder, capsys):
+    damaged = [folder / f"train-0000{n}.tar" for n in (1, 3)]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:3000])
+    assert main(["data", "index", f"{folder}/*.tar"]) == 65
+    told = capsys.readouterr().err
+    assert all(str(path) in told for path in damaged) and len(told.splitlines()) == 2
+    assert sorted(manifest_of(folder)) == ["train-00000.tar", "train-00002.tar", "train-00004.tar"]
+
+
+def manifest_of(folder):
+    return [entry["file"] for entry in json.loads((folder / "manifest.json").read_text())["shards"]]
+
+
+def test_an_interrupted_pass_goes_on(folder, monkeypatch, capsys):
+    make, made = indexing.make_index, []
+
+    def interrupted(path):
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(path.name)
+        return make(path)
+
+    monkeypatch.setattr(indexing, "make_index", interrupted)
+    assert main(["data", "index", f"{folder}/*.tar"]) == 130
+    assert manifest_of(folder) == made == [f"train-0000{n}.tar" for n in range(3)]
+    monkeypatch.setattr(indexing, "make_index", lambda path: made.append(path.name) or make(path))
+    (folder / "train-00001.tar.index").unlink()
+    made.clear()
+    capsys.readouterr()
+    assert main(["data", "index", f"{folder}/*.tar", "--missing"]) == 0
+    assert made == ["train-00001.tar", "train-00003.tar", "train-00004.tar"]
+    assert "indexed 41 samples in 3 shards" in capsys.readouterr().out and len(manifest_of(folder)) == 5
+    assert main(["data", "index", f"{folder}/*.tar", "--missing"]) == 0
+    assert "indexed 0 samples in 0 shards" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("broken", [b"", b"\xff", b"[]", b'{"shards": [{"file": "train-00000.tar"}]}', b"[" * 99_999])
+def test_a_broken_manifest_is_made_anew(folder, broken):
+    """Training refuses it, and says that this command is the remedy."""
+    (folder / "manifest.json").write_bytes(broken)
+    with pytest.raises(DataError, match="sunlab data index"):
+        Shards(urls=[f"{folder}/*.tar"])
+    assert main(["data", "index", f"{folder}/*.tar"]) == 0
+    assert len(manifest_of(folder)) == 5
+
+
+def test_no_link_in_the_folder_is_written_through(folder, tmp_path_factory):
+    """A set from somebody else may have links where this process would write."""
+    victim = tmp_path_factory.mktemp("home") / "precious"
+    victim.write_text("as it was")
+    for name in ("manifest.json", *(f"train-0000{n}.tar.index" for n in range(5))):
+        (folder / f".{name}.{os.getpid()}").symlink_to(victim)
+        (folder / name).symlink_to(victim)
+    assert main(["data", "index", f"{folder}/*.tar"]) == 0
+    assert victim.read_text() == "as it was" and not (folder / "manifest.json").is_symlink()

@@ -9,7 +9,7 @@ import tarfile
 import pytest
 from conftest import members, write_tar
 
-from sunlab.data.opened import samples_of
+from sunlab.data.shards import Shards
 from sunlab.data.tar import Damage, groups
 from sunlab.data.tar import members as members_of
 from sunlab.errors import DataError
@@ -87,6 +87,27 @@ def test_refused(name):
         keys(REFUSED[name])
 
 
+SIZES = {
+    "below nothing": b"-0000000001\0",
+    "below nothing, to base 256": b"\xff" * 12,
+    "beyond any disk": b"\x80\0\0\0\x3f" + b"\xff" * 7,
+    "beyond any number": b"\x80" + b"\x7f" * 11,
+    "with underscores": b"0000_0001_0\0",
+    "with a sign": b"+0000000012\0",
+    "in Python's words": b"0o000000012\0",
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_that_are_none(name):
+    """Each with the checksum that belongs to it."""
+    block = bytearray(archive(["0.txt"]))
+    block[124:136], block[148:156] = SIZES[name], b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block[:512])
+    with pytest.raises(Damage, match="bad header at byte 0"):
+        keys(bytes(block))
+
+
 def test_random_bytes_never_end_otherwise_than_in_damage():
     draw = random.Random(0)
     data = archive(["0.txt", "1.txt"], form=tarfile.PAX_FORMAT)
@@ -102,19 +123,19 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path):
     bomb = tmp_path / "bomb.tar.gz"
     bomb.write_bytes(gzip.compress(archive(["0.txt"])[:1024] + bytes(100_000_000), 9))
     with pytest.raises(DataError, match="behind its end mark"):
-        list(samples_of(bomb))
+        Shards(urls=[str(bomb)])
     big = tarfile.TarInfo("0.mp4")
     big.size = 100_000_000
     bomb.write_bytes(gzip.compress(big.tobuf() + bytes(big.size) + archive(["0.txt"]), 9))
     with pytest.raises(DataError, match="unpacks to more than"):
-        list(samples_of(bomb))
+        Shards(urls=[str(bomb)])
 
 
 def test_a_broken_gzip_stream(tmp_path):
     path = write_tar(tmp_path / "a.tar", [members(n) for n in range(20)])
     packed = bytearray(gzip.compress(path.read_bytes()))
-    assert len(list(samples_of(path))) == 20
+    assert len(Shards(urls=[str(path)])) == 20
     for cut in (len(packed) - 4, len(packed) // 2, 5):
         (tmp_path / "a.tar.gz").write_bytes(packed[:cut])
         with pytest.raises(DataError, match="damaged shard"):
-            list(samples_of(tmp_path / "a.tar.gz"))
+            Shards(urls=[f"{tmp_path}/a.tar.gz"])

@@ -1,6 +1,9 @@
 """Where shards may be: patterns, lists, object stores by fsspec, and a cache keyed by the whole URL."""
 
+import fcntl
 import importlib.util
+import os
+import resource
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -10,10 +13,12 @@ import pytest
 from conftest import members, write_tar
 
 from sunlab.cli.main import main
+from sunlab.data import remote as remote_module
 from sunlab.data.remote import SCHEMES, Remote, _system
 from sunlab.data.shards import Shards
 from sunlab.data.urls import shard_urls
 from sunlab.errors import ConfigError, DataError, StorageError
+from sunlab.torture.apart import apart
 
 
 @pytest.fixture
@@ -65,10 +70,108 @@ def test_the_cache_keeps_to_its_limit(store, tmp_path):
     assert not list((tmp_path / "d").glob("*.tar"))
 
 
+def test_a_shard_that_is_being_opened_stays(store, tmp_path):
+    """Whoever makes room passes it over, and removes it when it is not being opened any more."""
+    first, other = "memory://one/train-00000.tar", "memory://one/train-00003.tar"
+    remote = Remote(tmp_path / "c", limit=store.size("/one/train-00003.tar"))
+    with remote.held(first) as path:
+        remote.local(other)
+        assert path.is_file()
+    remote.local("memory://one/train-00002.tar")
+    assert not path.is_file()
+
+
+def test_one_that_was_removed_before_it_was_opened_is_fetched_again(store, tmp_path, monkeypatch):
+    """The kernel gives an exclusive lock up before it gives a shared one, and another process may make room in between."""
+    flock, removed = fcntl.flock, []
+
+    def too_late(file, how):
+        flock(file, how)
+        if how == fcntl.LOCK_SH and not removed:
+            removed.extend((tmp_path / "c").glob("*.tar"))
+            removed[0].unlink()
+
+    monkeypatch.setattr(fcntl, "flock", too_late)
+    with Remote(tmp_path / "c").held("memory://one/train-00000.tar") as path:
+        assert path.is_file() and removed == [path]
+
+
+def test_many_readers_of_a_small_cache(folder, store, tmp_path):
+    """Each gets what it opens, and the cache has its size when they are done."""
+    limit = store.size("/one/train-00003.tar")
+    found = []
+
+    def read(first):
+        remote = Remote(tmp_path / "c", limit=limit)
+        for number in range(first, first + 10):
+            name = f"train-0000{number % 5}.tar"
+            with remote.held(f"memory://one/{name}") as path:
+                found.append(path.read_bytes() == (folder / name).read_bytes())
+
+    threads = [threading.Thread(target=read, args=(first,)) for first in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 40 and all(found)
+    assert sum(path.stat().st_size for path in (tmp_path / "c").glob("*.tar")) <= limit
+
+
+def test_what_a_killed_process_left_goes(store, tmp_path):
+    remote = Remote(tmp_path / "c")
+    path = remote.local("memory://one/train-00000.tar")
+    stale = path.with_name(f".{path.name}.12345")
+    stale.write_bytes(path.read_bytes())
+    path.unlink()
+    remote.local("memory://one/train-00000.tar")
+    assert path.is_file() and not stale.exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("how", ["full", "read-only", "no folder"])
+def test_a_cache_that_cannot_be_written(store, tmp_path, how):
+    """In a process of its own, which has a limit on the size of files, or no right to write."""
+    place = tmp_path / "c"
+    place.mkdir()
+    if how == "no folder":
+        place = place / "file"
+        place.write_text("")
+
+    def fetch():
+        if how == "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        if how == "read-only":
+            place.chmod(0o555)
+            if os.geteuid() == 0:
+                for above in (place, *place.parents):
+                    above.chmod(above.stat().st_mode | 0o011)
+                os.setuid(65534)
+        try:
+            Remote(place).local("memory://one/train-00003.tar")
+        except StorageError as error:
+            return str(error)
+
+    told = apart(fetch).get("value") or ""
+    assert "cannot be kept in" in told and "train-00003.tar" in told, told
+    assert how == "no folder" or not list(place.glob("*.tar"))
+
+
+def test_a_stream_without_end(store, tmp_path, monkeypatch):
+    """An object that sends more than was said, or says nothing: no more than the cache may hold is taken."""
+    taken = []
+    monkeypatch.setattr(remote_module, "_piece", lambda source, url: taken.append(1) or bytes(2**16))
+    for limit, size in ((2**20, None), (2**30, 2**18)):
+        taken.clear()
+        with pytest.raises((StorageError, DataError), match="bytes"):
+            Remote(tmp_path / "c", limit=limit).local("memory://one/train-00003.tar", size)
+        assert len(taken) <= 18
+    assert not list((tmp_path / "c").glob("*.tar")) and not list((tmp_path / "c").glob(".*.[0-9]*"))
+
+
 def test_another_size_than_the_manifests_is_refused(store, tmp_path):
     shards = Shards(urls=["memory://one/train-*.tar"], cache=str(tmp_path / "c"))
     store.pipe("/one/train-00003.tar", b"short")
-    with pytest.raises(DataError, match="5 bytes, but its manifest says"):
+    with pytest.raises(DataError, match=r"not the [0-9,]+ bytes that its manifest says"):
         keys(shards)
 
 
@@ -121,6 +224,19 @@ def test_a_hostile_list(line, tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"shards\.txt, line 2: "):
         Shards(urls=["shards.txt"])
     assert [path.name for path in tmp_path.iterdir()] == ["shards.txt"]
+
+
+@pytest.mark.parametrize("line", ["a.tar", "*.tar", "in/a.tar"])
+def test_a_list_beside_links_that_leave_its_folder(line, tmp_path):
+    outside = write_tar(tmp_path / "a.tar", [members(n) for n in range(3)])
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "in").symlink_to(tmp_path, target_is_directory=True)
+    (folder / "a.tar").symlink_to(outside)
+    (folder / "shards.txt").write_text(line)
+    with pytest.raises(DataError, match=r"shards\.txt, line 1: .*is a link that leaves the folder"):
+        Shards(urls=[str(folder / "shards.txt")])
+    assert len(Shards(urls=[f"{folder}/*.tar"])) == 3  # the user's own pattern
 
 
 @pytest.mark.parametrize("pattern", ["{0..9999999}.tar", "{0..1000}{0..1001}.tar", "s3://b/{0..9999999}.tar"])
