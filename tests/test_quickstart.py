@@ -45,7 +45,7 @@ def test_the_table_counts_passes(finished):
     rows = json.loads((finished[0] / "before_after.json").read_text())["rows"]
     passes = {row["name"]: row["passes"] for row in rows}
     assert [passes[name] for name in passes if name.startswith("this run")] == [4]
-    assert passes["DPM-Solver++ 2 steps, CFG 2"] == 4 and passes["DPM-Solver++ 4 steps, CFG 2"] == 8
+    assert passes["DPM-Solver++ 2 steps, CFG 3"] == 4 and passes["DPM-Solver++ 4 steps, CFG 3"] == 8
     assert rows[0]["distance"] == 0 and all(row["distance"] > 0 for row in rows[1:])
 
 
