@@ -22,7 +22,7 @@ from sunlab.data.shards import Shards
 
 PROGRAM = os.environ.get("IMG2DATASET") or shutil.which("img2dataset")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(PROGRAM is None, reason="img2dataset is not installed; set IMG2DATASET")]
-COUNT = 60
+COUNT, SHARD = 60, 25
 NAMES = {  # LAION's columns, and Re-LAION's
     "laion": ("URL", "TEXT", "AESTHETIC_SCORE", "WIDTH", "HEIGHT"),
     "re-laion": ("url", "caption", "aesthetic", "width", "height"),
@@ -53,7 +53,8 @@ def test_read_verified_and_filtered(server, tmp_path, monkeypatch, names, kind):
     rows = [
         {url: f"{server}/{n}.jpg", caption: f"caption {n}", more[0]: n / 10, more[1]: 80, more[2]: 80} for n in range(COUNT)
     ]
-    rows.append({url: f"{server}/none.jpg", caption: "not there", more[0]: 9.0, more[1]: 1, more[2]: 1})
+    gone = {url: f"{server}/none.jpg", caption: "not there", more[0]: 9.0, more[1]: 1, more[2]: 1}
+    rows = [gone] * SHARD + rows + [gone]  # the first shard has no sample at all
     (tmp_path / "urls.json").write_text(json.dumps(rows))
     out = tmp_path / "out"
     kept = json.dumps([name for name in more if name not in ("width", "height")])
@@ -62,7 +63,7 @@ def test_read_verified_and_filtered(server, tmp_path, monkeypatch, names, kind):
     command += ["--output_folder", out, "--output_format", "webdataset", "--image_size", "64", "--encode_format", kind]
     command += [
         "--number_sample_per_shard",
-        "25",
+        str(SHARD),
         "--processes_count",
         "1",
         "--thread_count",
@@ -76,7 +77,7 @@ def test_read_verified_and_filtered(server, tmp_path, monkeypatch, names, kind):
     assert done.returncode == 0, done.stderr[-2000:]
     assert sorted(path.suffix for path in out.iterdir() if path.stem == "00000") == [".parquet", ".tar"]
     assert main(["data", "index", f"{out}/*.tar"]) == 0
-    shards = Shards(urls=[f"{out}/{{00000..00002}}.tar"], size=48)
+    shards = Shards(urls=[f"{out}/{{00000..00003}}.tar"], size=48)
     samples = list(shards.read(seed=0, epoch=0, start=0, stop=len(shards)))
     assert len(samples) == COUNT and shards.notice() is None
     assert {sample.prompt for sample in samples} == {f"caption {n}" for n in range(COUNT)}
