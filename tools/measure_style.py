@@ -1,5 +1,6 @@
 """How far did a style fine-tune of a lab base go, and does it draw its style? Kernel distances between what it draws for
-held-out captions, what the base draws for them from the same seeds, and the artwork of that style:
+held-out captions, what the base draws for them from the same seeds, and the artwork of that style; and, of the captions that
+leave nothing open (emoji, background and size), the pixel distance to the very picture that the style has for them:
 
 python tools/measure_style.py emoji-sd runs/twemoji/export --shards data/emoji/twemoji --picture twemoji.png
 python tools/measure_style.py emoji-sd emoji-sd --lora runs/twemoji-lora/export/pytorch_lora_weights.safetensors \
@@ -52,6 +53,13 @@ def main() -> None:
     print(
         f"fine-tune to base {kid(new, old):.2f}, to its style's artwork {kid(new, art):.2f}; base to it {kid(old, art):.2f}"
     )
+    named = [i for i, s in enumerate(samples) if {"name", "background", "size"} <= set(s.record["attributes"]["mentioned"])]
+    fine_off, base_off = (float(rmse(images[named], artwork[named]).mean()) for images in (after, before))
+    nearer = float((rmse(after[named], artwork[named]) < rmse(before[named], artwork[named])).float().mean())
+    print(
+        f"{len(named)} captions that name all: pixel RMSE to the style's picture, fine-tune {fine_off:.4f}, "
+        f"base {base_off:.4f}; the fine-tune is nearer in {nearer:.0%}"
+    )
     if arguments.picture is not None:
         rows = [images[:10] for images in (artwork, before, after)]
         labels = ["the style's artwork", "base", "fine-tune"]
@@ -64,6 +72,11 @@ def drawn(model: BaseModel, samples: list[Sample], w: float) -> Tensor:
     sampling = Sampling(DPMpp2M(schedule), grid(25, train_steps=schedule.steps))
     request = Request([s.prompt for s in samples], [""] * len(samples), range(len(samples)))
     return draw(model, sampling, with_guidance(model), request, w=w).images
+
+
+def rmse(first: Tensor, second: Tensor) -> Tensor:
+    """(N, 3, H, W) in [0, 1] twice -> (N,)."""
+    return (first - second).square().flatten(1).mean(1).sqrt()
 
 
 def kid(first: Tensor, second: Tensor) -> float:
