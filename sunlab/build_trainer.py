@@ -97,6 +97,12 @@ def build_trainer(
         )
     except (MisconfigurationException, ValueError) as error:  # no such accelerator or devices here
         raise ConfigError(f"trainer: {error}") from None
+    on = trainer.strategy.root_device.type
+    if config.model.dtype == "float16" and on == "cpu" and str(trainer.precision).endswith("mixed"):
+        raise ConfigError(
+            f"model.dtype: float16 weights do not go with trainer.precision {trainer.precision} on a CPU; set "
+            "model.dtype=bfloat16"
+        )
     if hasattr(trainer.strategy, "_timeout"):  # of the process group; a strategy chosen by its name has no other door
         trainer.strategy._timeout = timedelta(seconds=config.run.timeout)
     return trainer

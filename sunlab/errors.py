@@ -59,3 +59,10 @@ def exit_code(error: Exception) -> int | None:
     from registry import RegistryError  # not for `--help`
 
     return ConfigError.exit_code if isinstance(error, RegistryError) else None
+
+
+def message(error: Exception) -> str:
+    """What an error tells the user."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 from torch import Tensor
 
+from sunlab.errors import ConfigError
+
 if TYPE_CHECKING:
     from sunlab.diffusion.prediction import Prediction
     from sunlab.draws import Draws
@@ -69,10 +71,14 @@ class Trajectory:
     times: Tensor
 
     def at(self, time: Tensor) -> Tensor:
-        """The states at `time` (B,), (B, C, H, W). Raises `KeyError` where a time was not stored."""
+        """The states at `time` (B,), (B, C, H, W). Raises `ConfigError` where a time was not stored."""
         matches = self.times.to(time.device)[None, :] == time[:, None]
         if not bool(matches.any(dim=1).all()):
-            raise KeyError(f"times {sorted(set(time.tolist()))} are not all stored; stored: {self.times.tolist()}")
+            missing = sorted(set(time.tolist()) - set(self.times.tolist()))
+            raise ConfigError(
+                f"data.source: its trajectories have no state at {missing}, they were stored at {self.times.tolist()}; set "
+                "student.steps (or what the loss takes for it) to the bank's, or make a bank with this configuration"
+            )
         return self.states[torch.arange(len(time), device=time.device), matches.int().argmax(dim=1)]
 
 

@@ -22,7 +22,8 @@ from sunlab.errors import ConfigError
 from sunlab.evaluation.negative_control import Control, Draw, control_of, questions
 from sunlab.evaluation.pairs import random_pairs
 from sunlab.evaluation.side_by_side import HEADER, Row, rows_of
-from sunlab.export import load_adapter
+from sunlab.export import load_adapter, read_adapter
+from sunlab.export.load import check_base
 from sunlab.pipelines.base import BaseModel, asset
 from sunlab.pipelines.compare import Variant, draw_all
 from sunlab.pipelines.draw import Drawn, Request, draw, with_adapter
@@ -65,12 +66,16 @@ class BeforeAfter(Callback):
         self.measured = measured_pairs(measured_urls, prompts, measured)
         self.control, self.longer, self.steps, self.zoom = control, longer, steps, zoom
 
-    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        if self.longer is not None and not isinstance(getattr(module, "adapter", None), SUN):
+    def setup(self, trainer: Trainer, module: Any, stage: str) -> None:
+        """Looks at `longer` before the training, not after it. Raises `ConfigError` or `DataError`."""
+        if self.longer is None:
+            return
+        if not isinstance(getattr(module, "adapter", None), SUN):
             raise ConfigError(
                 "before_after.longer: the other adapter takes this one's place while it draws, which only "
                 "a sun adapter allows; leave `longer` out"
             )
+        check_base(read_adapter(asset(self.longer)).header, module.base.backbone.unet, f"before_after.longer: {self.longer}")
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:

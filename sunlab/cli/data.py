@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sunlab.cli.configured import add_config, load
+from sunlab.cli.numbers import amount
 
 
 def add(subparsers: Any) -> None:
@@ -13,21 +14,21 @@ def add(subparsers: Any) -> None:
     trajectories = makers.add_parser("trajectories", help="a bank of the teacher's trajectories")
     add_config(trajectories)
     trajectories.add_argument("--out", required=True, metavar="DIR", help="folder of the bank")
-    trajectories.add_argument("--count", required=True, type=int, metavar="N", help="trajectories")
-    trajectories.add_argument("--shard-size", type=int, default=256, metavar="N", help="trajectories a file (default 256)")
+    trajectories.add_argument("--count", required=True, type=amount, metavar="N", help="trajectories")
+    trajectories.add_argument("--shard-size", type=amount, default=256, metavar="N", help="in a file (default 256)")
     trajectories.set_defaults(run=run)
     index = makers.add_parser(
         "index", help="a manifest of shards and their digests, by which training verifies every sample"
     )
     index.add_argument("shards", nargs="+", metavar="SHARDS", help="tar files on this machine, or patterns of them")
-    index.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default 1)")
+    index.add_argument("--workers", type=amount, default=1, metavar="N", help="processes (default 1)")
     index.add_argument("--missing", action="store_true", help="only shards that no manifest lists yet: goes on")
     index.set_defaults(run=run_index)
     latents = makers.add_parser("precompute", help="latents and prompt embeddings of the data, by the base's encoders")
     add_config(latents)
     latents.add_argument("--out", required=True, metavar="DIR", help="folder of the shards; what is there is kept")
-    latents.add_argument("--shard-size", type=int, default=1024, metavar="N", help="samples a shard (default 1024)")
-    latents.add_argument("--batch", type=int, default=32, metavar="N", help="samples encoded at once (default 32)")
+    latents.add_argument("--shard-size", type=amount, default=1024, metavar="N", help="samples a shard (default 1024)")
+    latents.add_argument("--batch", type=amount, default=32, metavar="N", help="samples encoded at once (default 32)")
     latents.set_defaults(run=run_precompute)
 
 
@@ -61,5 +62,7 @@ def run(args: argparse.Namespace) -> int:
     loaded = load(args)
     from sunlab.build import make_bank
 
-    make_bank(loaded, out=args.out, count=args.count, shard_size=args.shard_size)
+    files = make_bank(loaded, out=args.out, count=args.count, shard_size=args.shard_size)
+    print(f"{args.out}: {len(files)} files of trajectories, those that were there before among them")
+    print(f"train from them with data.source='{{name: trajectories, path: {args.out}}}' and loss.states=teacher")
     return 0

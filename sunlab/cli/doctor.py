@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from sunlab.cli.numbers import amount
+
 if TYPE_CHECKING:
     from sunlab.data.doctor import Report
     from sunlab.data.selection import Dropped
@@ -22,8 +24,8 @@ def add(subparsers: Any) -> None:
         metavar="F",
         help="as in a configuration, repeatable: '{name: aesthetic, min: 6, missing: drop}'",
     )
-    data.add_argument("--samples", type=int, default=200, metavar="N", help="how many to decode (default 200)")
-    data.add_argument("--filtered", type=int, default=10_000, metavar="N", help="how many to filter (default 10000)")
+    data.add_argument("--samples", type=amount, default=200, metavar="N", help="how many to decode (default 200)")
+    data.add_argument("--filtered", type=amount, default=10_000, metavar="N", help="how many to filter (default 10000)")
     data.set_defaults(run=run)
 
 

@@ -50,6 +50,8 @@ def foretell(loaded: Any) -> None:
 
 def tell(done: Any) -> None:
     """What the run left, and what to try next."""
+    if not done["cost"]["steps"]:
+        print("warning: no step was trained, what is written is as it was initialised; look at trainer.max_steps")
     for path in done["files"]:
         print(f"wrote {path}")
     print(f"wrote {done['folder']}: config.yaml, checkpoints, csv and tb logs")

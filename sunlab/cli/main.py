@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from sunlab import __version__
 from sunlab.cli import config, convert, data, doctor, evaluate, export, fit, inspect, sample, submit, sweep, torture
 from sunlab.cli import list as list_command
-from sunlab.errors import INTERNAL, INTERRUPTED, Preempted, exit_code
+from sunlab.cli.quiet import brief_warnings
+from sunlab.errors import INTERNAL, INTERRUPTED, Preempted, exit_code, message
 from sunlab.ranks import leaves_last, prefix
 
 COMMANDS = (fit, submit, sample, evaluate, sweep, export, convert, inspect, list_command, config, doctor, data, torture)
@@ -24,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parse(argv)
     try:
-        return args.run(args)
+        with brief_warnings(not args.debug):
+            return args.run(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             kind = type(error).__name__
             print(f"{prefix()}internal error: {kind}: {error}\nplease report it with what --debug shows", file=sys.stderr)
             return INTERNAL
-        print(f"{prefix()}error: {error}", file=sys.stderr)
+        print(f"{prefix()}error: {message(error)}", file=sys.stderr)
         return code
 
 

@@ -2,6 +2,9 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 TALKATIVE = ("lightning.pytorch", "lightning.fabric", "lightning_utilities")
 KNOWN = (
@@ -21,3 +24,18 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in KNOWN:
         warnings.filterwarnings("ignore", message=message)
+
+
+@contextmanager
+def brief_warnings(wanted: bool) -> Iterator[None]:
+    """A warning is one line, without the place in the code that it came from."""
+
+    def brief(message: Warning | str, *place: Any, **more: Any) -> str:
+        return f"warning: {message}\n"
+
+    usual = warnings.formatwarning
+    warnings.formatwarning = brief if wanted else usual
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual

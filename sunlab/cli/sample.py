@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from sunlab.cli.numbers import amount, finite
+
 
 def add(subparsers: Any) -> None:
     parser = subparsers.add_parser("sample", help="draw a grid of pictures", description=__doc__)
@@ -15,8 +17,8 @@ def add(subparsers: Any) -> None:
         help="negative prompt: one for all, or one for each prompt",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the first picture (default 0)")
-    parser.add_argument("--count", type=int, default=4, help="pictures a prompt (default 4)")
-    parser.add_argument("--steps", type=int, default=4, help="solver steps (default 4)")
+    parser.add_argument("--count", type=amount, default=4, help="pictures a prompt (default 4)")
+    parser.add_argument("--steps", type=amount, default=4, help="solver steps (default 4)")
     parser.add_argument(
         "--base",
         default="emoji-sd",
@@ -24,7 +26,7 @@ def add(subparsers: Any) -> None:
         help="a diffusers folder, a .safetensors file or a hub id (default: emoji-sd, inside the package)",
     )
     parser.add_argument("--adapter", metavar="FILE", help="safetensors; without it: the base with classifier-free guidance")
-    parser.add_argument("--guidance", type=float, metavar="W", help="guidance scale (default: the adapter's, or 3)")
+    parser.add_argument("--guidance", type=finite, metavar="W", help="guidance scale (default: the adapter's, or 3)")
     parser.add_argument("--solver", metavar="NAME", help="default: the adapter's, or dpmpp_2m; see `sunlab list solvers`")
     parser.add_argument("--out", default="grid.png", metavar="PNG", help="(default grid.png)")
     parser.set_defaults(run=run)

@@ -21,10 +21,23 @@ def disagreements(config: Config) -> Iterator[tuple[str, str]]:
     if len(guidance) not in (1, 2) or sorted(guidance) != list(guidance):
         yield "teacher.guidance", f"expected [w], or [low, high] to draw from, got {guidance}"
     yield from _budget(config)
+    yield from _length(config)
     limited = config.budget.passes is not None or config.budget.seconds is not None
     steps = config.trainer.get("max_steps", 1)  # its type is not checked yet
     if config.optimizer.schedule == "cosine" and not limited and type(steps) is int and steps < 1:
         yield "optimizer.schedule", "cosine falls to zero at trainer.max_steps, which must be positive for it"
+
+
+def _length(config: Config) -> Iterator[tuple[str, str]]:
+    """The data are one endless stream, in which Lightning would wait for an epoch's end for ever."""
+    epochs, batches = config.trainer.get("max_epochs"), config.trainer.get("limit_train_batches")
+    if type(batches) is float and batches != 1:
+        yield (
+            "trainer.limit_train_batches",
+            f"there is no share of an endless stream, got {batches}; give a whole number",
+        )
+    if type(epochs) is int and epochs > 0 and type(batches) is not int:
+        yield "trainer.max_epochs", "the data are one endless stream, in which no epoch ends; give trainer.max_steps"
 
 
 def _budget(config: Config) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,8 @@ from sunlab.errors import ConfigError
 
 def read_file(path: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds. OmegaConf's loader is a safe one: `!!python` tags are refused."""
+    if path.is_dir():
+        raise ConfigError(f"{path}: a folder, not a YAML file; {_neighbours(path / 'x')}")
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; {_neighbours(path)}")
     try:

@@ -56,6 +56,8 @@ def _find(part: str, pattern: str) -> list[Path]:
         files = [Path(name) for name in found if Path(name).is_file()]
         if files:
             return files
+    if any(Path(place).is_dir() for place in places(part)):
+        raise DataError(f"{part!r}: a folder; name the files in it, such as {part.rstrip('/')}/*.tar")
     looked = " and ".join(places(part))
     where = f" (part of {pattern!r})" if part != pattern else ""
     raise DataError(f"{part!r}{where}: no such file; looked for {looked}. Check the pattern and its suffix")

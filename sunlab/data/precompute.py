@@ -165,7 +165,9 @@ def _members(sample: Sample, tensors: dict[str, Tensor]) -> dict[str, object]:
 
 def _same_size(group: Sequence[Sample]) -> None:
     sizes = {None if sample.image is None else tuple(sample.image.shape) for sample in group}
-    if None in sizes or len(sizes) > 1:
+    if None in sizes:
+        raise DataError(f"sample {group[0].key!r} has no picture; name shards of pictures as data.source")
+    if len(sizes) > 1:
         raise DataError(
             f"samples near {group[0].key!r}: images of one size are needed, found {sizes}; set size of the source"
         )

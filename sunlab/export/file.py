@@ -73,8 +73,7 @@ def read_adapter(path: str | Path) -> AdapterFile:
         DataError: a file that is damaged, foreign, or of another format than this version's.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such adapter file")
+    require_file(path)
     data = path.read_bytes()
     tensors, header = unpack(data, str(path))
     if header is None:
@@ -90,6 +89,15 @@ def read_adapter(path: str | Path) -> AdapterFile:
         raise DataError(f"{path}: {wrong[0]} is {tensors[wrong[0]].dtype}, expected {header.get('dtype', 'float16')}")
     check_finite(tensors, str(path))
     return AdapterFile(path, header, tensors, layout)
+
+
+def require_file(path: Path) -> None:
+    """Raise `DataError` where there is no such file."""
+    if path.is_file():
+        return
+    inside = sorted(path.glob("*.safetensors")) if path.is_dir() else []
+    hint = f": a folder; in it there is {inside[0].name}" if inside else ": a folder, not a file" if path.is_dir() else ""
+    raise DataError(f"{path}: no such adapter file{hint}")
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from math import inf, isinf
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ class Module(LightningModule, ABC):
         self._sums = {}  # a step that was left half done is made again from its start
 
     def configure_optimizers(self) -> Any:
-        total = None if self.spent else int(self.trainer.estimated_stepping_batches)
+        steps = inf if self.spent else self.trainer.estimated_stepping_batches
+        total = None if isinf(steps) else int(steps)  # a time or a signal may be what ends the training
         return self.optimization.configure(self.trainable().values(), total, spent=self.spent)
 
     def configure_gradient_clipping(

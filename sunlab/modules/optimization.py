@@ -32,7 +32,7 @@ class Optimization:
         """What `LightningModule.configure_optimizers` returns.
 
         Args:
-            total_steps: None where a budget ends the training.
+            total_steps: None where something else ends the training.
             spent: the share of that budget.
         """
         optimizer = torch.optim.AdamW(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sunlab.adapters import Adapter
 from sunlab.adapters.processors import below
 from sunlab.errors import ConfigError
+from sunlab.pipelines.heeded import scale_of, unheeded
 from sunlab.pipelines.schedulers import check_scheduler
 from sunlab.types import Conditioning
 
@@ -46,11 +47,6 @@ class Plug:
         """Whether the adapter has a LoRA in the U-Net's layers."""
         return "sunlab" in getattr(self.unet, "peft_config", {})
 
-    @property
-    def blind(self) -> bool:
-        """Whether negative prompts have no effect."""
-        return self.adapter.spec["name"] == "lora" or self.adapter.spec.get("negative") is False
-
     def fused(self) -> bool:
         return any("sunlab" in (getattr(m, "merged_adapters", None) or ()) for m in self.unet.modules())
 
@@ -70,19 +66,12 @@ class Plug:
 
     def begin(self, given: Mapping[str, Any]) -> None:
         """A generation starts; `given` are the arguments that the caller stated."""
-        low, high = self.header.get("guidance") or (1.0, 1.0)
         w = given.get("guidance_scale")
-        if w is not None and self.adapter.steered and not low <= w <= high:
-            warnings.warn(f"guidance_scale={w} is outside the trained range {low:g} to {high:g}", stacklevel=3)
-        if w not in (None, 0, 1) and not self.adapter.steered:
-            warnings.warn(
-                f"guidance_scale={w} has no effect: the guidance of this adapter was fixed by its training; leave it out, "
-                "or plug in an adapter that is steered",
-                stacklevel=3,
-            )
-        if self.blind and any(given.get(f"negative_prompt{end}") is not None for end in ("", "_2", "_embeds")):
-            warnings.warn("negative_prompt has no effect: this adapter is blind to negative prompts", stacklevel=3)
-        self.w = float(w if w is not None and self.adapter.steered else (low + high) / 2)
+        negative = any(given.get(f"negative_prompt{end}") is not None for end in ("", "_2", "_embeds"))
+        prompt = "negative_prompt" if negative else None
+        for sentence in unheeded(self.adapter, self.header, scale="guidance_scale", w=w, negative=prompt):
+            warnings.warn(sentence, stacklevel=3)
+        self.w = scale_of(self.adapter, self.header, w)
 
     def bind(self, positive: Tensor, negative: Tensor) -> None:
         """The prompts are encoded: positive and negative (B, L, d)."""

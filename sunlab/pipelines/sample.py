@@ -1,13 +1,17 @@
 """What `sunlab sample` does: a grid of pictures from a base, with an adapter or without."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from sunlab.diffusion.timesteps import grid
+from sunlab.errors import DataError
 from sunlab.export import load_adapter
+from sunlab.export.file import require_file
 from sunlab.pipelines.base import load_base, quiet
 from sunlab.pipelines.draw import Request, draw, with_adapter, with_guidance
-from sunlab.pipelines.locate import is_hub_id
+from sunlab.pipelines.heeded import scale_of, unheeded
+from sunlab.pipelines.locate import asset, is_hub_id
 from sunlab.pipelines.picture import grid_image, save_png
 from sunlab.solvers import SOLVERS, Sampling
 
@@ -28,28 +32,34 @@ def sample_grid(
     """A row of `count` pictures for each prompt, the same seeds in every row.
 
     Args:
-        adapter: its file; None: the base with classifier-free guidance.
+        adapter: its file, or one of that name inside the package; None: the base with classifier-free guidance.
         guidance: w; None: the adapter's training mean, or 3.
         solver: by name; None: the adapter's, or dpmpp_2m.
 
     Raises:
-        ConfigError: no such base, or an unknown solver.
-        DataError: an unusable adapter file.
+        ConfigError: no such base, an unknown solver, or an impossible number of steps.
+        DataError: an unusable adapter file, or pictures that are not finite.
     """
     quiet(online=is_hub_id(base))
+    if adapter is not None:
+        require_file(asset(adapter))
     model = load_base(base).freeze()
     if adapter is None:
         bind, name, w = with_guidance(model), "dpmpp_2m", 3.0
     else:
-        plugged, header = load_adapter(adapter, model.backbone.unet)
-        low, high = header.get("guidance") or (1.0, 1.0)
-        bind, name, w = with_adapter(model, plugged), header.get("solver", "ddim"), (low + high) / 2
+        plugged, header = load_adapter(asset(adapter), model.backbone.unet)
+        bind, name, w = with_adapter(model, plugged), header.get("solver", "ddim"), scale_of(plugged, header, guidance)
+        asked = "--negative" if any(negatives) else None
+        for sentence in unheeded(plugged, header, scale="--guidance", w=guidance, negative=asked):
+            warnings.warn(sentence, stacklevel=2)
     schedule = model.backbone.schedule
     sampling = Sampling(SOLVERS.build(solver or name, schedule, key="--solver"), grid(steps, train_steps=schedule.steps))
-    w = w if guidance is None else guidance
+    w = w if guidance is None or adapter is not None else guidance
     rows = []
     for prompt, negative in zip(prompts, negatives, strict=True):
         request = Request([prompt] * count, [negative] * count, range(seed, seed + count))
         rows.append(draw(model, sampling, bind, request, w=w).images)
+        if not bool(rows[-1].isfinite().all()):
+            raise DataError(f"the pictures of {prompt!r} are not finite at guidance {w:g}; give a smaller one")
     labels = [p + (f" (not: {n})" if n else "") for p, n in zip(prompts, negatives, strict=True)]
     return save_png(grid_image(rows, labels=labels, zoom=2), Path(out))

@@ -1,17 +1,18 @@
 """Banks: a teacher's guided trajectories, made once, so that training then costs one student pass a sample."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
 
-from sunlab.data.bankfile import BankHeader, noise_of, write_bank
+from sunlab.data.bankfile import BankHeader, noise_of, open_bank, write_bank
 from sunlab.data.base import NegativeSampler, Pool
 from sunlab.diffusion.guidance import guided
 from sunlab.draws import Draws, keyed_seed
-from sunlab.errors import ConfigError
+from sunlab.errors import ConfigError, DataError
 from sunlab.pipelines.base import BaseModel
 from sunlab.solvers import Sampling
 
@@ -58,15 +59,17 @@ class BankMaker:
         self.negatives, self.pool, self.guidance, self.describe, self.seed = negatives, pool, guidance, describe, seed
 
     def shard(self, path: Path, start: int, stop: int) -> Path:
-        """Trajectories number start ... stop - 1, as one file. One that is there already is left alone."""
-        if path.is_file():
-            return path
+        """Trajectories number start ... stop - 1, as one file. One that is there already is left alone; it is made again
+        where it holds fewer of them.
+
+        Raises:
+            DataError: a file is there that was made otherwise.
+        """
         randoms = [Random(keyed_seed(self.seed, "bank", i)) for i in range(start, stop)]
         prompts = tuple(r.choice(self.prompts) for r in randoms)
         negatives = tuple(self.negatives(r, p, self.pool) for r, p in zip(randoms, prompts, strict=True))
         seeds = [keyed_seed(self.seed, "bank", i, "noise") for i in range(start, stop)]
         w = Draws(seeds, device=self.base.device).uniform("guidance", *self.guidance)
-        states = self._integrate(prompts, negatives, seeds, w)
         header = BankHeader(
             teacher=self.base.fingerprint(),
             guidance=self.guidance,
@@ -77,6 +80,9 @@ class BankMaker:
             negatives=negatives,
             **self.describe,
         )
+        if path.is_file() and _holds(path, header, self.stored, seeds):
+            return path
+        states = self._integrate(prompts, negatives, seeds, w)
         return write_bank(path, states=states, times=self.stored, seeds=torch.tensor(seeds), guidance=w.cpu(), header=header)
 
     @torch.no_grad()
@@ -93,3 +99,17 @@ class BankMaker:
             if time in wanted:
                 kept.append(x.cpu())
         return torch.stack(kept, dim=1)
+
+
+def _holds(path: Path, header: BankHeader, times: torch.Tensor, seeds: Sequence[int]) -> bool:
+    """Whether the file holds all that is wanted, not its beginning alone. Raises `DataError` where it was made otherwise."""
+    file, found = open_bank(path)
+    there = {**asdict(found), "times": file.get_tensor("times").tolist(), "seeds": file.get_tensor("seeds").tolist()}
+    wanted = {**asdict(header), "times": times.tolist(), "seeds": list(seeds)}
+    for name in ("keys", "prompts", "negatives", "seeds"):  # one for each trajectory
+        wanted[name] = wanted[name][: len(found.keys)]
+    if differ := [name for name, value in wanted.items() if there[name] != value]:
+        raise DataError(
+            f"{path}: it is there already and was made with other {', '.join(differ)}; choose another folder, or delete it"
+        )
+    return len(found.keys) == len(header.keys)

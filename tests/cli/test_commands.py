@@ -48,18 +48,19 @@ def api(monkeypatch):
 
 
 def test_fit(api, tiny, tmp_path):
-    calls = api("sunlab.build", "fit", {"folder": tmp_path, "files": []})
+    calls = api("sunlab.build", "fit", {"folder": tmp_path, "files": [], "cost": {"steps": 3}})
     assert main(["fit", "--config", tiny, "seed=3", "--resume", "last", "--time-limit", "10m"]) == 0
     (((loaded,), options),) = calls
     assert loaded.config.seed == 3 and loaded.config.run.name == "tiny"
     assert options.pop("signals") is not None and options == {"resume": "last", "time_limit": 600.0}
 
 
-def test_data_trajectories(api, tiny, tmp_path):
-    calls = api("sunlab.build", "make_bank")
+def test_data_trajectories(api, tiny, tmp_path, capsys):
+    calls = api("sunlab.build", "make_bank", ["one", "two"])
     assert main(["data", "trajectories", "--config", tiny, "seed=3", "--out", "bank", "--count", "8"]) == 0
     (((loaded,), options),) = calls
     assert loaded.config.seed == 3 and options == {"out": "bank", "count": 8, "shard_size": 256}
+    assert "bank: 2 files" in (told := capsys.readouterr().out) and "{name: trajectories, path: bank}" in told
 
 
 def test_sample(api):
@@ -83,6 +84,25 @@ def test_sample(api):
     }  # fmt: skip
     assert main(["sample", "--prompt", "a cat"]) == 0
     assert calls[1][1]["negatives"] == [""]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sample", "--prompt", "x", "--steps", "0"],
+        ["sample", "--prompt", "x", "--count", "-1"],
+        ["sample", "--prompt", "x", "--guidance", "nan"],
+        ["sample", "--prompt", "x", "--guidance", "inf"],
+        ["data", "trajectories", "--config", "x", "--out", "x", "--count", "0"],
+        ["data", "trajectories", "--config", "x", "--out", "x", "--count", "1", "--shard-size", "0"],
+        ["data", "precompute", "--config", "x", "--out", "x", "--batch", "two"],
+        ["doctor", "data", "x", "--samples", "-3"],
+    ],
+)
+def test_a_number_out_of_range_is_a_wrong_argument(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2 and f"got {words[-1]!r}" in capsys.readouterr().err
 
 
 def test_sample_wants_one_negative_or_one_for_each(api, capsys):

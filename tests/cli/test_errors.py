@@ -1,6 +1,8 @@
 """Exit codes, and messages of a few lines with the remedy."""
 
 import argparse
+import sys
+import warnings
 
 import pytest
 
@@ -56,6 +58,35 @@ def test_each_error_has_its_exit_code(tiny, capsys, monkeypatch, error, code):
     monkeypatch.setattr(fit_command, "load", load)
     assert main(["fit", "--config", tiny]) == code
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_error_of_the_system_names_its_file(tiny, capsys, monkeypatch):
+    def load(args: argparse.Namespace):
+        raise NotADirectoryError(20, "Not a directory", "afile/quickstart")
+
+    monkeypatch.setattr(fit_command, "load", load)
+    assert main(["fit", "--config", tiny]) == 74
+    assert capsys.readouterr().err == "error: afile/quickstart: Not a directory\n"
+
+
+def test_a_warning_is_one_line(tiny, capsys, monkeypatch):
+    def load(args: argparse.Namespace):
+        sys.stderr.write(warnings.formatwarning("look out", UserWarning, "some/where.py", 3))
+        raise ConfigError("x")
+
+    usual = warnings.formatwarning
+    monkeypatch.setattr(fit_command, "load", load)
+    main(["fit", "--config", tiny])
+    assert capsys.readouterr().err == "warning: look out\nerror: x\n"
+    assert warnings.formatwarning is usual
+    main(["fit", "--config", tiny, "--debug"])
+    assert "some/where.py:3: UserWarning" in capsys.readouterr().err
+
+
+def test_a_folder_is_no_config(tmp_path, capsys):
+    (tmp_path / "a.yaml").touch()
+    assert main(["fit", "--config", str(tmp_path)]) == 78
+    assert "a folder, not a YAML file" in (told := capsys.readouterr().err) and "holds: a.yaml" in told
 
 
 def test_a_bug_is_no_error_of_the_users(tiny, monkeypatch, capsys):

@@ -101,6 +101,12 @@ def test_an_empty_pattern_says_where_it_looked(tmp_path, monkeypatch):
         Shards(urls=["nothing-*.tar"])
 
 
+def test_a_folder_is_no_shard(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(DataError, match=rf"'{folder.name}/': a folder; name the files in it, such as {folder.name}/\*\.tar"):
+        Shards(urls=[f"{folder.name}/"])
+
+
 def test_limit_below_one(source):
     with pytest.raises(ConfigError, match="at least 1"):
         source(limit=0)

@@ -79,5 +79,5 @@ def test_what_is_wrong_is_named(hand):
         MSCRollout(through=0)
     with pytest.raises(ConfigError, match=r"teacher\.steps.*\[249, 499, 749\]"):
         compute(hand, MSCRollout(), fine=[999, 666, 333, -1])
-    with pytest.raises(KeyError, match="not all stored"):
+    with pytest.raises(ConfigError, match="no state at"):
         compute(hand, MSCRollout(), trajectory=hand.trajectory(SEEDS, [999, 499, -1]))

@@ -1,0 +1,98 @@
+"""`sunlab fit` with settings at the edge: what it says, and that it says it before the training."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sunlab.adapters.sun import SUN
+from sunlab.cli.main import main
+from sunlab.export import save_adapter
+from sunlab.export.shapes import describe_base
+
+EVEN = ("optimizer.schedule=constant",)
+
+
+@pytest.fixture
+def fit(tiny_config, tmp_path, capsys):
+    """Exit code and what was printed."""
+
+    def fit(*words: str) -> tuple[int, str]:
+        code = main(["fit", "--config", str(tiny_config), f"run.dir={tmp_path}", "trainer.logger=false", *words])
+        told = capsys.readouterr()
+        return code, told.out + told.err
+
+    return fit
+
+
+@pytest.fixture
+def adapter_file(tiny_base, tmp_path) -> Callable[..., Path]:
+    def make(**base) -> Path:
+        adapter, unet = SUN(), tiny_base.backbone.unet
+        adapter.attach(unet)
+        header = {"base": describe_base(unet) | base}
+        return save_adapter(tmp_path / "a.safetensors", adapter, header)
+
+    return make
+
+
+def before_after(longer: Path) -> str:
+    return f"callbacks=[{{name: before_after, prompts: [a], negatives: [b], measured: 2, control: 0, longer: {longer}}}]"
+
+
+def test_no_step_is_said(fit):
+    code, told = fit(*EVEN, "trainer.max_steps=0")
+    assert code == 0 and "warning: no step was trained" in told
+    assert "no step" not in fit("trainer.max_steps=1")[1]
+
+
+def test_a_training_may_end_by_something_else_than_its_steps(fit):
+    code, told = fit("trainer.max_steps=-1", "trainer.max_epochs=2", "trainer.limit_train_batches=1")
+    assert code == 78 and "cosine" in told
+    code, told = fit(*EVEN, "trainer.max_steps=-1", "trainer.max_epochs=2", "trainer.limit_train_batches=1")
+    assert code == 0, told
+    code, told = fit(*EVEN, "trainer.max_steps=-1", "trainer.max_time=00:00:00:01")
+    assert code == 0, told
+
+
+def test_a_bank_of_other_times_is_refused(fit, tiny_bank):
+    source = f"data.source={{name: trajectories, path: '{tiny_bank}'}}"
+    code, told = fit(source, "loss.states=teacher", "teacher.steps=24", "student.steps=3")
+    assert code == 78 and "student.steps" in told and "stored at [999, 749, 499, 249, -1]" in told
+
+
+def test_the_other_adapter_is_looked_at_before_the_training(fit, adapter_file, tmp_path):
+    code, told = fit(before_after(tmp_path / "none.safetensors"))
+    assert code == 65 and "none.safetensors: no such adapter file" in told
+    damaged = adapter_file()
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    assert fit(before_after(damaged))[0] == 65
+    assert not list((tmp_path / "tiny").glob("checkpoints/*"))
+
+
+def test_the_other_adapter_of_another_base_is_refused(fit, adapter_file, tmp_path):
+    code, told = fit(before_after(adapter_file(cross_attention="0" * 64)))
+    assert code == 65 and "made for a base of the family" in told
+    assert not list((tmp_path / "tiny").glob("checkpoints/*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ["trainer.precision=bf16-true"],
+            "'bf16-true' is not taken; the frozen weights' type is model.dtype",
+        ),
+        ([*EVEN, "trainer.max_epochs=3"], "trainer.max_epochs: the data are one endless stream"),
+        ([*EVEN, "trainer.limit_train_batches=0.5"], "trainer.limit_train_batches: there is no share of an endless stream"),
+        (["trainer.precision=64"], "trainer.precision: 64 is not taken"),
+        (["trainer.precision=bf16-mixed", "model.dtype=float16"], "set model.dtype=bfloat16"),
+        (["loss.segments=0"], "steps must lie in 1 ... 1000, got 0"),
+        (["student.steps=2000", "teacher.steps=2000"], "steps must lie in 1 ... 1000, got 2000"),
+        (["callbacks=[{name: ema, decay: 2}]"], "callback 'ema': decay must lie in [0, 1), got 2.0"),
+        (["distance={name: huber, c: 0}"], "distance 'huber': c must be positive"),
+    ],
+)
+def test_what_cannot_be_trained_is_a_wrong_configuration(fit, words, says):
+    code, told = fit(*words)
+    assert code == 78 and says in told
