@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sunlab.errors import DataError
 from sunlab.evaluation.extractors import Extractor
 from sunlab.evaluation.methods import Method, base_identity
 from sunlab.evaluation.pairs import other_seeds
@@ -38,7 +39,11 @@ class Gallery:
         self.base_identity = base_identity(base)
 
     def draw(self, method: Method, request: Request) -> list[Path]:
-        """The files of the request's pictures, those drawn that were not there. One request names a pair once."""
+        """The files of the request's pictures, those drawn that were not there. One request names a pair once.
+
+        Raises:
+            DataError: pictures that are not finite.
+        """
         request = request if method.same_seeds else other_seeds(request)
         folder = self.folder / method.identity(self.base_identity)
         paths = [folder / _file(*item) for item in zip(request.prompts, request.negatives, request.seeds, strict=True)]
@@ -51,6 +56,11 @@ class Gallery:
                 wanted = request.chosen(part)
                 drawn = draw(self.base, method.sampling, bind, wanted, w=method.w, batch=self.batch)
                 self.passes += drawn.passes * len(part)
+                if strange := [i for i, picture in zip(part, drawn.images, strict=True) if not picture.isfinite().all()]:
+                    where = f"{method.name}: the picture of {request.prompts[strange[0]]!r} is not finite"
+                    raise DataError(
+                        f"{where} at guidance {method.w:g}; give a smaller one, or look at the adapter's training"
+                    )
                 for i, picture in zip(part, drawn.images, strict=True):
                     save_png(Image.fromarray(to_uint8(picture)), paths[i])
         return paths

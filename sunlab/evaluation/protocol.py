@@ -77,9 +77,10 @@ def evaluate_base(name: str, base: BaseModel, protocol: Protocol, folder: Path, 
             name=method.name,
             reference=place < REFERENCES,
             guided=method.guided,
-            passes=passes,
-            seconds=seconds,
-            speedup=times[0][1] / seconds,
+            passes=taken.passes,
+            seconds=taken.seconds,
+            speedup=times[0].seconds / taken.seconds,
+            limit=times[0].bare / taken.bare,
             timed=min(protocol.timed, len(protocol.request)),
             values=shares(compared[place - 1].values, compared[1].values) if place else {},
             alignment=_alignment(sets[place], protocol),
@@ -87,7 +88,7 @@ def evaluate_base(name: str, base: BaseModel, protocol: Protocol, folder: Path, 
             controls=controls[place],
             control_shares={k: ratio(c, controls[0].get(k)) for k, c in controls[place].items()},
         )
-        for place, (method, (passes, seconds)) in enumerate(zip(protocol.methods, times, strict=True))
+        for place, (method, taken) in enumerate(zip(protocol.methods, times, strict=True))
     ]
     rows = beside_rivals(rows, [{}, *(one.distances for one in compared)])
     shown = [read(pictures.paths[: protocol.shown]) for pictures in sets]

@@ -21,6 +21,7 @@ class Row:
         passes: U-Net passes a picture.
         seconds: a picture, drawn alone.
         speedup: of the teacher's seconds over these.
+        limit: the same of the seconds that their bare U-Net passes take, in the same run.
         timed: pictures behind the seconds (N).
         values: by name; none of the teacher before itself.
         alignment: of its pictures with their prompts, by name.
@@ -35,6 +36,7 @@ class Row:
     passes: float
     seconds: float
     speedup: float
+    limit: float
     timed: int
     values: Mapping[str, Value]
     alignment: Mapping[str, Value]

@@ -29,7 +29,7 @@ def over_seeds(results: Sequence[Result], methods: Mapping[str, str], extractor:
             own = [rows[name] for name, of in methods.items() if of == method and name in rows]
             if len(own) < 2:
                 continue
-            columns = [name for name in own[0] if all(name in one for one in own) and not name.startswith("speedup")]
+            columns = [name for name in own[0] if all(name in one for one in own) and name not in ("speedup", "limit")]
             found = {name: [one[name] for one in own] for name in columns}
             means = {name: sum(values) / len(values) for name, values in found.items()}
             errors = {name: half_width(values) for name, values in found.items()}

@@ -1,30 +1,57 @@
-"""Seconds and U-Net passes a picture, of all methods in one go."""
+"""Seconds and U-Net passes a picture, of all methods in one go, and what the passes alone take."""
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
+import torch
+
+from sunlab.draws import Draws
 from sunlab.evaluation.gallery import Gallery
 from sunlab.evaluation.methods import Method
 from sunlab.pipelines.draw import Request, draw
 
+ALONE = 4  # bare U-Net passes of each batch size in a round
 
-def times_of(gallery: Gallery, methods: Sequence[Method], request: Request) -> list[tuple[float, float]]:
-    """(passes, seconds) a picture of each method; the median over the request's pictures, one at a time.
 
-    The methods take turns, so that a machine that slows down slows all of them. The text encoder is left out, the decoder
-    is not. What was measured for the same methods before is handed back, all or none.
+@dataclass(frozen=True)
+class Timed:
+    """A picture of a method.
+
+    Attributes:
+        passes: of the U-Net.
+        seconds: in all.
+        bare: seconds that as many passes of the base's U-Net take by themselves: of batch 2 under guidance, else of batch 1.
+    """
+
+    passes: float
+    seconds: float
+    bare: float
+
+
+def times_of(gallery: Gallery, methods: Sequence[Method], request: Request) -> list[Timed]:
+    """A picture of each method; the median over the request's pictures, one at a time.
+
+    The methods and the bare passes take turns, so that a machine that slows down slows all of them. The text encoder is left
+    out, the decoder is not. What was measured for the same methods before is handed back, all or none.
     """
     methods_of = [method.identity(gallery.base_identity) for method in methods]
-    facts = [methods_of, list(request.seeds), str(gallery.base.device)]
+    facts = [methods_of, list(request.seeds), str(gallery.base.device), "bare"]
     found = gallery.remember("timing", facts, lambda: _measure(gallery, methods, request))
-    return [(passes, seconds) for passes, seconds in found]
+    one, two = found["bare"]
+    return [
+        Timed(passes, seconds, passes / 2 * two if method.guided and method.w != 1 else passes * one)
+        for method, (passes, seconds) in zip(methods, found["methods"], strict=True)
+    ]
 
 
-def _measure(gallery: Gallery, methods: Sequence[Method], request: Request) -> list[list[float]]:
+def _measure(gallery: Gallery, methods: Sequence[Method], request: Request) -> dict[str, Any]:
     base = gallery.base
     base.encode([*request.prompts, *request.negatives])
     seconds: list[list[float]] = [[] for _ in methods]
+    bare: list[list[float]] = [[], []]
     passes = [0.0 for _ in methods]
     for i in range(-1, len(request)):  # the first round warms up
         one = request.part(max(i, 0), max(i, 0) + 1)
@@ -38,4 +65,24 @@ def _measure(gallery: Gallery, methods: Sequence[Method], request: Request) -> l
             passes[place] = drawn.passes
             if i >= 0:
                 seconds[place].append(taken)
-    return [[p, median(s)] for p, s in zip(passes, seconds, strict=True)]
+        for size in (1, 2):
+            taken = _bare(gallery, one, size)
+            if i >= 0:
+                bare[size - 1].append(taken)
+    pairs = [[p, median(s)] for p, s in zip(passes, seconds, strict=True)]
+    return {"methods": pairs, "bare": [median(s) for s in bare]}
+
+
+@torch.no_grad()
+def _bare(gallery: Gallery, one: Request, size: int) -> float:
+    """Seconds of one pass of the U-Net over `size` states."""
+    base = gallery.base
+    words = base.encode([*one.negatives, *one.prompts][-size:])
+    x = Draws(list(one.seeds) * size, device=base.device).normal("noise", base.backbone.sample_shape)
+    t = torch.full((size,), base.backbone.schedule.steps // 2, device=base.device)
+    started = time.perf_counter()
+    for _ in range(ALONE):
+        value = base.backbone(x, t, words).value
+    value.cpu()
+    gallery.passes += ALONE * size
+    return (time.perf_counter() - started) / ALONE

@@ -132,6 +132,8 @@ def _further(row: Mapping[str, Any]) -> dict[str, Any]:
         found[name] = lambda r, attribute=attribute: r["control_shares"].get(attribute)
     found["s / picture"] = lambda r: r["seconds"]
     found["speed-up"] = lambda r: r["speedup"]
+    if "limit" in row:
+        found["limit of the speed-up"] = lambda r: r.get("limit")
     return found
 
 

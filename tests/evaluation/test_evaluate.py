@@ -9,7 +9,7 @@ import torch
 
 from sunlab.build_evaluation import build_pairs, evaluate
 from sunlab.config.load import load_config
-from sunlab.errors import ConfigError
+from sunlab.errors import ConfigError, DataError
 from sunlab.evaluation.extractors import EXTRACTORS, Extractor
 
 
@@ -30,7 +30,7 @@ def words(tiny_base_folder, tiny_shards, tmp_path_factory):
     settings = {
         "count": 17, "control": 2, "timed": 1, "shown": 3, "reference_steps": 3, "before.steps": 2, "subsets": 2,
         "prompts.urls": f"[{tiny_shards}]", "extractor": "means_of_the_test",
-        "variants": "[{name: two <steps>, steps: 2}, {name: one, steps: 1, solver: ddim}]",
+        "variants": "[{name: two <steps>, steps: 2}, {name: one, steps: 1, solver: ddim}, {name: n, over: nag, steps: 2}]",
     }  # fmt: skip
     return [f"model.base={tiny_base_folder}", f"run.dir={folder}", *(f"evaluate.{k}={v}" for k, v in settings.items())]
 
@@ -69,12 +69,22 @@ def test_the_report(first):
     assert "FD-Means" in (first / "report.md").read_text()
     found = record(first)
     rows = found["rows"]
-    assert [row["passes"] for row in rows] == [4, 6, 4, 4, 2]
+    assert [row["passes"] for row in rows] == [4, 6, 4, 4, 2, 2]
     assert rows[0]["values"] == {} and rows[0]["speedup"] == 1
     assert rows[2]["values"]["paired_features"]["share"] == 1 and rows[2]["values"]["paired_features"]["value"] > 0
     assert rows[3]["values"]["paired_l2"]["value"] == 0  # the same sampler, the same seeds
     assert rows[4]["values"]["kid_x1000"]["error"] is not None and rows[4]["values"]["fd"]["error"] is None
     assert any("N = 17" in line for line in found["warnings"]) and found["passes_spent"] > 0
+
+
+def test_the_limit_is_that_of_the_bare_passes(first):
+    """Two guided steps are two passes of batch 2; two of an adapter are two of batch 1."""
+    (times,) = (json.loads(file.read_text()) for file in (first / "pictures").glob("timing-*.json"))
+    one, two = times["bare"]
+    limits = [row["limit"] for row in record(first)["rows"]]
+    assert limits[:5] == pytest.approx([1, 2 / 3, 1, 1, 2]) and limits[5] == pytest.approx(2 * two / (2 * one))
+    assert one > 0 and two > 0
+    assert f"x of {limits[4]:.1f}x |" in (first / "report.md").read_text()
 
 
 def test_a_second_run_draws_nothing_and_says_the_same(words, first):
@@ -95,6 +105,12 @@ def test_what_was_lost_is_drawn_again(words, first):
 def test_a_larger_count_only_adds_pairs(words):
     few, more = (build_pairs(load_config([], [*words, f"evaluate.count={n}"]).config) for n in (3, 5))
     assert more.part(0, 3) == few
+
+
+def test_pictures_that_are_not_finite_are_no_result(words, tmp_path):
+    with pytest.raises(DataError, match=r"dpmpp_2m 2 steps, CFG 1e\+30: the picture of .* is not finite at guidance 1e\+30"):
+        evaluate(load_config([], [*words, f"run.dir={tmp_path}", "evaluate.guidance=1e30"]))
+    assert not list(tmp_path.rglob("*.png")) and not list(tmp_path.rglob("report.*"))
 
 
 @pytest.mark.parametrize(

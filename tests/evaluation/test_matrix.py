@@ -105,7 +105,8 @@ def test_bars_of_one_base(report):
     lines = [Crossed("a, 1 step", "a", 1), Crossed("a, 4 steps", "a", 4)]
     value = Value(0.5, 0.1, paired=True, pairs=4, share=0.25)
     rows = [
-        Row(line.row, False, False, 4, 0.1, 2.0, 1, {"l2": value}, {}, {}, {}, {"size": 0.9 / line.steps}) for line in lines
+        Row(line.row, False, False, 4, 0.1, 2.0, 3.0, 1, {"l2": value}, {}, {}, {}, {"size": 0.9 / line.steps})
+        for line in lines
     ]
     result = Result("base", rows, [], [], 0)
 
