@@ -3,7 +3,7 @@
     python tools/bench_attention.py --dtype bfloat16 --batch 1
 
 Summed over the 16 layers, the projections of query and output included, the prompts' keys and values known: plain attention
-(diffusers' processor), SUN as it is, and the attention of its three branches alone in layouts that it might use.
+(diffusers' processor), SUN as it is, and the attention of its three branches alone in the ways that it might be computed.
 """
 
 import argparse
@@ -16,24 +16,31 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from bench.timing import Clock, Times, machine, paired, ratios, summary
-from sunlab.adapters.attention import Branch, BranchInputs, SUNCrossAttention, attend
+from sunlab.adapters.attention import Branch, BranchInputs, SUNCrossAttention
+from sunlab.adapters.kernels import Tokens, attend
 
 LAYERS = ((4096, 320, 5), (1024, 640, 5), (256, 1280, 5), (64, 1280, 1))  # positions, width, how many
 HEADS, TEXT, TOKENS, BRANCHES = 8, 768, 77, 3
 
 
-def separate(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
-    """A kernel call for each branch; key and value (branches, B, L, h)."""
-    return [attend(query, k, v) for k, v in zip(key, value, strict=True)]
-
-
-def stacked(query: Tensor, key: Tensor, value: Tensor, axis: int) -> Tensor:
-    """One call, the branches along the batch (0) or the heads (1), the query repeated."""
-    b, heads, _, c = query.shape
-    key, value = (part.view(len(part), b, -1, heads, c).transpose(2, 3) for part in (key, value))
+def fused(query: Tensor, key: Tensor, value: Tensor, axis: int | None = None) -> list[Tensor]:
+    """torch's kernel, a call for each branch; or one call, the branches along the batch (0) or the heads (1), the query
+    repeated. Key and value (branches, B, heads, L, c)."""
+    if axis is None:
+        return [_in_rows(scaled_dot_product_attention(query, k, v)) for k, v in zip(key, value, strict=True)]
     key, value = (torch.cat(list(part), axis) for part in (key, value))
     query = query.repeat(BRANCHES if axis == 0 else 1, BRANCHES if axis == 1 else 1, 1, 1)
-    return scaled_dot_product_attention(query, key, value)
+    return [_in_rows(z) for z in scaled_dot_product_attention(query, key, value).chunk(BRANCHES, axis)]
+
+
+def with_softmax(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+    """Matrix products around torch's softmax."""
+    scaled = query * query.shape[-1] ** -0.5
+    return [_in_rows((scaled @ k.mT).softmax(-1) @ v) for k, v in zip(key, value, strict=True)]
+
+
+def _in_rows(z: Tensor) -> Tensor:
+    return z.transpose(1, 2).flatten(2)
 
 
 def cases(positions: int, width: int, batch: int, device: str, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
@@ -46,12 +53,16 @@ def cases(positions: int, width: int, batch: int, device: str, dtype: torch.dtyp
     inputs, plain = BranchInputs.of(negative), AttnProcessor2_0()
     query = x.view(batch, positions, HEADS, -1).transpose(1, 2).contiguous()
     key, value = torch.randn(2, BRANCHES, batch, TOKENS, width, device=device, dtype=dtype)
+    known = [Tokens.of(k, v, HEADS) for k, v in zip(key, value, strict=True)]
+    key, value = (part.unflatten(-1, (HEADS, -1)).transpose(2, 3).contiguous() for part in (key, value))
     return {
         "plain layer": lambda: plain(attn, x, tokens),
         "SUN layer": lambda: sun(attn, x, tokens, sun=inputs),
-        "three branches, a call each": lambda: separate(query, key, value),
-        "three branches along the batch": lambda: stacked(query, key, value, 0),
-        "three branches along the heads": lambda: stacked(query, key, value, 1),
+        "three branches as SUN computes them": lambda: [attend(query, known[branch]) for branch in range(BRANCHES)],
+        "fused kernel, a call each": lambda: fused(query, key, value),
+        "fused kernel, along the batch": lambda: fused(query, key, value, 0),
+        "fused kernel, along the heads": lambda: fused(query, key, value, 1),
+        "products and softmax": lambda: with_softmax(query, key, value),
     }
 
 

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from bench.networks import fused, tiny_decoder, twin
 from bench.timing import Clock, goal, machine, paired, ratios, summary
@@ -92,7 +92,10 @@ def rate(base: BaseModel, clock: Clock) -> float:
 
 
 def flops_of(run: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
+    """Of matrix products, convolutions and attention; torch leaves out its attention kernel for CPUs."""
+    on_cpu: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    known = {on_cpu: lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)}
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
         run()
     return counter.get_total_flops()
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
+from sunlab.adapters.kernels import Tokens, attend
 from sunlab.adapters.processors import BESIDE, Call, Processor
 
 EPSILON = 1e-12  # below it a norm counts as zero: an all-zero branch stays zero instead of NaN
@@ -18,10 +18,10 @@ class PromptCache:
     tensors; the weights must not change between the steps (a LoRA's scale, for one)."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, tuple[Tensor, int, tuple[Tensor, Tensor]]] = {}
+        self._kept: dict[int, tuple[Tensor, int, Tokens]] = {}
 
-    def get(self, owner: object, tokens: Tensor, compute: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """What `owner` computed of these very tokens before, or computes now: one pair is kept for each owner."""
+    def get(self, owner: object, tokens: Tensor, compute: Callable[[], Tokens]) -> Tokens:
+        """What `owner` computed of these very tokens before, or computes now: one is kept for each owner."""
         version = 0 if tokens.is_inference() else tokens._version
         kept = self._kept.get(id(owner))
         if kept is None or kept[0] is not tokens or kept[1] != version:
@@ -48,11 +48,11 @@ class BranchInputs:
         """With a cache where no gradients are wanted."""
         return BranchInputs(negative, cache=None if torch.is_grad_enabled() else PromptCache())
 
-    def projected(self, owner: object, tokens: Tensor, to_k: Any, to_v: Any) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, L, h) of the tokens (B, L, d), from the cache where there is one."""
+    def projected(self, owner: object, tokens: Tensor, to_k: Any, to_v: Any, heads: int, *, exact: bool = False) -> Tokens:
+        """Keys and values of the tokens (B, L, d), laid out, from the cache where there is one; exact: see `Tokens.of`."""
 
-        def compute() -> tuple[Tensor, Tensor]:
-            return to_k(tokens), to_v(tokens)
+        def compute() -> Tokens:
+            return Tokens.of(to_k(tokens), to_v(tokens), heads, exact=exact)
 
         if self.cache is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return compute()
@@ -99,8 +99,8 @@ class Branch(nn.Module):
             N (B, P, h); factor, float32, shaped to be multiplied with it; beta (h,), or None for zero.
         """
         dtype = query.dtype
-        key, value = inputs.projected(self, tokens, *(self._cast(layer, dtype) for layer in (self.to_k, self.to_v)))
-        n = attend(query, key, value)
+        to_k, to_v = (self._cast(layer, dtype) for layer in (self.to_k, self.to_v))
+        n = attend(query, inputs.projected(self, tokens, to_k, to_v, query.shape[1]))
         factor = self._ratio(size_z, n) if self.normalise else torch.ones_like(size_z)
         return n, factor if self.alpha is None else factor * self.alpha.float(), self.beta
 
@@ -117,19 +117,9 @@ class Branch(nn.Module):
 
 def size(z: Tensor, *, whole_batch: bool = False) -> Tensor:
     """|z| over tokens and channels (B, 1, 1) of z (B, P, h), in float32; or over the whole batch (1, 1, 1)."""
+    if z.dtype == torch.bfloat16:  # which has float32's range: row by row, without a copy in float32
+        z = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
     return torch.linalg.vector_norm(z, dim=(0, 1, 2) if whole_batch else (1, 2), keepdim=True, dtype=torch.float32)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Multi-head attention. query (B, heads, P, c), key and value (B, L, heads c) -> (B, P, heads c)."""
-    b, heads, p, c = query.shape
-    key, value = (part.view(b, -1, heads, c).transpose(1, 2) for part in (key, value))
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and mask is None:
-        scores = (query * c**-0.5) @ key.transpose(-1, -2)  # half the time of the fused kernel there, backward included
-        z = scores.softmax(-1) @ value
-    else:
-        z = scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    return z.transpose(1, 2).reshape(b, p, heads * c)
 
 
 class SUNCrossAttention(Processor):
@@ -148,16 +138,19 @@ class SUNCrossAttention(Processor):
         self.beside = type(base).__name__ in BESIDE
 
     def respond(self, call: Call, sun: BranchInputs) -> Tensor:
-        query, tokens = call.query(), call.tokens
-        key, value = sun.projected(call.attn, tokens, call.attn.to_k, call.attn.to_v)
-        z = attend(query, key, value, call.prepared_mask())
-        size_z, total = size(z, whole_batch=self.compat), torch.zeros_like(z) if self.beside else z
+        query, tokens, attn = call.query(), call.tokens, call.attn
+        own = sun.projected(attn, tokens, attn.to_k, attn.to_v, attn.heads, exact=True)
+        z = attend(query, own, call.prepared_mask())
+        size_z, total, shift = size(z, whole_batch=self.compat), torch.zeros_like(z) if self.beside else z, None
+        addcmul = torch.addcmul if torch.is_grad_enabled() else Tensor.addcmul_
         for sign, branch, text in ((-1, self.negative, sun.negative), (1, self.positive, tokens)):
             if branch is None:
                 continue
             n, factor, beta = branch(query, size_z, text, sun)
             gain = sign if sun.gain is None else sign * sun.gain.view(-1, 1, 1)
-            total = torch.addcmul(total, n, (gain * factor).to(n.dtype))
+            total = addcmul(total, n, (gain * factor).to(n.dtype))
             if beta is not None:
-                total = total + (gain * beta).to(n.dtype)
+                shift = gain * beta if shift is None else shift + gain * beta
+        if shift is not None:
+            total = total + shift.to(total.dtype)
         return self.below(call) + call.out_offset(total) if self.beside else call.out(total)

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sunlab.adapters.attention import EPSILON, BranchInputs, attend
+from sunlab.adapters.attention import EPSILON, BranchInputs
 from sunlab.adapters.base import ADAPTERS, Adapter
+from sunlab.adapters.kernels import attend
 from sunlab.adapters.processors import BESIDE, PLAIN, Call, Placement, Processor, Untouched, check_composable
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
@@ -96,10 +97,12 @@ class NAGCrossAttention(Processor):
         self.plain = type(base).__name__ in PLAIN
 
     def respond(self, call: Call, sun: BranchInputs) -> Tensor:
-        query, to_k, to_v = call.query(), call.attn.to_k, call.attn.to_v
-        negative = sun.projected(self, sun.negative, *(_cast(layer, call.tokens.dtype) for layer in (to_k, to_v)))
-        z_pos = attend(query, *sun.projected(call.attn, call.tokens, to_k, to_v), call.prepared_mask())
-        z_nag = normalised_guidance(z_pos, attend(query, *negative), phi=self.phi, tau=self.tau, blend=self.blend)
+        attn, query = call.attn, call.query()
+        to_k, to_v = (_cast(layer, call.tokens.dtype) for layer in (attn.to_k, attn.to_v))
+        negative = sun.projected(self, sun.negative, to_k, to_v, attn.heads)
+        positive = sun.projected(attn, call.tokens, attn.to_k, attn.to_v, attn.heads, exact=True)
+        z_pos = attend(query, positive, call.prepared_mask())
+        z_nag = normalised_guidance(z_pos, attend(query, negative), phi=self.phi, tau=self.tau, blend=self.blend)
         return call.out(z_nag) if self.plain else self.below(call, sun) + call.out_offset(z_nag - z_pos)
 
 

@@ -44,9 +44,7 @@ class Call:
 
     def query(self) -> Tensor:
         """(B, heads, P, c), contiguous, since several branches read it."""
-        query = self.attn.to_q(self.hidden)
-        b, p, width = query.shape
-        return query.view(b, p, self.attn.heads, width // self.attn.heads).transpose(1, 2).contiguous()
+        return self.attn.to_q(self.hidden).unflatten(-1, (self.attn.heads, -1)).transpose(1, 2).contiguous()
 
     def prepared_mask(self) -> Tensor | None:
         """Of the positive tokens, for scaled dot products."""
@@ -57,7 +55,8 @@ class Call:
 
     def out(self, z: Tensor) -> Tensor:
         """W_out z (B, P, h), as the layer ends."""
-        return self.attn.to_out[1](self.attn.to_out[0](z)) / self.attn.rescale_output_factor
+        out = self.attn.to_out[1](self.attn.to_out[0](z))
+        return out if self.attn.rescale_output_factor == 1 else out / self.attn.rescale_output_factor
 
     def out_offset(self, offset: Tensor) -> Tensor:
         """W_out (z + offset) - W_out z (B, P, h): W_out without its bias."""

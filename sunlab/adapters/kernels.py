@@ -1,0 +1,59 @@
+"""Attention to a prompt: few tokens, many positions, several prompts under one query."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+MULTIPLE = 16
+"""On CPUs torch's kernel takes up to twice the time where the number of tokens is no multiple of it, as CLIP's 77."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A prompt's keys and values, laid out for `attend`.
+
+    Attributes:
+        key, value: (B, heads, L, c), L padded where that is faster.
+        padding: (1, 1, 1, L), minus infinity at what is padding; None without any.
+    """
+
+    key: Tensor
+    value: Tensor
+    padding: Tensor | None
+
+    @staticmethod
+    def of(key: Tensor, value: Tensor, heads: int, *, exact: bool = False) -> "Tokens":
+        """Of key and value (B, L, heads c).
+
+        Args:
+            exact: in float32, to the bit what diffusers' own processor computes.
+        """
+        key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (key, value))
+        more = -key.shape[2] % MULTIPLE
+        as_they_are = torch.is_grad_enabled() or (exact and key.dtype == torch.float32)
+        if not more or key.device.type != "cpu" or as_they_are:
+            return Tokens(key, value, None)
+        padding = pad(key.new_zeros(1, 1, 1, key.shape[2]), (0, more), value=-torch.inf)
+        return Tokens(pad(key, (0, 0, 0, more)), pad(value, (0, 0, 0, more)), padding)
+
+
+def attend(query: Tensor, tokens: Tokens, mask: Tensor | None = None) -> Tensor:
+    """Multi-head attention.
+
+    Args:
+        query: (B, heads, P, c); contiguous is faster.
+        mask: (B, heads, 1 or P, L without padding), added to the scores.
+
+    Returns:
+        (B, P, heads c).
+    """
+    if tokens.padding is not None:
+        more = tokens.padding.shape[-1]
+        mask = tokens.padding if mask is None else pad(mask, (0, more - mask.shape[-1]), value=-torch.inf)
+    if torch.is_grad_enabled() and query.device.type == "cpu" and query.dtype == torch.bfloat16 and mask is None:
+        weights = ((query * query.shape[-1] ** -0.5) @ tokens.key.mT).softmax(-1)  # in less time, backward included
+        return (weights @ tokens.value).transpose(1, 2).flatten(2)
+    z = scaled_dot_product_attention(query, tokens.key, tokens.value, attn_mask=mask)
+    return z.transpose(1, 2).flatten(2)

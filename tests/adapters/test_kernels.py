@@ -1,0 +1,62 @@
+"""Attention to a prompt, padded or not, is what torch computes of the tokens alone."""
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from sunlab.adapters.kernels import MULTIPLE, Tokens, attend
+
+HEADS, WIDTH, PLACES = 2, 12, 9
+
+
+def normal(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def given(tokens, dtype=torch.float32):
+    """Query (B, heads, P, c), key and value (B, L, heads c)."""
+    query = normal(3, HEADS, PLACES, WIDTH // HEADS, dtype=dtype)
+    return query, normal(3, tokens, WIDTH, seed=1, dtype=dtype), normal(3, tokens, WIDTH, seed=2, dtype=dtype)
+
+
+def plain(query, key, value, mask=None):
+    key, value = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in (key, value))
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("tokens", [1, 16, 77, 80])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_padding_changes_nothing(gradient, tokens, dtype):
+    query, key, value = given(tokens, dtype)
+    with torch.set_grad_enabled(gradient):
+        laid_out = Tokens.of(key, value, HEADS)
+        z = attend(query, laid_out)
+    assert (laid_out.padding is not None) == (tokens % MULTIPLE > 0 and not gradient)
+    tolerance = 1e-5 if dtype is torch.float32 else 0.03
+    torch.testing.assert_close(z.float(), plain(*(part.float() for part in (query, key, value))), atol=tolerance, rtol=0.02)
+
+
+@pytest.mark.parametrize("rows", [1, PLACES])
+@torch.no_grad()
+def test_a_mask_of_the_tokens_beside_the_padding(rows):
+    query, key, value = given(77)
+    mask = normal(3, HEADS, rows, 77, seed=3)
+    mask[..., 40:] = -1e9
+    z = attend(query, Tokens.of(key, value, HEADS), mask)
+    torch.testing.assert_close(z, plain(query, key, value, mask), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_exact_is_exact_to_the_bit_in_float32():
+    query, key, value = given(77)
+    assert torch.equal(attend(query, Tokens.of(key, value, HEADS, exact=True)), plain(query, key, value))
+
+
+def test_the_gradients_are_those_of_torch():
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 0.05)):
+        parts = [part.requires_grad_() for part in given(77, dtype)]
+        found = torch.autograd.grad(attend(parts[0], Tokens.of(*parts[1:], HEADS)).float().square().sum(), parts)
+        wanted = torch.autograd.grad(plain(*parts).float().square().sum(), parts)
+        for a, b in zip(found, wanted, strict=True):
+            torch.testing.assert_close(a.float(), b.float(), atol=tolerance, rtol=0.1)
