@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sunlab.adapters.processors import Processor
 from sunlab.errors import ConfigError
 from sunlab.export import load_adapter, read_adapter
 from sunlab.pipelines.plugged import Plug, is_plugged, network, plugged_class
@@ -30,13 +31,18 @@ def plug(pipe: Any, file: str | Path) -> Any:
         raise ConfigError(f"{pipe._sunlab.file} is plugged into this pipeline; call sunlab.unplug(pipe) first")
     _check_pipeline(pipe)
     unet = network(pipe)
+    if _is_taken(unet):
+        raise ConfigError(
+            "an adapter of sunlab's is in this U-Net already, plugged in through another pipeline that shares it; "
+            "call sunlab.unplug on that one first (what from_pipe makes of a plugged pipeline is not plugged itself)"
+        )
     stated = read_adapter(file).header
     scheduler = scheduler_for(stated, pipe.scheduler, str(file))
     active = _others(unet, stated["adapter"])
     adapter, header = load_adapter(file, unet)
     for layer in _lora_layers(unet) if active else ():
         layer.set_adapter([*active, "sunlab"], inference_mode=True)
-    pipe._sunlab = Plug(adapter, header, str(file), unet, pipe.scheduler, type(pipe))
+    pipe._sunlab = Plug(adapter, header, str(file), unet, pipe.scheduler, type(pipe), with_lora=_has_lora(unet))
     pipe.scheduler = scheduler
     own: Any = type(pipe)
     pipe.__class__ = plugged_class(own)
@@ -71,6 +77,14 @@ def _check_pipeline(pipe: Any) -> None:
             "(text-to-image, image-to-image, inpainting, ControlNet); this one has no "
             f"{', '.join(missing) or 'attention processors'}"
         )
+
+
+def _is_taken(unet: Any) -> bool:
+    return _has_lora(unet) or any(isinstance(processor, Processor) for processor in unet.attn_processors.values())
+
+
+def _has_lora(unet: Any) -> bool:
+    return "sunlab" in getattr(unet, "peft_config", {})
 
 
 def _others(unet: Any, spec: Mapping[str, Any]) -> list[str]:

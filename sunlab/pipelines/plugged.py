@@ -27,6 +27,7 @@ class Plug:
         header, file: of the adapter.
         unet: that the adapter is in.
         scheduler, own: the pipeline's own scheduler and class, set aside.
+        with_lora: the adapter is, or has, a LoRA in the U-Net's layers.
         w: the guidance scale of the generation that is going on, None between generations.
         inputs: what every U-Net pass of this generation is handed.
         aside: the adapter is out of the U-Net for a moment.
@@ -38,14 +39,10 @@ class Plug:
     unet: Any
     scheduler: Any
     own: type
+    with_lora: bool = False
     w: float | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)
     aside: bool = False
-
-    @property
-    def lora(self) -> bool:
-        """Whether the adapter has a LoRA in the U-Net's layers."""
-        return "sunlab" in getattr(self.unet, "peft_config", {})
 
     def fused(self) -> bool:
         return any("sunlab" in (getattr(m, "merged_adapters", None) or ()) for m in self.unet.modules())
@@ -55,14 +52,28 @@ class Plug:
         if network(pipe) is not self.unet:
             raise ConfigError("pipe.unet was replaced since plugging; call sunlab.unplug(pipe) first, then plug again")
         check_scheduler(pipe.scheduler, self.header)
-        if self.lora and "sunlab" not in self.unet.active_adapters() and not self.fused():
-            active = [*self.unet.active_adapters(), "sunlab"]
-            raise ConfigError(f"the adapter's LoRA was switched off since plugging; call pipe.set_adapters({active})")
+        if self.with_lora and not self.fused():
+            self._check_lora()
         ours = [type(p).__module__.startswith("sunlab.") for p in self.unet.attn_processors.values()]
         if self.adapter.spec["name"] != "lora" and not all(ours):
             raise ConfigError(
                 "the U-Net's attention processors were replaced since plugging; call sunlab.unplug(pipe), and plug again"
             )
+
+    def _check_lora(self) -> None:
+        if "sunlab" not in getattr(self.unet, "peft_config", {}):
+            raise ConfigError(
+                "the adapter's LoRA was taken out since plugging, as pipe.unload_lora_weights() does with all; call "
+                "sunlab.unplug(pipe), and plug again (had it been fused before, load the pipeline anew)"
+            )
+        if any(getattr(m, "disable_adapters", False) is True for m in self.unet.modules()):
+            raise ConfigError(
+                "the adapter's LoRA was switched off since plugging, as pipe.disable_lora() does with all; call "
+                "pipe.enable_lora(), and switch others off by pipe.set_adapters(['sunlab'])"
+            )
+        if "sunlab" not in (active := self.unet.active_adapters()):
+            names = [*active, "sunlab"]
+            raise ConfigError(f"the adapter's LoRA was switched off since plugging; call pipe.set_adapters({names})")
 
     def begin(self, given: Mapping[str, Any]) -> None:
         """A generation starts; `given` are the arguments that the caller stated."""
@@ -71,6 +82,8 @@ class Plug:
         prompt = "negative_prompt" if negative else None
         for sentence in unheeded(self.adapter, self.header, scale="guidance_scale", w=w, negative=prompt):
             warnings.warn(sentence, stacklevel=3)
+        if given.get("guidance_rescale"):
+            warnings.warn("guidance_rescale has no effect: there is no second pass to rescale to", stacklevel=3)
         self.w = scale_of(self.adapter, self.header, w)
 
     def bind(self, positive: Tensor, negative: Tensor) -> None:
@@ -93,6 +106,7 @@ class Plugged:
     """Mixed in before the pipeline's own class."""
 
     _sunlab: Plug
+    scheduler: Any
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         own: Any = super()
@@ -106,6 +120,18 @@ class Plugged:
             return own.__call__(*bound.args, **bound.kwargs)
         finally:
             state.end()
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        """The pipeline as it was found: neither the adapter is written nor its scheduler."""
+        own: Any = super()
+        state = self._sunlab
+        if state.with_lora:
+            raise ConfigError("the adapter's LoRA would be saved with the U-Net; call sunlab.unplug(pipe) first")
+        ours, self.scheduler = self.scheduler, state.scheduler
+        try:
+            return own.save_pretrained(*args, **kwargs)
+        finally:
+            self.scheduler = ours
 
     def encode_prompt(self, *args: Any, **kwargs: Any) -> Any:
         """As the pipeline has it; within a generation the negative embeddings go to the adapter, not into a second pass."""
@@ -142,7 +168,7 @@ class Plugged:
         if state.aside or state.adapter.spec["name"] == "lora":  # diffusers' methods call each other; LoRA is no processor
             yield
             return
-        if state.lora:  # which detaching would lose
+        if state.with_lora:  # which detaching would lose
             raise ConfigError("not with this adapter plugged in; call sunlab.unplug(pipe) first, and plug it in again after")
         state.adapter.detach()
         state.aside = True
