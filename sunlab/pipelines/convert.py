@@ -14,13 +14,32 @@ from sunlab.files import open_to_readers
 from sunlab.pipelines.weights import PICKLED
 
 NAMES = {"pytorch_model": "model"}  # transformers' name for its pickled weights -> that of its safetensors
+BESIDE = (
+    *(f"{package}.callbacks.{module}" for package in ("pytorch_lightning", "lightning.pytorch", "lightning")
+      for module in ("model_checkpoint.ModelCheckpoint", "early_stopping.EarlyStopping")),
+    "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype",
+)  # fmt: skip
+"""What the first Stable Diffusion checkpoints hold beside tensors: names left by the program that trained them."""
+
+
+class Ignored:
+    """Stands in the place of what is named in `BESIDE`: takes anything, does nothing, and is thrown away."""
+
+    def __new__(cls, *_: Any) -> "Ignored":
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
 
 
 def convert(file: str | Path, out: str | Path | None = None) -> Path:
     """Write the tensors of a `.ckpt`, `.bin` or `.pt` file as safetensors.
 
     torch reads it with `weights_only=True`: tensors and plain values, no code. Of a training checkpoint, the tensors under
-    `state_dict` are taken.
+    `state_dict` are taken; what Lightning keeps beside them (`BESIDE`) is passed over, without being imported.
 
     Args:
         file: pickled by torch.
@@ -41,7 +60,8 @@ def convert(file: str | Path, out: str | Path | None = None) -> Path:
     if target.exists():
         raise ConfigError(f"{target} is there already; move it away or give another --out")
     try:
-        loaded = torch.load(source, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(Ignored, name) for name in BESIDE]):
+            loaded = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).split("Please file an issue")[0].strip().splitlines()[-1]
         raise DataError(

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -45,6 +47,28 @@ def test_a_folder_of_pickles_and_the_way_out(folders, tmp_path, capsys):
     again = load_base(folder)
     state = again.backbone.unet.state_dict()
     assert all(torch.equal(state[k], v) for k, v in whole.backbone.unet.state_dict().items())
+
+
+@pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_lightning_left_in_the_first_checkpoints(zipped, package, tmp_path, monkeypatch, capsys):
+    """Its callbacks are keyed by their classes there. They are passed over: neither imported nor made."""
+    import numpy as np
+    from safetensors.torch import load_file
+
+    name = f"{package}.callbacks.model_checkpoint"
+    kind = type("ModelCheckpoint", (), {"__module__": name})
+    for part in (package, f"{package}.callbacks", name):
+        monkeypatch.setitem(sys.modules, part, ModuleType(part))
+    monkeypatch.setattr(sys.modules[name], "ModelCheckpoint", kind, raising=False)
+    kept, file = kind(), tmp_path / "v1-5.ckpt"
+    kept.best = np.float64(0.5)
+    state = {"state_dict": {"a": torch.ones(2)}, "callbacks": {kind: {"best": np.float64(0.5)}}, "object": kept, "epoch": 3}
+    torch.save(state, file, _use_new_zipfile_serialization=zipped)
+    made = []
+    monkeypatch.setattr(kind, "__new__", lambda *_: made.append(1))
+    assert main(["convert", str(file)]) == 0 and not made
+    assert load_file(tmp_path / "v1-5.safetensors")["a"].tolist() == [1, 1]
 
 
 def test_no_code_is_run(tmp_path, capsys):
