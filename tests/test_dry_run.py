@@ -85,3 +85,8 @@ def test_a_base_that_is_not_there_needs_its_family(tiny_config):
         with pytest.raises(ConfigError, match=r"model\.(family|base)"):
             plan(load_config([tiny_config], [f"model.base={base}"]))
     assert plan(load_config([tiny_config], ["model.base=/nowhere/model", "model.family=sd21"])).base.startswith("/nowhere")
+
+
+def test_pickled_weights_are_refused_before_they_are_fetched_to_the_cluster(tiny_config):
+    with pytest.raises(ConfigError, match=r"(?s)only safetensors are read.*sunlab convert /nowhere/v1-5\.ckpt"):
+        plan(load_config([tiny_config], ["model.base=/nowhere/v1-5.ckpt", "model.family=sd15"]))

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 from typing import Any
 
 from sunlab.cli.configured import add_config, load
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.debug:
             quiet()
         done = fit(loaded, resume=args.resume, time_limit=args.time_limit, signals=signals)
-    tell(done)
+    tell(done, loaded.config.model.base)
     return 0
 
 
@@ -48,7 +49,7 @@ def foretell(loaded: Any) -> None:
     print("the configuration is right and everything builds; no data were touched, nothing was trained")
 
 
-def tell(done: Any) -> None:
+def tell(done: Any, base: str) -> None:
     """What the run left, and what to try next."""
     if not done["cost"]["steps"]:
         print("warning: no step was trained, what is written is as it was initialised; look at trainer.max_steps")
@@ -59,7 +60,9 @@ def tell(done: Any) -> None:
     if adapters:
         picture = done["folder"] / "before_after.png"
         print(f"look at {picture}\nnext:" if picture.is_file() else "next:")
-        print(f'  sunlab sample --prompt "a large tiger face" --negative "a white background" --adapter {adapters[0]}')
+        on = "" if base == "emoji-sd" else f"--base {shlex.quote(base)} "
+        prompts = '--prompt "a large tiger face" --negative "a white background"'
+        print(f"  sunlab sample {on}{prompts} --adapter {shlex.quote(str(adapters[0]))}")
         print(f"  tensorboard --logdir {done['folder']}")
 
 

@@ -11,6 +11,7 @@ from sunlab.pipelines.families import family_folder
 from sunlab.pipelines.folder import read_folder
 from sunlab.pipelines.locate import is_hub_id, locate
 from sunlab.pipelines.single_file import describe_file
+from sunlab.pipelines.weights import refuse_pickle
 
 
 def outline_base(
@@ -23,7 +24,7 @@ def outline_base(
         family: its family, where it is not there to tell.
 
     Raises:
-        ConfigError: a base that is not there, and no family.
+        ConfigError: a base that is not there, and no family; pickled weights.
     """
     folder = configurations(base, family)
     with torch.device("meta"):
@@ -33,6 +34,7 @@ def outline_base(
 
 def configurations(base: str | Path, family: str | None) -> Path:
     """The folder that describes the base."""
+    refuse_pickle([Path(base)], f"model.base: {base}")  # it would not load either, whatever its family
     if not is_hub_id(base):
         try:
             place = locate(base)
