@@ -27,8 +27,8 @@ READING = (
     "row's solver. ± is half of a 95 % interval from disjoint subsets of the pairs. Frechet distances are biased by N and "
     "have no interval; their principal components are fitted on the pictures of the first row. Negative control: how "
     "often a background or size that the first row draws with an empty negative prompt is drawn with an empty one, and with "
-    "one that names it; in brackets the relative drop, as a share of the first row's. The limit of a speed-up is that of the "
-    "bare U-Net passes, timed in the same run: of batch 2 under guidance, else of batch 1."
+    "one that names it; in brackets the relative drop, as a share of the first row's. The limit of a speed-up is that of "
+    "the bare U-Net passes, timed in the same run: of batch 2 under guidance, else of batch 1."
 )
 
 
