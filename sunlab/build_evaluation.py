@@ -1,6 +1,6 @@
 """The composition root of `sunlab evaluate`: from a checked configuration to the protocol, and the report."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,12 @@ from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Accelerated, Config, Sampler
 from sunlab.data.base import Pool, Source
 from sunlab.errors import BelowBar, ConfigError
+from sunlab.evaluation.alignment import Alignment
+from sunlab.evaluation.base import Metric
 from sunlab.evaluation.extractors import Extractor
 from sunlab.evaluation.files import write_report
-from sunlab.evaluation.matrix import Bar, Crossed, broken_bars, require_cells, universality
+from sunlab.evaluation.foreseen import foreseen
+from sunlab.evaluation.matrix import Bar, Crossed, broken_bars, require_cells, require_measures, universality
 from sunlab.evaluation.methods import Method
 from sunlab.evaluation.pairs import lines_of, random_pairs
 from sunlab.evaluation.protocol import Protocol, evaluate_base
@@ -57,6 +60,8 @@ def evaluate(loaded: LoadedConfig, *, matrix: bool = False, pictures: Path | Non
     if matrix:
         config = replace(config, evaluate=replace(asked, variants=list(lines.values())))
     request, extractor = build_pairs(config), plug("extractors", asked.extractor)
+    if matrix:
+        require_measures(bars, config.matrix.measure, foreseen(*build_judges(config), control=asked.control > 0))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(loaded.to_yaml())
     results, strengths = [], {}
@@ -120,6 +125,13 @@ def _load(config: Config, name: str) -> BaseModel:
     return load_base(name, **base_options(config)).freeze()
 
 
+def build_judges(config: Config) -> tuple[list[Callable[[], Metric]], Alignment | None]:
+    """What makes each metric anew, and the text alignment."""
+    asked = config.evaluate
+    metrics: list[Callable[[], Metric]] = [partial(plug, "metrics", metric) for metric in asked.metrics]
+    return metrics, None if asked.alignment is None else plug("alignments", asked.alignment)
+
+
 def build_protocol(config: Config, base: BaseModel, request: Request, extractor: Extractor) -> Protocol:
     """The teacher, its references and the variants, over one base."""
     asked = config.evaluate
@@ -127,15 +139,16 @@ def build_protocol(config: Config, base: BaseModel, request: Request, extractor:
     label = f"{solver['name']} {{}} steps, CFG {asked.guidance:g}"
     before = Method(label.format(asked.before.steps), build_sampling(asked.before, base), asked.guidance, solver)
     longer = build_sampling(replace(asked.before, steps=asked.reference_steps), base)
+    metrics, alignment = build_judges(config)
     return Protocol(
         request=request,
         before=before,
         solver_error=replace(before, name=label.format(asked.reference_steps), sampling=longer),
         other_seed=replace(before, name=f"{before.name}, other seeds", same_seeds=False),
         variants=[build_method(variant, asked.guidance, base) for variant in asked.variants],
-        metrics=[partial(plug, "metrics", metric) for metric in asked.metrics],
+        metrics=metrics,
         extractor=extractor,
-        alignment=None if asked.alignment is None else plug("alignments", asked.alignment),
+        alignment=alignment,
         subsets=asked.subsets,
         control=asked.control,
         timed=asked.timed,

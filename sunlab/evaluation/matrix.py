@@ -7,7 +7,9 @@ from math import isfinite, isnan
 
 from matplotlib.figure import Figure
 
+from registry import suggestion
 from sunlab.errors import ConfigError
+from sunlab.evaluation.foreseen import Foreseen
 from sunlab.evaluation.measures import measures_of
 from sunlab.evaluation.report import title
 from sunlab.evaluation.rows import Result, Row
@@ -72,6 +74,17 @@ def require_cells(bars: Sequence[Bar], lines: Sequence[Crossed], bases: Sequence
                 f"matrix.bars.{number}: no cell has method {bar.method!r}, base {bar.base!r} and steps {bar.steps}; "
                 f"methods: {methods}; bases: {', '.join(bases)}"
             )
+
+
+def require_measures(bars: Sequence[Bar], measure: str, known: Foreseen) -> None:
+    """Raise `ConfigError` for a bar's measure, or the matrix's own, that will not be measured."""
+    if known.whole and measure not in known.paired:
+        there = ", ".join(sorted(known.paired)) or "none"
+        raise ConfigError(f"matrix.measure: {measure!r} is no paired distance of evaluate.metrics; there are: {there}")
+    for number, bar in enumerate(bars):
+        if not known.knows(bar.measure):
+            names = suggestion(bar.measure, known.all, noun="there are")
+            raise ConfigError(f"matrix.bars.{number}.measure: {bar.measure!r} will not be measured; {names}")
 
 
 def broken_bars(bars: Sequence[Bar], lines: Sequence[Crossed], results: Sequence[Result]) -> list[str]:

@@ -7,6 +7,7 @@ from io import BytesIO
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL.Image import Image
 
 from sunlab.evaluation.report import READING, table_of, title
@@ -17,7 +18,7 @@ STYLE = """
 body { font: 15px/1.5 sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
 th, td { border-bottom: 1px solid #ccc; padding: .3rem .7rem; text-align: right; white-space: nowrap }
-th:first-child, td:first-child { text-align: left }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff }
 img { max-width: 100%; height: auto; image-rendering: pixelated }
 .warning { background: #fff4d6; padding: .4rem .8rem }
 """
@@ -84,6 +85,7 @@ def _curves(result: Result, extractor: str) -> list[bytes]:
                 error = value.error if value.error == value.error else None  # NaN: no interval
                 axes.errorbar(row.passes, value.value, yerr=error, fmt="o", capsize=3)
                 axes.annotate(f" {row.name}", (row.passes, value.value), size=8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="U-Net passes a picture", ylabel=title(name, extractor), ylim=(0, None))
         drawn.append(png(figure))
     return drawn

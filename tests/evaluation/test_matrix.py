@@ -7,12 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sunlab.build_evaluation import evaluate
+from sunlab.build_evaluation import build_judges, evaluate
 from sunlab.cli.main import main
 from sunlab.config.load import load_config
 from sunlab.errors import BelowBar, ConfigError, DataError
 from sunlab.evaluation.comparison import Value
 from sunlab.evaluation.extractors import EXTRACTORS, Extractor
+from sunlab.evaluation.foreseen import foreseen
 from sunlab.evaluation.matrix import Bar, Crossed, broken_bars
 from sunlab.evaluation.rows import Result, Row
 from sunlab.evaluation.strength import strength
@@ -133,11 +134,24 @@ def test_bars_of_one_base(report):
         ("matrix.steps=[4,4]", "matrix.steps: expected different numbers"),
         ("evaluate.bases=[nowhere]", "'nowhere' is neither"),
         ("matrix.measure=kid_x1000", "matrix.measure: 'kid_x1000' is no paired distance"),
+        ("matrix.bars=[{at_most: 1, measure: paired_l3}]", "paired_l3' will not be measured; did you mean 'paired_l2'"),
+        ("matrix.bars=[{at_most: 1, measure: control.size}]", "'control.size' will not be measured"),
     ],
 )
-def test_errors(words, report, override, match):
+def test_errors_are_told_before_anything_is_drawn(words, override, match, tmp_path):
     with pytest.raises(ConfigError, match=match):
-        evaluate(load_config([], [*words, override]), matrix=True)
+        evaluate(load_config([], [*words, f"run.dir={tmp_path}", override]), matrix=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_foreseen_is_what_is_measured(report):
+    config = load_config([], ["evaluate.alignment=lab", "evaluate.metrics=[paired_features,paired_l2,kid,frechet]"]).config
+    known = foreseen(*build_judges(config), control=False)
+    own = [cell for cell in report[0]["matrix"]["cells"] if cell["method"] == "euler a"]
+    measured = {name for cell in own for name in cell} - {"base", "method", "steps", "pairs"}
+    further = {"fd", "fd_pc", "kid_x1000", "paired_l2.nearer", "paired_features.nearer"}  # guided rows have no rival
+    assert measured | further | {"size"} == known.all  # no caption names a size
+    assert known.knows("fd_64pc") and not known.knows("fd_64") and known.paired == {"paired_features", "paired_l2"}
 
 
 def test_strength_against_its_formula():

@@ -1,0 +1,57 @@
+"""What an evaluation will have measured, by name, found on noise: known before the first picture is drawn."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from sunlab.evaluation.alignment import Alignment
+from sunlab.evaluation.base import Metric
+from sunlab.evaluation.negative_control import PHRASES
+
+FEW = 4  # pairs of noise
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """Names of numbers, as `measures_of` has them.
+
+    Attributes:
+        paired: distances that are means over pairs.
+        all: every number. Principal components of a Frechet distance are counted by the pairs: `fd_pc` stands for any count.
+        whole: whether that is all; a metric may refuse noise.
+    """
+
+    paired: frozenset[str]
+    all: frozenset[str]
+    whole: bool = True
+
+    def knows(self, name: str) -> bool:
+        return not self.whole or name in self.all or ("fd_pc" in self.all and name.startswith("fd_") and name.endswith("pc"))
+
+
+def foreseen(metrics: Sequence[Callable[[], Metric]], alignment: Alignment | None, *, control: bool) -> Foreseen:
+    """Args: each of `metrics` makes a new instance; whether negative control is measured.
+
+    Raises:
+        ConfigError: the alignment misses what it needs.
+    """
+    noise = torch.rand(2, FEW, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    paired, found, whole = set[str](), {"speedup", "limit"}, True
+    for make in metrics:
+        metric = make()
+        try:
+            metric.update(*(noise if metric.sees == "pictures" else noise.flatten(2)[..., :8]))
+            names = {"fd_pc" if name.startswith("fd_") else name for name in metric.compute()}
+        except ValueError:
+            whole = False
+            continue
+        found |= names
+        if metric.paired:
+            paired |= names
+            found |= {f"{name}.{kind}" for name in names for kind in ("share", "nearer")}
+    if alignment is not None:
+        found |= alignment(noise[0, :1], [""]).keys()
+    if control:
+        found |= {f"control.{attribute}" for attribute in PHRASES}
+    return Foreseen(frozenset(paired), frozenset(found), whole)
