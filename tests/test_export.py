@@ -1,6 +1,7 @@
 """Adapter files: the round trip, and every way in which a file can be unusable."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,8 @@ def test_what_a_module_exports_is_what_sample_draws_with(kind, tiny_base_folder,
     (path,) = module.export(tmp_path)
     header = read_adapter(path).header
     assert header["guidance"] == [2.0, 6.0] and header["solver"] == "dpmpp_2m" and header["times"] == [999, 499, -1]
-    out = sample_grid(prompts=["a pizza"], negatives=["red"], count=1, steps=2, base=str(tiny_base_folder),
-                      adapter=str(path), out=tmp_path / "grid.png")  # fmt: skip
+    blind = pytest.warns(UserWarning, match="blind to negative prompts") if kind == "lora" else nullcontext()
+    with blind:
+        out = sample_grid(prompts=["a pizza"], negatives=["red"], count=1, steps=2, base=str(tiny_base_folder),
+                          adapter=str(path), out=tmp_path / "grid.png")  # fmt: skip
     assert out.is_file()

@@ -77,7 +77,7 @@ def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path, monke
         return
     loaded = load_config([path], shrunk(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path))
     if path.stem.startswith("bank"):
-        (file,) = make_bank(loaded, out=tmp_path / "bank", count=3)
+        (file,) = make_bank(loaded, out=tmp_path / "made", count=3)
         assert file.is_file()
         return
     done = fit(loaded)

@@ -117,7 +117,7 @@ def test_artwork_is_centred_and_as_large_as_said(tool, packages, keywords, tmp_p
         ground = Image.new("RGB", picture.size, picture.getpixel((0, 0)))
         left, top, right, bottom = ImageChops.difference(picture, ground).getbbox()
         assert (left, top) == (64 - right, 64 - bottom)
-        assert right - left == {"small": 28, "large": 58}[facts["attributes"]["size"]]
+        assert right - left == {"small": 38, "large": 58}[facts["attributes"]["size"]]
 
 
 def test_wrong_package_is_refused(tool, tmp_path):
