@@ -1,12 +1,14 @@
 """A sweep file -> its runs, one resolved configuration each."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import product
 from typing import Any
 
+from registry import suggestion
 from sunlab.config.load import load_config
 from sunlab.config.write import flow
 from sunlab.errors import ConfigError
@@ -14,6 +16,7 @@ from sunlab.sweep.spec import Group, Sweep, merged
 
 RUN = "run"  # `{run}` in a value is the run's own folder
 DIGITS = 12  # of an identity
+FOLDER = re.compile(r"\{([^{}\"',]+)\}/")  # how a value names a run's folder
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def plan(sweep: Sweep) -> list[Run]:
     """All runs, parents before children. One that two groups ask for stands in both, with one identity.
 
     Raises:
-        ConfigError: a configuration that is wrong, by the group that asks for it.
+        ConfigError: a configuration that is wrong, by the group that asks for it, or a baseline that will have no row.
     """
     made: dict[str, list[Run]] = {}
     runs: list[Run] = []
@@ -56,6 +59,9 @@ def plan(sweep: Sweep) -> list[Run]:
         of_group = list(_runs(sweep, group, made))
         made[group.name or str(index)] = of_group
         runs += of_group
+    labels = dict.fromkeys(run.label for run in runs)
+    if sweep.baseline is not None and not any(f"{sweep.baseline}, ".startswith(f"{label}, ") for label in labels):
+        raise ConfigError(f"baseline: there will be no row {sweep.baseline!r}; {suggestion(sweep.baseline, labels)}")
     return runs
 
 
@@ -108,6 +114,10 @@ def _run(
 ) -> Run:
     tokens = {name: f"{{id:{runs[0].id}}}" for name, runs in parents.items() if len(runs) == 1}
     given = _replaced(dict(overrides), {f"{{{name}}}": token for name, token in tokens.items()})
+    for left in FOLDER.findall(flow(given)):
+        if left != RUN and not left.startswith("id:") and ".." not in left:  # {00..09} is a pattern of files
+            known = suggestion(left, [*tokens, RUN], noun="it can name")
+            raise ConfigError(f"{group.name or 'a group'}: {{{left}}} is no folder of a group in its `needs`; {known}")
     if sweep.budget is not None:
         given |= {f"budget.{key}": value for key, value in vars(sweep.budget).items() if value is not None}
     files = [*sweep.config, *group.config]

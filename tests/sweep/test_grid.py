@@ -96,6 +96,11 @@ def test_later_overrides_drop_what_they_choose_anew():
     assert merged(former, {"loss.substeps": 4}) == {**former, "loss.substeps": 4}
 
 
+def test_what_stands_in_braces_may_be_a_pattern_of_files(sweep_file):
+    urls = {"data.source.urls": ["shards-{0..3}/{00..09}.tar", "a/{b,c}/d.tar"]}
+    assert len(runs_of(sweep_file(list=[{"name": "a", "overrides": urls}], baseline="a, 4 steps"))) == 1
+
+
 @pytest.mark.parametrize(
     ("keys", "match"),
     [
@@ -114,6 +119,15 @@ def test_later_overrides_drop_what_they_choose_anew():
         ),
         ({"list": [{"name": "row", "overrides": {"losss": "msc"}}]}, r"row: .*did you mean 'loss'\?"),
         ({"list": [{"name": "row", "do": ["train"]}]}, "list.0.do|do"),
+        ({"list": [{"name": "row"}], "baseline": "rwo"}, r"baseline: there will be no row 'rwo'; did you mean 'row'\?"),
+        (
+            {"list": [{"name": "a"}, {"name": "b", "overrides": {"data.cache": "{a}/cache"}}]},
+            r"b: \{a\} is no folder of a group in its `needs`; it can name: run",
+        ),
+        (
+            {"list": [{"name": "a"}, {"name": "b", "needs": ["a"], "overrides": {"data.cache": "{aa}/cache"}}]},
+            r"b: \{aa\} is no folder .*; did you mean 'a'\? it can name: a, run",
+        ),
     ],
 )
 def test_errors(sweep_file, keys, match):
