@@ -1,4 +1,4 @@
-"""Small files that a reader finds whole or not at all."""
+"""Files that a reader finds whole or not at all."""
 
 import errno
 import fcntl
@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,20 +16,33 @@ from sunlab.errors import ConfigError, StorageError
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # of a file system; Lustre mounted without `flock`, for one
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write beside the final name, flush, rename. Raises `StorageError`."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; what stands there in the end takes its place.
+
+    Raises:
+        StorageError: it cannot be written. What was there is left as it was.
+    """
+    from safetensors import SafetensorError  # which also says that a disk is full
+
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error}") from error
+        yield temporary
+        os.replace(open_to_readers(temporary), path)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside the final name, flush, rename. Raises `StorageError`."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,5 +1,6 @@
-"""Files that others can read, and folders kept for one process."""
+"""Files that others can read, whole or not at all, and folders kept for one process."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -7,10 +8,11 @@ import sys
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from sunlab.errors import ConfigError
-from sunlab.files import hold, open_to_readers
+from sunlab.errors import ConfigError, StorageError
+from sunlab.files import hold, open_to_readers, replacing
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
@@ -49,3 +51,22 @@ def test_it_waits_for_one_that_is_about_to_end(tmp_path):
             pytest.fail("held twice")
         with hold(tmp_path, patience=30):
             pass
+
+
+def broken_off(file, error):
+    with replacing(file) as temporary:
+        temporary.write_text("second")
+        raise error
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error: no space")])
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path, error):
+    """And is told with the file's name, whichever library finds the disk full."""
+    file = tmp_path / "new" / "a.bin"
+    with replacing(file) as temporary:
+        temporary.write_text("first")
+    with pytest.raises(StorageError, match=r"new/a\.bin: cannot be written: .*[Nn]o space"):
+        broken_off(file, error)
+    with pytest.raises(KeyboardInterrupt):
+        broken_off(file, KeyboardInterrupt())
+    assert file.read_text() == "first" and [path.name for path in file.parent.iterdir()] == ["a.bin"]

@@ -1,7 +1,6 @@
 """The file of a bank of teacher trajectories: safetensors with a header that says how the teacher made them."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sunlab.draws import Draws
-from sunlab.errors import DataError, StorageError
-from sunlab.files import open_to_readers
+from sunlab.errors import DataError
+from sunlab.files import replacing
 
 VERSION = 1
 TENSORS = ("states", "times", "seeds", "guidance")
@@ -93,15 +92,8 @@ def write_bank(
         "seeds": seeds.to("cpu", torch.int64),
         "guidance": guidance.to("cpu", torch.float32),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
         save_file(tensors, temporary, {name: json.dumps(value) for name, value in asdict(header).items()})
-        os.replace(open_to_readers(temporary), path)
-    except (OSError, SafetensorError) as error:
-        raise StorageError(f"{path}: cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -2,9 +2,8 @@
 
 import fcntl
 import json
-import os
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +11,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from sunlab.files import open_to_readers
+from sunlab.errors import StorageError
+from sunlab.files import replacing
 
 
 class Found(NamedTuple):
@@ -56,11 +56,5 @@ def _read(path: Path) -> Found | None:
 
 
 def _write(path: Path, found: Found) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with suppress(StorageError), replacing(path) as temporary:  # else it is made again next time
         save_file(found.arrays, temporary, {"notes": json.dumps(found.notes)})
-        os.replace(open_to_readers(temporary), path)
-    except (OSError, SafetensorError):
-        return  # it is made again next time
-    finally:
-        temporary.unlink(missing_ok=True)

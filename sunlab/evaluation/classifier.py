@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from sunlab.data.base import Sample
 from sunlab.errors import DataError
-from sunlab.files import open_to_readers
+from sunlab.files import replacing
 from sunlab.pipelines.base import asset
 
 SIDE = 64  # pixels: pictures of another size are resized
@@ -51,9 +51,8 @@ class Classifier(nn.Module):
         """Half-precision weights, and in the header the labels."""
         facts = {"format": FORMAT, "labels": json.dumps(self.labels), "width": str(self.width)}
         tensors = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in self.state_dict().items()}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, file, metadata=facts)
-        open_to_readers(file)
+        with replacing(file) as temporary:
+            save_file(tensors, temporary, metadata=facts)
 
 
 def load_classifier(file: str | Path = WEIGHTS) -> Classifier:

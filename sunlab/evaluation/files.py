@@ -1,7 +1,6 @@
 """What an evaluation leaves in its folder."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from sunlab.evaluation.page import page
 from sunlab.evaluation.report import markdown, record_of
 from sunlab.evaluation.rows import Result
 from sunlab.evaluation.sections import Section
+from sunlab.files import write_text
 from sunlab.pipelines.draw import Request
 from sunlab.pipelines.picture import grid_image, save_png
 
@@ -46,6 +46,4 @@ def write_report(
         "report.html": page(results, sheets, facts, sections),
     }
     for name, text in files.items():
-        temporary = folder / f".{name}.{os.getpid()}"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / name)
+        write_text(folder / name, text)

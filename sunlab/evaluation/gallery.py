@@ -1,7 +1,6 @@
 """A folder of drawn pictures. What is drawn is not drawn again: a file's path says all that makes its picture."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +16,7 @@ from sunlab.errors import DataError
 from sunlab.evaluation.extractors import Extractor
 from sunlab.evaluation.methods import Method, base_identity
 from sunlab.evaluation.pairs import other_seeds
-from sunlab.files import open_to_readers, write_json
+from sunlab.files import replacing, write_json
 from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.draw import Request, draw
 from sunlab.pipelines.picture import save_png, to_uint8
@@ -72,9 +71,8 @@ class Gallery:
         if not file.is_file():
             parts = [paths[i : i + self.batch] for i in range(0, len(paths), self.batch)]
             found = torch.cat([extractor(read(part).to(self.base.device)).float().cpu() for part in parts])
-            temporary = file.with_name(f".{file.name}.{os.getpid()}")
-            save_file({"features": found.contiguous()}, temporary)
-            open_to_readers(temporary).replace(file)
+            with replacing(file) as temporary:
+                save_file({"features": found.contiguous()}, temporary)
         return load_file(file)["features"]
 
     def remember(self, name: str, facts: Any, make: Callable[[], Any]) -> Any:

@@ -1,6 +1,5 @@
 """The adapter file: tensors named by layer, and a header that describes itself."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from sunlab.errors import DataError
 from sunlab.export import published
 from sunlab.export.header import FORMAT, check_header
 from sunlab.export.seal import pack, unpack, verify
+from sunlab.files import replacing
 
 __all__ = ["FORMAT", "AdapterFile", "check_finite", "read_adapter", "save_adapter", "write_tensors"]
 
@@ -58,12 +58,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write beside the final name, then move: a file is whole or not there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_adapter(path: str | Path) -> AdapterFile:

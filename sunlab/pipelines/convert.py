@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sunlab.errors import ConfigError, DataError, StorageError
-from sunlab.files import open_to_readers
+from sunlab.files import replacing
 from sunlab.pipelines.weights import PICKLED
 
 NAMES = {"pytorch_model": "model"}  # transformers' name for its pickled weights -> that of its safetensors
@@ -73,11 +73,8 @@ def convert(file: str | Path, out: str | Path | None = None) -> Path:
     tensors = _tensors(loaded)
     if not tensors:
         raise DataError(f"{source}: no tensors in it")
-    try:
-        save_file(tensors, target, metadata={"format": "pt"})
-        open_to_readers(target)
-    except OSError as error:
-        raise StorageError(f"{target}: cannot be written: {error}") from None
+    with replacing(target) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
     return target
 
 

@@ -1,12 +1,13 @@
 """Labelled grids of pictures, as PNG."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from sunlab.files import replacing
 
 MARGIN, LABEL = 4, 14
 
@@ -51,10 +52,8 @@ def to_uint8(picture: Tensor) -> np.ndarray:
 
 def save_png(image: Image.Image, path: Path) -> Path:
     """Write the PNG beside its final name, then move it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # runs of a sweep share pictures
-    image.save(temporary, format="PNG")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        image.save(temporary, format="PNG")
     return path
 
 
