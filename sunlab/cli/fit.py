@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.debug:
             quiet()
         done = fit(loaded, resume=args.resume, time_limit=args.time_limit, signals=signals)
-    tell(done, loaded.config.model.base)
+    tell(done, loaded.saved["model"]["base"])
     return 0
 
 
@@ -50,7 +50,7 @@ def foretell(loaded: Any) -> None:
 
 
 def tell(done: Any, base: str) -> None:
-    """What the run left, and what to try next."""
+    """What the run left, and what to try next. The base as it is written down: a value of the environment is not told."""
     if not done["cost"]["steps"]:
         print("warning: no step was trained, what is written is as it was initialised; look at trainer.max_steps")
     for path in done["files"]:
@@ -60,7 +60,7 @@ def tell(done: Any, base: str) -> None:
     if adapters:
         picture = done["folder"] / "before_after.png"
         print(f"look at {picture}\nnext:" if picture.is_file() else "next:")
-        on = "" if base == "emoji-sd" else f"--base {shlex.quote(base)} "
+        on = "" if base == "emoji-sd" else f"--base {'FOLDER' if '${' in base else shlex.quote(base)} "
         prompts = '--prompt "a large tiger face" --negative "a white background"'
         print(f"  sunlab sample {on}{prompts} --adapter {shlex.quote(str(adapters[0]))}")
         print(f"  tensorboard --logdir {done['folder']}")
