@@ -104,5 +104,5 @@ def test_a_full_disk(job, tmp_path, until):
         subprocess.run(["umount", str(one.folder.parent)], check=True)
 
 
-def test_forgotten_jobs_are_left_out(on_slurm):
-    assert build_launcher("slurm").states({"a": "999999", "b": "999998_4"}) == {}
+def test_jobs_that_the_queue_forgot_are_gone(on_slurm):
+    assert build_launcher("slurm").states({"a": "999999", "b": "999998_4"}) == {"a": "gone", "b": "gone"}
