@@ -1,11 +1,12 @@
 """The noise schedule x_t = alpha_t x_0 + sigma_t epsilon, variance preserving: alpha_t^2 + sigma_t^2 = 1."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from sunlab.errors import ConfigError
 from sunlab.types import END
 
 BetaSchedule = Literal["scaled_linear", "linear", "squaredcos_cap_v2"]
@@ -31,7 +32,7 @@ class Schedule:
         steps: int = 1000,
         zero_terminal_snr: bool = False,
     ) -> "Schedule":
-        """Stable Diffusion's schedule by default. Raises `ValueError` for an unknown kind.
+        """Stable Diffusion's schedule by default. Raises `ConfigError` for an unknown kind.
 
         `zero_terminal_snr` shifts and scales sqrt(alpha^2) so that the last step is pure noise (arXiv 2305.08891,
         algorithm 1).
@@ -45,7 +46,7 @@ class Schedule:
             bar = torch.cos((t + 0.008) / 1.008 * torch.pi / 2) ** 2
             betas = (1 - bar[1:] / bar[:-1]).clamp(max=0.999)
         else:
-            raise ValueError(f"unknown beta schedule {kind!r}")
+            raise ConfigError(f"unknown beta schedule {kind!r}; known: {', '.join(get_args(BetaSchedule))}")
         alphas_cumprod = torch.cumprod(1 - betas, dim=0)
         if zero_terminal_snr:
             root = alphas_cumprod.sqrt()

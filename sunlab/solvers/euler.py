@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sunlab.diffusion.schedule import Schedule
+from sunlab.errors import ConfigError
 from sunlab.solvers.base import SOLVERS, Solver
 from sunlab.types import Denoiser
 
@@ -18,7 +19,7 @@ class Euler(Solver):
     other implementations, and as the first half of `heun`.
 
     Raises:
-        ValueError: a start at zero signal-to-noise, where sigma / alpha is infinite.
+        ConfigError: a start at zero signal-to-noise, where sigma / alpha is infinite.
     """
 
     def step(self, denoise: Denoiser, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
@@ -32,7 +33,7 @@ def karras(schedule: Schedule, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]
     """sigma_t / alpha_t and alpha_t, ready to be multiplied with `like` (B, ...); t (B,). Raises as `Euler` does."""
     alpha, sigma = schedule.alpha_sigma(t)
     if bool((alpha == 0).any()):
-        raise ValueError(
+        raise ConfigError(
             f"sigma / alpha is infinite at t = {t[alpha == 0][0].item()}: this schedule ends in pure noise "
             "(zero_terminal_snr), where the solvers euler and heun cannot start; use ddim or dpmpp_2m, or "
             "spacing: leading, which starts below it"

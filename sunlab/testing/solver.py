@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sunlab.diffusion.schedule import Schedule
 from sunlab.diffusion.timesteps import grid
+from sunlab.errors import ConfigError
 from sunlab.testing.plug import PlugContract
 from sunlab.testing.toy import SHAPE, PointDenoiser, ToyDenoiser
 from sunlab.types import END
@@ -94,7 +95,7 @@ class SolverContract(PlugContract):
         denoise = ToyDenoiser(schedule, kind="v_prediction")
         try:
             x = self.build(schedule).solve(denoise, self.start(), grid(4))
-        except ValueError as refusal:
+        except (ValueError, ConfigError) as refusal:
             if len(str(refusal)) < 40:  # too short to name a remedy
                 raise
         else:

@@ -5,6 +5,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from sunlab.diffusion.schedule import Schedule
+from sunlab.errors import ConfigError
 from sunlab.types import END
 
 KINDS = ("scaled_linear", "linear", "squaredcos_cap_v2")
@@ -64,7 +65,7 @@ def test_times_outside_are_refused(t):
 
 
 def test_unknown_schedules_are_refused():
-    with pytest.raises(ValueError, match="sigmoid"):
+    with pytest.raises(ConfigError, match="sigmoid"):
         Schedule.from_betas(kind="sigmoid")  # type: ignore[arg-type]
 
 

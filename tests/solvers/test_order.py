@@ -11,6 +11,7 @@ import torch
 
 from sunlab.diffusion.prediction import Prediction, target
 from sunlab.diffusion.schedule import Schedule
+from sunlab.errors import ConfigError
 from sunlab.registries import registry_of
 from sunlab.types import END
 
@@ -99,5 +100,5 @@ def test_evaluations(name, calls):
 @pytest.mark.parametrize("name", ["euler", "heun"])
 def test_a_start_in_pure_noise_is_refused_with_a_remedy(name):
     schedule = Schedule.from_betas(zero_terminal_snr=True)
-    with pytest.raises(ValueError, match="ddim or dpmpp_2m"):
+    with pytest.raises(ConfigError, match="ddim or dpmpp_2m"):
         registry_of("solvers").build(name, schedule).solve(Gaussian("v_prediction"), normal(), TIMES)
