@@ -18,6 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from bench.timing import Clock, Times, machine, paired, ratios, summary
 from sunlab.adapters.attention import Branch, BranchInputs, SUNCrossAttention
 from sunlab.adapters.kernels import Tokens, attend
+from sunlab.memory import keep_freed_memory
 
 LAYERS = ((4096, 320, 5), (1024, 640, 5), (256, 1280, 5), (64, 1280, 1))  # positions, width, how many
 HEADS, TEXT, TOKENS, BRANCHES = 8, 768, 77, 3
@@ -84,6 +85,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1])
     parser.add_argument("--rounds", type=int, default=11)
     told = parser.parse_args()
+    keep_freed_memory()
     torch.manual_seed(0)
     if told.device == "cpu":
         torch.set_num_threads(1)

@@ -22,6 +22,7 @@ from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
 from sunlab.diffusion.guidance import Passes
 from sunlab.diffusion.timesteps import grid
+from sunlab.memory import keep_freed_memory
 from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.pipelines.draw import Bind, with_adapter, with_backbone, with_guidance
 from sunlab.solvers.ddim import DDIM
@@ -149,6 +150,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile of every U-Net")
     told = parser.parse_args()
     quiet()
+    keep_freed_memory()  # as sunlab's commands do
     torch.manual_seed(0)
     if told.device == "cpu":
         torch.set_num_threads(1)

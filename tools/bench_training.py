@@ -27,6 +27,7 @@ from sunlab.adapters.sun import SUN
 from sunlab.diffusion.timesteps import grid
 from sunlab.losses.distances import PseudoHuber
 from sunlab.losses.msc import MSC
+from sunlab.memory import keep_freed_memory
 from sunlab.modules.adapter import AdapterModule
 from sunlab.modules.student import StudentModule
 from sunlab.pipelines.base import BaseModel, load_base, quiet
@@ -126,6 +127,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=[STORED, LIVE, OURS, USUAL], choices=[STORED, LIVE, OURS, USUAL])
     told = parser.parse_args()
     quiet()
+    keep_freed_memory()  # as sunlab's commands do
     torch.manual_seed(0)
     if told.device == "cpu":
         torch.set_num_threads(1)

@@ -14,13 +14,13 @@ EPSILON = 1e-12  # below it a norm counts as zero: an all-zero branch stays zero
 
 
 class PromptCache:
-    """Keys and values of one generation's prompts: they do not change over its steps. Known by the identity of the token
-    tensors; the weights must not change between the steps (a LoRA's scale, for one)."""
+    """What does not change over the steps of a generation: its prompts' keys and values, first of all. Known by the identity
+    of the token tensors; the weights must not change between the steps (a LoRA's scale, for one)."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, tuple[Tensor, int, Tokens]] = {}
+        self._kept: dict[int, tuple[Tensor, int, Any]] = {}
 
-    def get(self, owner: object, tokens: Tensor, compute: Callable[[], Tokens]) -> Tokens:
+    def get(self, owner: object, tokens: Tensor, compute: Callable[[], Any]) -> Any:
         """What `owner` computed of these very tokens before, or computes now: one is kept for each owner."""
         version = 0 if tokens.is_inference() else tokens._version
         kept = self._kept.get(id(owner))
@@ -48,15 +48,19 @@ class BranchInputs:
         """With a cache where no gradients are wanted."""
         return BranchInputs(negative, cache=None if torch.is_grad_enabled() else PromptCache())
 
+    @property
+    def keeps(self) -> bool:
+        """Whether what a layer computes of the prompts is kept for the next step."""
+        return self.cache is not None and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+    def kept(self, owner: object, tokens: Tensor, compute: Callable[[], Any]) -> Any:
+        """What `owner` computes of the tokens, from the cache where it keeps."""
+        return self.cache.get(owner, tokens, compute) if self.cache is not None and self.keeps else compute()
+
     def projected(self, owner: object, tokens: Tensor, to_k: Any, to_v: Any, heads: int, *, exact: bool = False) -> Tokens:
-        """Keys and values of the tokens (B, L, d), laid out, from the cache where there is one; exact: see `Tokens.of`."""
-
-        def compute() -> Tokens:
-            return Tokens.of(to_k(tokens), to_v(tokens), heads, exact=exact)
-
-        if self.cache is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return compute()
-        return self.cache.get(owner, tokens, compute)
+        """Keys and values of the tokens (B, L, d), laid out; exact: see `Tokens.of`."""
+        laid_out: Tokens = self.kept(owner, tokens, lambda: Tokens.of(to_k(tokens), to_v(tokens), heads, exact=exact))
+        return laid_out
 
 
 class Branch(nn.Module):
@@ -85,9 +89,7 @@ class Branch(nn.Module):
             self.register_parameter("alpha", None)
             self.register_parameter("beta", None)
 
-    def forward(
-        self, query: Tensor, size_z: Tensor, tokens: Tensor, inputs: BranchInputs
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def forward(self, query: Tensor, size_z: Tensor, tokens: Tensor, inputs: BranchInputs) -> tuple[Tensor, Tensor]:
         """N, and what makes N' = factor N + beta of it.
 
         Args:
@@ -96,13 +98,13 @@ class Branch(nn.Module):
             tokens: (B, L, d).
 
         Returns:
-            N (B, P, h); factor, float32, shaped to be multiplied with it; beta (h,), or None for zero.
+            N (B, P, h); factor, float32, shaped to be multiplied with it.
         """
         dtype = query.dtype
         to_k, to_v = (self._cast(layer, dtype) for layer in (self.to_k, self.to_v))
         n = attend(query, inputs.projected(self, tokens, to_k, to_v, query.shape[1]))
         factor = self._ratio(size_z, n) if self.normalise else torch.ones_like(size_z)
-        return n, factor if self.alpha is None else factor * self.alpha.float(), self.beta
+        return n, factor if self.alpha is None else factor * self.alpha.float()
 
     @staticmethod
     def _cast(layer: nn.Linear, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
@@ -141,16 +143,22 @@ class SUNCrossAttention(Processor):
         query, tokens, attn = call.query(), call.tokens, call.attn
         own = sun.projected(attn, tokens, attn.to_k, attn.to_v, attn.heads, exact=True)
         z = attend(query, own, call.prepared_mask())
-        size_z, total, shift = size(z, whole_batch=self.compat), torch.zeros_like(z) if self.beside else z, None
+        size_z, total = size(z, whole_batch=self.compat), torch.zeros_like(z) if self.beside else z
         addcmul = torch.addcmul if torch.is_grad_enabled() else Tensor.addcmul_
         for sign, branch, text in ((-1, self.negative, sun.negative), (1, self.positive, tokens)):
             if branch is None:
                 continue
-            n, factor, beta = branch(query, size_z, text, sun)
+            n, factor = branch(query, size_z, text, sun)
             gain = sign if sun.gain is None else sign * sun.gain.view(-1, 1, 1)
             total = addcmul(total, n, (gain * factor).to(n.dtype))
-            if beta is not None:
-                shift = gain * beta if shift is None else shift + gain * beta
-        if shift is not None:
-            total = total + shift.to(total.dtype)
+        if not self.beside and sun.gain is None and sun.keeps and call.out_is_linear(z):
+            return call.out_with(total, sun.kept(self, sun.negative, lambda: call.bias_with(self.shift())))
+        if (shift := self.shift()) is not None:
+            total = total + (shift if sun.gain is None else sun.gain.view(-1, 1, 1) * shift).to(total.dtype)
         return self.below(call) + call.out_offset(total) if self.beside else call.out(total)
+
+    def shift(self) -> Tensor | None:
+        """P's beta less N's (h,), None for zero."""
+        signed = ((-1, self.negative), (1, self.positive))
+        betas = [sign * branch.beta for sign, branch in signed if branch is not None and branch.beta is not None]
+        return sum(betas[1:], betas[0]) if betas else None

@@ -43,7 +43,7 @@ def attend(query: Tensor, tokens: Tokens, mask: Tensor | None = None) -> Tensor:
     """Multi-head attention.
 
     Args:
-        query: (B, heads, P, c); contiguous is faster.
+        query: (B, heads, P, c), best as a view of (B, P, heads, c), which the result is then too.
         mask: (B, heads, 1 or P, L without padding), added to the scores.
 
     Returns:

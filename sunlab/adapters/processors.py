@@ -7,7 +7,8 @@ from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from sunlab.errors import ConfigError
 
@@ -43,8 +44,8 @@ class Call:
         return self.context[0] if isinstance(self.context, tuple) else self.context
 
     def query(self) -> Tensor:
-        """(B, heads, P, c), contiguous, since several branches read it."""
-        return self.attn.to_q(self.hidden).unflatten(-1, (self.attn.heads, -1)).transpose(1, 2).contiguous()
+        """(B, heads, P, c), a view of (B, P, heads, c): attention's output is laid out alike, and so needs no copy."""
+        return self.attn.to_q(self.hidden).unflatten(-1, (self.attn.heads, -1)).transpose(1, 2)
 
     def prepared_mask(self) -> Tensor | None:
         """Of the positive tokens, for scaled dot products."""
@@ -55,7 +56,24 @@ class Call:
 
     def out(self, z: Tensor) -> Tensor:
         """W_out z (B, P, h), as the layer ends."""
-        out = self.attn.to_out[1](self.attn.to_out[0](z))
+        return self._end(self.attn.to_out[0](z))
+
+    def out_is_linear(self, z: Tensor) -> bool:
+        """Whether W_out is a matrix and a bias alone, no LoRA, and here, so that `out_with` can be called with z."""
+        w_out = self.attn.to_out[0]
+        return type(w_out) is nn.Linear and w_out.bias is not None and w_out.weight.device == z.device
+
+    def bias_with(self, shift: Tensor | None) -> Tensor:
+        """W_out's bias and W_out shift (h,): moved by so much, its output is as if `shift` (h,) were added to its input."""
+        w_out = self.attn.to_out[0]
+        return w_out.bias if shift is None else w_out.bias + linear(shift.to(w_out.weight.dtype), w_out.weight)
+
+    def out_with(self, z: Tensor, bias: Tensor) -> Tensor:
+        """As `out`, with another bias (h,)."""
+        return self._end(linear(z, self.attn.to_out[0].weight, bias))
+
+    def _end(self, out: Tensor) -> Tensor:
+        out = self.attn.to_out[1](out)
         return out if self.attn.rescale_output_factor == 1 else out / self.attn.rescale_output_factor
 
     def out_offset(self, offset: Tensor) -> Tensor:

@@ -107,6 +107,26 @@ def test_batch_mates_matter_in_compat_only(compat):
     assert torch.equal(before[0], after[0]) is not compat
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rescale", [1.0, 2.0])
+@torch.no_grad()
+def test_what_is_kept_over_a_generation_is_what_is_computed_anew(rescale, bias):
+    """Keys, values, and the betas in W_out's bias; a change of the prompts in place is seen."""
+    attn, processor = layer()
+    attn.rescale_output_factor = rescale
+    if not bias:
+        attn.to_out[0].bias = None
+    x, positive, negative = inputs()
+    kept = BranchInputs.of(negative)
+    for _ in range(2):
+        for step in range(2):
+            now = x + step
+            once = processor(attn, now, positive, sun=BranchInputs(negative))
+            torch.testing.assert_close(processor(attn, now, positive, sun=kept), once, atol=1e-6, rtol=1e-5)
+        positive.mul_(0.5)
+        negative.add_(1)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("zero", ["negative", "both", "values"])
 def test_zero_attention_gives_neither_nan_nor_an_exploding_gradient(zero, dtype):
