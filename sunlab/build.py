@@ -45,6 +45,8 @@ from sunlab.registries import registry_of
 from sunlab.signals import Signals
 from sunlab.solvers import Sampling
 
+PATIENCE = 0.9  # of run.timeout, for a loader worker: its own rank should tell before the others' patience is over
+
 
 def plug(kind: str, request: Any, *runtime: Any) -> Any:
     return registry_of(kind).build(request, *runtime)
@@ -73,9 +75,9 @@ def encoders_hash(base: BaseModel) -> str:
     return base.identity("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
 
-def build_source(config: Config, base: BaseModel) -> Source:
-    """The data source; its latents made once, where `data.cache` asks for it."""
-    source: Source = plug("sources", config.data.source)
+def build_source(config: Config, base: BaseModel, source: Source | None = None) -> Source:
+    """The data source, given or built; its latents made once, where `data.cache` asks for it."""
+    source = source or plug("sources", config.data.source)
     if isinstance(source, Trajectories):
         source.require_teacher(base.fingerprint())
     if isinstance(source, Latents):
@@ -86,10 +88,10 @@ def build_source(config: Config, base: BaseModel) -> Source:
     return source
 
 
-def build_data(config: Config, base: BaseModel, *, accumulate: int = 1) -> DataModule:
+def build_data(config: Config, base: BaseModel, *, accumulate: int = 1, source: Source | None = None) -> DataModule:
     data = config.data
     return DataModule(
-        build_source(config, base),
+        build_source(config, base, source),
         plug("negatives", data.negatives),
         batch_size=data.batch_size,
         streams=data.streams,
@@ -97,6 +99,8 @@ def build_data(config: Config, base: BaseModel, *, accumulate: int = 1) -> DataM
         seed=config.seed,
         caption_dropout=data.caption_dropout,
         accumulate=accumulate,
+        timeout=PATIENCE * config.run.timeout,
+        dead_after=config.run.dead_after,
     )
 
 
@@ -169,12 +173,13 @@ def _fit(loaded: LoadedConfig, resume: str | None, stop: Stop) -> Mapping[str, A
     folder = Path(config.run.dir) / config.run.name
     checkpoint = resume_path(resume, folder)
     seed_everything(config.seed, workers=True, verbose=False)
+    source = plug("sources", config.data.source)  # before the weights: data that are wrong are told within seconds
     base = build_base(config)
     module = build_module(config, base)
     ledger = [LedgerKeeper(folder)] if config.run.ledger else []
     callbacks = [plug("callbacks", request) for request in config.callbacks]
     trainer = build_trainer(config, folder, callbacks, [stop, *ledger], resumed=checkpoint is not None)
-    data = build_data(config, base, accumulate=trainer.accumulate_grad_batches)
+    data = build_data(config, base, accumulate=trainer.accumulate_grad_batches, source=source)
     if isinstance(data.source, Shards):
         data.source.quarantine_in(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -26,8 +26,8 @@ class Run:
     name: str = "run"  # this run's folder in it; `sunlab fit` takes the first config's name unless it is given
     checkpoint_every: int = 200  # optimizer steps between two checkpoints, each in the place of the former
     skip_limit: int = 10  # steps in a row with a loss or gradient that is not finite: skipped, and at this many the end
-    dead_after: float = 36.0  # seconds without a sign of life from a rank, after which the run ends
-    timeout: float = 1800.0  # seconds that ranks wait for each other in a collective operation, however alive
+    dead_after: float = 36.0  # seconds without a sign of life from a rank or loader worker, after which the run ends
+    timeout: float = 1800.0  # seconds that ranks wait for each other in a collective operation, and for a loader worker
     ledger: bool = True  # keep ledger.jsonl: the samples that each step trained on, committed with the checkpoint
 
 

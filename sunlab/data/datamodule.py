@@ -30,6 +30,8 @@ class DataModule(LightningDataModule):
         seed: of order and draws.
         caption_dropout: share of prompts replaced by the empty one.
         accumulate: micro-batches in a step; None: the trainer's accumulate_grad_batches.
+        timeout: seconds after which a worker that gives nothing ends the run; 0: never.
+        dead_after: seconds after which one that is stopped does.
 
     Raises:
         ConfigError: numbers that do not divide, with a remedy.
@@ -46,11 +48,14 @@ class DataModule(LightningDataModule):
         seed: int = 0,
         caption_dropout: float = 0.0,
         accumulate: int | None = None,
+        timeout: float = 0.0,
+        dead_after: float = 36.0,
     ):
         super().__init__()
         self.source, self.negatives = source, negatives
         self.layout = Layout(len(source), batch_size, streams, tuple(len(part) for part in source.parts()))
         self.workers, self.seed, self.caption_dropout, self.accumulate = workers, seed, caption_dropout, accumulate
+        self.timeout, self.dead_after = timeout, dead_after
         PromptDraws(negatives, Pool(), seed, caption_dropout)  # checked now, before any weights load
         self._source = source.identity()
         self._resumed: int | None = None  # the step that a checkpoint gave, until the trainer's own count agrees
@@ -63,7 +68,7 @@ class DataModule(LightningDataModule):
         def streams(first_step: int) -> Streams:
             return Streams(self.source, draws, self.layout, seed=self.seed, rank=rank, ranks=ranks, first_step=first_step)
 
-        return Loader(streams, self.workers, self._accumulate(), self.step)
+        return Loader(streams, self.workers, self._accumulate(), self.step, self.timeout, self.dead_after)
 
     def train_dataloader(self) -> Loader:
         trainer = self.trainer

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from sunlab.data.collate import join, take
+from sunlab.data.oversight import Oversight
 from sunlab.data.streams import Streams
 from sunlab.errors import ConfigError, SunlabError
 from sunlab.parent import die_with
@@ -29,6 +30,8 @@ class Loader:
         workers: loader processes; 0 reads in this one.
         accumulate: micro-batches in a step.
         position: the optimizer step to begin at.
+        timeout: seconds that workers may take for their shares of a step; 0: for ever.
+        dead_after: seconds for which a worker may be stopped.
 
     Raises:
         ConfigError: where the rank's share of a step cannot be cut into `accumulate` equal parts, or streams into readers.
@@ -38,6 +41,8 @@ class Loader:
     workers: int
     accumulate: int
     position: Callable[[], int]
+    timeout: float = 0.0
+    dead_after: float = 36.0
 
     def __post_init__(self) -> None:
         streams = self.streams(0)
@@ -55,13 +60,17 @@ class Loader:
         size = len(order) // self.accumulate
         part = iter(streams if self.workers == 0 else self._processes(streams))
         # workers ignore signals, so they must be told to leave before multiprocessing waits for them at exit
-        close = getattr(part, "_shutdown_workers", _nothing)
+        close = partial(_close, part)
         atexit.register(close)
         try:
-            while True:
-                batch = take(join([_good(next(part)) for _ in range(max(self.workers, 1))]), order)
-                for start in range(0, len(order), size):
-                    yield batch if size == len(order) else take(batch, range(start, start + size))
+            pids = [worker.pid for worker in getattr(part, "_workers", ())]
+            with Oversight(pids, dead_after=self.dead_after, timeout=self.timeout) as oversight:
+                while True:
+                    with oversight.waiting():
+                        shares = [_good(next(part)) for _ in range(max(self.workers, 1))]
+                    batch = take(join(shares), order)
+                    for start in range(0, len(order), size):
+                        yield batch if size == len(order) else take(batch, range(start, start + size))
         finally:
             atexit.unregister(close)
             close()
@@ -103,8 +112,13 @@ def _good(part: Samples | SunlabError) -> Samples:
     return part
 
 
-def _nothing() -> None:
-    pass
+def _close(part: Any) -> None:
+    """End the workers; one that is stuck or stopped has five seconds."""
+    if hasattr(part, "_shutdown_workers"):
+        part._shutdown_workers()
+        for worker in part._workers:
+            if worker.is_alive():
+                worker.kill()
 
 
 def _as_it_is(item: Any) -> Any:

@@ -15,9 +15,9 @@ from sunlab.torture.world import World
 LONG = 100_000  # steps that no trial waits for
 
 
-def _going(world: World, name: str, *, ranks: int = 2) -> tuple[Job, Path]:
+def _going(world: World, name: str, *, ranks: int = 2, **more: object) -> tuple[Job, Path]:
     """A run in its third step."""
-    values = {**world.several, "callbacks": [{"name": "torture_pace", "seconds": 0.05}], "trainer__max_steps": LONG}
+    values = {**world.several, "callbacks": [{"name": "torture_pace", "seconds": 0.05}], "trainer__max_steps": LONG, **more}
     config = world.config(name, world.clean(), **values)
     folder = world.run_folder(config)
     job = world.start(config, ranks=ranks)
@@ -48,14 +48,21 @@ def one_rank(world: World, seen: Seen) -> None:
         _ends(seen, job, since, 71, [1 - rank], f"rank {rank}")
 
 
-@trial("faults", "16 loader worker killed, rank stopped", "all end within 60 s with 71; no orphans, no shared memory left")
+@trial(
+    "faults", "16 loader worker killed or stopped, rank stopped", "all end within 60 s with 71; no orphans, no shared memory"
+)
 def worker_and_stop(world: World, seen: Seen) -> None:
     job, _ = _going(world, "kill-worker")
     since = time.monotonic()
     os.kill(job.workers(1)[0], signal.SIGKILL)
     _ends(seen, job, since, 71, [0, 1], "worker")
+    soon = {"run__dead_after": world.choose(6, 10)}
+    job, _ = _going(world, "stop-worker", **soon)
+    since = time.monotonic()
+    os.kill(job.workers(1)[0], signal.SIGSTOP)
+    _ends(seen, job, since, 71, [0, 1], "stopped worker")
     for rank in (0, 1):
-        job, _ = _going(world, f"stop-rank-{rank}")
+        job, _ = _going(world, f"stop-rank-{rank}", **soon)
         since = time.monotonic()
         job.kill([rank], signal.SIGSTOP)
         _ends(seen, job, since, 71, [1 - rank], f"stopped rank {rank}")

@@ -1,0 +1,74 @@
+"""Loader workers that are stopped or stuck are ended, and so noticed."""
+
+import os
+import signal
+import time
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from sunlab.data import oversight
+from sunlab.data.datamodule import DataModule
+from sunlab.data.negatives import Empty
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(oversight, "PERIOD", 0.1)
+
+
+def workers():
+    return [int(word) for word in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()]
+
+
+def going(shards, **given):
+    """Batches of a loader with one worker, and its process id."""
+    before = workers()
+    module = DataModule(shards, Empty(), batch_size=8, streams=1, workers=1, dead_after=0.5, **given)
+    batches = iter(module.loader())
+    next(batches)
+    (pid,) = set(workers()) - set(before)
+    return batches, pid
+
+
+def test_a_stopped_worker(source, capfd):
+    """Also where what it made is on the way already: its tensors are still its own."""
+    batches, pid = going(source())
+    os.kill(pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    with pytest.raises(RuntimeError, match=f"DataLoader worker .*{pid}"):
+        list(islice(batches, 1000))
+    assert time.monotonic() - begun < 10 and pid not in workers()
+    assert f"loader worker {pid} has been stopped" in capfd.readouterr().err
+
+
+def test_one_that_goes_on_in_time_is_left_alone(source):
+    batches, pid = going(source())
+    for _ in range(3):
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.3)
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.2)
+    for _ in range(20):
+        next(batches)
+    batches.close()
+    assert pid not in workers()
+
+
+def test_a_stuck_worker(source, monkeypatch, capfd):
+    shards = source()
+    parent, read = os.getpid(), type(shards).read
+
+    def stuck(self, **given):
+        for number, sample in enumerate(read(self, **given)):
+            if os.getpid() != parent and number == 8:
+                time.sleep(1000)
+            yield sample
+
+    monkeypatch.setattr(type(shards), "read", stuck)
+    batches, _ = going(shards, timeout=1.0)
+    begun = time.monotonic()
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        next(batches)
+    assert 1 <= time.monotonic() - begun < 10 and "no batch came for 1 s" in capfd.readouterr().err
