@@ -64,18 +64,22 @@ def launched(environ: Mapping[str, str] = os.environ) -> Ranks | None:
     return Ranks("srun", nodes, count // nodes, rank, local_rank, node)
 
 
-def require_ranks(trainer: Mapping[str, Any]) -> Ranks | None:
+def require_ranks(trainer: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Ranks | None:
     """Look at what started this process before anything heavy is loaded.
 
     Args:
         trainer: the configuration's `trainer:`; `num_nodes` and `devices` left out or `auto` follow what was started.
 
     Raises:
-        ConfigError: `num_nodes` or `devices` differ from what was started. Going on would hang, or train the same run
-            several times into one folder.
+        ConfigError: `num_nodes` or `devices` differ from what was started, or several nodes are asked for and nothing
+            started them. Going on would hang, or train the same run several times into one folder.
     """
-    found = launched()
+    found = launched(environ)
     if found is None:
+        nodes = _count(trainer.get("num_nodes")) or 1
+        if nodes > 1 and "NODE_RANK" not in environ:  # with which Lightning's own processes are placed by hand
+            remedy = "use sunlab submit, srun or torchrun, or set trainer.num_nodes=1"
+            raise ConfigError(f"trainer.num_nodes: {nodes} nodes are asked for, and nothing started them; {remedy}")
         return None
     wanted = {"num_nodes": found.nodes, "devices": found.per_node}
     for key, count in wanted.items():

@@ -80,6 +80,13 @@ def test_agreement(environ, started):
             require_ranks(trainer)
 
 
+def test_nodes_that_nobody_started():
+    with pytest.raises(ConfigError, match=r"trainer\.num_nodes: 2 nodes .* nothing started them; use sunlab submit"):
+        require_ranks({"num_nodes": 2}, {})
+    assert require_ranks({"num_nodes": 2}, {"NODE_RANK": "1"}) is None  # Lightning's own, placed by hand
+    assert require_ranks({"num_nodes": 1, "devices": 2}, {}) is None
+
+
 def test_refused_before_anything_loads(started, tiny_config, monkeypatch, capsys):
     started(SRUN)
     monkeypatch.setitem(__import__("sys").modules, "sunlab.build", None)  # importing it would fail
