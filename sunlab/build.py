@@ -77,7 +77,7 @@ def encoders_hash(base: BaseModel) -> str:
 
 def build_source(config: Config, base: BaseModel, source: Source | None = None) -> Source:
     """The data source, given or built; its latents made once, where `data.cache` asks for it."""
-    source = source or plug("sources", config.data.source)
+    source = plug("sources", config.data.source) if source is None else source  # one without samples is false
     if isinstance(source, Trajectories):
         source.require_teacher(base.fingerprint())
     if isinstance(source, Latents):
