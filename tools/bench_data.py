@@ -3,10 +3,11 @@
     python tools/bench_data.py                          # makes shards like img2dataset's, and measures them
     python tools/bench_data.py '/data/{00000..00031}.tar' --size 256
 
-Both decode with Pillow, resize and crop to --size, and stack batches of the same size in as many worker processes. sunlab
-also verifies every sample against its digest (unless --unverified), parses its json, draws its prompts and keeps its exact
-order. Rounds alternate, so that both meet the same weather on a shared machine; CPU seconds (of all processes) are given
-beside the wall's, because they do not depend on it. The last columns are ratios to webdataset.
+Both decode with Pillow, resize and crop to --size, and stack batches of the same size in as many worker processes; every
+batch is copied once, as it would be to a device. sunlab also verifies every sample against its digest (unless --unverified),
+parses its json, draws its prompts and keeps its exact order. Rounds alternate, so that both meet the same weather on a shared
+machine; CPU seconds (of all processes) are given beside the wall's, because they do not depend on it. The last columns are
+ratios to webdataset.
 """
 
 import argparse
@@ -94,9 +95,9 @@ def measure(loader: Callable[..., Iterator[torch.Tensor]], *given: Any, batches:
     torch.set_num_threads(1)
     found, workers = loader(*given), given[-1]
     for _ in range(max(1, workers)):
-        next(found)
+        device = next(found).clone()
     began, cpu = time.perf_counter(), _cpu()
-    samples = sum(len(batch) for batch in islice(found, batches))
+    samples = sum(len(device.copy_(batch)) for batch in islice(found, batches))
     wall = time.perf_counter() - began
     own = _cpu() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

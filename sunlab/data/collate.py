@@ -5,6 +5,7 @@ from dataclasses import fields
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from sunlab.data.base import Sample
 from sunlab.data.prompts import Drawn
@@ -53,19 +54,16 @@ def join(parts: Sequence[Samples]) -> Samples:
         raise DataError(f"samples {parts[0].keys[0]!r} and {parts[-1].keys[0]!r} differ in shape: {error}") from None
 
 
-def take(batch: Samples, index: Sequence[int]) -> Samples:
-    """The samples of `batch` at the positions `index`, in that order; those in a row are not copied."""
-    if list(index) == list(range(index[0], index[0] + len(index))):
-        rows: Tensor | slice = slice(index[0], index[0] + len(index))
-    else:
-        rows = torch.tensor(index)
-    return Samples(**{field.name: _take(getattr(batch, field.name), rows) for field in fields(Samples)})
+def cut(batch: Samples, start: int, stop: int) -> Samples:
+    """The samples of `batch` from `start` to `stop` - 1, not copied."""
+    rows = slice(start, stop)
+    return Samples(**{field.name: _cut(getattr(batch, field.name), rows) for field in fields(Samples)})
 
 
 def _stack(samples: Sequence[Sample], name: str) -> Tensor | None:
     tensors = [getattr(sample, name) for sample in samples]
     _same(samples, name, [None if tensor is None else tuple(tensor.shape) for tensor in tensors])
-    return None if tensors[0] is None else torch.stack(tensors)
+    return None if tensors[0] is None else default_collate(tensors)  # in a worker, at once into memory that is shared
 
 
 def _same(samples: Sequence[Sample], name: str, shapes: Sequence[object]) -> None:
@@ -85,9 +83,7 @@ def _cat(values: Sequence):  # noqa: ANN202 -- of the fields' own types
     return None if values[0] is None else sum(values, ())
 
 
-def _take(value, rows: Tensor | slice):  # noqa: ANN001, ANN202
+def _cut(value, rows: slice):  # noqa: ANN001, ANN202
     if isinstance(value, Trajectory):
         return Trajectory(value.states[rows], value.times)
-    if isinstance(value, tuple):
-        return value[rows] if isinstance(rows, slice) else tuple(value[row] for row in rows.tolist())
     return None if value is None else value[rows]

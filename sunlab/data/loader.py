@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from sunlab.data.collate import join, take
+from sunlab.data.collate import cut, join
 from sunlab.data.oversight import Oversight
 from sunlab.data.streams import Streams
 from sunlab.errors import ConfigError, SunlabError
@@ -56,8 +56,9 @@ class Loader:
 
     def __iter__(self) -> Iterator[Samples]:
         streams = self.streams(self.position())
-        order = self._by_stream(streams)
-        size = len(order) // self.accumulate
+        pieces = self._by_stream(streams)
+        count = streams.layout.batch_size // streams.ranks
+        size = count // self.accumulate
         part = iter(streams if self.workers == 0 else self._processes(streams))
         # workers ignore signals, so they must be told to leave before multiprocessing waits for them at exit
         close = partial(_close, part)
@@ -68,9 +69,9 @@ class Loader:
                 while True:
                     with oversight.waiting():
                         shares = [_good(next(part)) for _ in range(max(self.workers, 1))]
-                    batch = take(join(shares), order)
-                    for start in range(0, len(order), size):
-                        yield batch if size == len(order) else take(batch, range(start, start + size))
+                    batch = join([cut(shares[worker], *rows) for worker, *rows in pieces])
+                    for start in range(0, count, size):
+                        yield batch if size == count else cut(batch, start, start + size)
         finally:
             atexit.unregister(close)
             close()
@@ -82,16 +83,17 @@ class Loader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing, as above."""
 
-    def _by_stream(self, streams: Streams) -> list[int]:
-        """Where the samples of the joined batch stand when they are ordered by stream."""
+    def _by_stream(self, streams: Streams) -> list[tuple[int, int, int]]:
+        """The batch, ordered by stream, as pieces of the shares: worker, first sample, and the one after the last."""
         layout, readers = streams.layout, max(self.workers, 1)
-        owners = [
-            stream
+        if readers == 1:
+            return [(0, 0, layout.batch_size // streams.ranks)]  # its share is in order: joining would only copy it
+        owned = {
+            stream: (worker, place * layout.chunk, (place + 1) * layout.chunk)
             for worker in range(readers)
-            for stream in layout.deal(streams.rank + streams.ranks * worker, streams.ranks * readers)
-            for _ in range(layout.chunk)
-        ]
-        return sorted(range(len(owners)), key=owners.__getitem__)
+            for place, stream in enumerate(layout.deal(streams.rank + streams.ranks * worker, streams.ranks * readers))
+        }
+        return [owned[stream] for stream in sorted(owned)]
 
     def _processes(self, streams: Streams) -> DataLoader:
         return DataLoader(
