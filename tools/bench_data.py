@@ -4,10 +4,10 @@
     python tools/bench_data.py '/data/{00000..00031}.tar' --size 256
 
 Both decode with Pillow, resize and crop to --size, and stack batches of the same size in as many worker processes; every
-batch is copied once, as it would be to a device. sunlab also verifies every sample against its digest (unless --unverified),
-parses its json, draws its prompts and keeps its exact order. Rounds alternate, so that both meet the same weather on a shared
-machine; CPU seconds (of all processes) are given beside the wall's, because they do not depend on it. The last columns are
-ratios to webdataset.
+batch is copied once, as to a device. sunlab also verifies every sample against its digest (unless --unverified),
+parses its json, draws its prompts and keeps its exact order. Rounds alternate, so that both meet the same weather on a
+shared machine; CPU seconds (of all processes) are given beside the wall's, because they do not depend on it. The last
+columns are ratios to webdataset.
 """
 
 import argparse
