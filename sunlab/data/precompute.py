@@ -15,7 +15,7 @@ from webdataset.writer import TarWriter
 
 from sunlab.data.base import Sample, Source
 from sunlab.data.indexing import Indexed, index_shard, put, write_manifests
-from sunlab.data.manifest import entries_of
+from sunlab.data.manifest import MANIFEST, entries_of
 from sunlab.data.opened import BadSample
 from sunlab.data.shards import Shards
 from sunlab.data.tar import LATENT
@@ -73,6 +73,7 @@ def write_latents(
             if not path.is_file():
                 done += _write(path, _samples(source, start, min(start + shard, len(source))), encode, batch)
             indexed.append(index_shard(path))
+            _clear(path)
             if len(indexed) == TOGETHER:
                 _list(folder, indexed, encoder)
     except OSError as error:
@@ -86,6 +87,7 @@ def _list(folder: Path, indexed: list[Indexed], encoder: str) -> None:
     if indexed:
         with _alone(folder):
             write_manifests(indexed, distinct=True, encoder=encoder)  # keys are distinct in the source
+            _clear(folder / MANIFEST)
         indexed.clear()
 
 
@@ -104,6 +106,7 @@ def _plan(folder: Path, plan: dict[str, object]) -> None:
         with _alone(folder):
             if not (folder / PLAN).is_file():
                 put(folder / PLAN, json.dumps(plan, indent=1).encode())
+                _clear(folder / PLAN)
         found = json.loads((folder / PLAN).read_bytes())
     except OSError as error:
         raise StorageError(f"{folder}: latents cannot be written: {error}") from error
@@ -145,9 +148,13 @@ def _write(path: Path, samples: Iterator[Sample], encode: Encode, batch: int) ->
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    for stale in path.parent.glob(f".{path.name}.[0-9]*"):  # of processes that were killed
-        stale.unlink(missing_ok=True)
     return done
+
+
+def _clear(path: Path) -> None:
+    """Remove what processes that were killed left of a file and of its index: nobody else writes them now."""
+    for stale in path.parent.glob(f".{path.name}.*"):
+        stale.unlink(missing_ok=True)
 
 
 def _members(sample: Sample, tensors: dict[str, Tensor]) -> dict[str, object]:

@@ -1,3 +1,16 @@
 """One family of trials a file, in the order of the report."""
 
-MODULES = ("load", "kills", "bytes", "shards", "captions", "hostile", "pictures", "death", "saving", "resuming", "untrusted")
+MODULES = (
+    "load",
+    "kills",
+    "precompute",
+    "bytes",
+    "shards",
+    "captions",
+    "hostile",
+    "pictures",
+    "death",
+    "saving",
+    "resuming",
+    "untrusted",
+)
