@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
         console.print(filter_table(dropped, [name for name, _ in filters]))
         if not dropped.kept:
             raise DataError(f"the filters drop every sample that was looked at:\n{dropped.table(filters)}")
+    if report.stopped:
+        raise DataError(f"reading stopped at what would stop a training: {report.stopped}")
     if not report.ok:
         raise DataError(f"nothing could be decoded of {', '.join(source.urls)}")
     return 0
@@ -110,5 +112,3 @@ def rows(report: "Report") -> Iterator[tuple[str, str]]:
     yield "repeated keys", ", ".join(report.repeated[:5]) or "none"
     for shard, key, message in report.bad:
         yield "bad", message if key in message else f"{shard}: {key}: {message}"
-    if report.stopped:
-        yield "stopped early", report.stopped

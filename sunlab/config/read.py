@@ -20,7 +20,7 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file; {_neighbours(path)}")
     try:
         loaded = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:  # no UTF-8; a number of 5,000 digits
         raise ConfigError(f"{path}: not a configuration: {_one_line(error)}") from None
     values: Any = OmegaConf.to_container(loaded, resolve=False)
     if not isinstance(values, dict):
@@ -37,7 +37,7 @@ def read_override(text: str) -> tuple[str, Any]:
     try:
         node = OmegaConf.from_dotlist([f"value={value}"])
         return key, OmegaConf.to_container(node, resolve=False)["value"]  # type: ignore[index, call-overload]
-    except (YAMLError, OmegaConfBaseException) as error:
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"override: {key}: not a YAML value: {value!r}: {_one_line(error)}") from None
 
 

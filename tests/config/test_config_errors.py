@@ -37,6 +37,9 @@ def refused(tmp_path):
         ("loss: {name: msc, segments: many}\n", "wrong.yaml: loss.segments: expected int | null, got 'many'"),
         ("task: adaptor\n", "wrong.yaml: task: no such value 'adaptor'; did you mean 'adapter'?"),
         ("model: {fresh: [unett]}\n", "wrong.yaml: model.fresh: expected list"),
+        pytest.param(
+            f"seed: {'9' * 5000}\n", "wrong.yaml: not a configuration: Exceeds the limit", id="a number of 5,000 digits"
+        ),
         ("seed: one\n", "wrong.yaml: seed: expected int, got 'one'"),
         ("data: 3\n", "wrong.yaml: data: expected a section with source, batch_size"),
         ("callbacks: [emma]\n", "wrong.yaml: callbacks.0.name: no callback 'emma'; did you mean 'ema'?"),

@@ -44,6 +44,14 @@ def test_repeated_keys_and_damage(tmp_path):
     assert examine(shards, 8).reasons == {"damaged shard": 4}
 
 
+def test_what_would_stop_a_training_is_an_error(folder, capsys):
+    assert main(["data", "index", f"{folder}/*.tar"]) == 0
+    index = folder / "train-00003.tar.index"
+    index.write_bytes(index.read_bytes()[:-1] + b"x")
+    assert main(["doctor", "data", f"{folder}/*.tar"]) == 65
+    assert f"error: reading stopped at what would stop a training: {index}: not the index" in capsys.readouterr().err
+
+
 FILTERS = [{"name": "json_field", "field": "number", "min": 6, "missing": "drop"}, {"name": "aesthetic", "missing": "keep"}]
 
 

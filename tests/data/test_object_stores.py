@@ -14,13 +14,13 @@ from contextlib import contextmanager
 
 import fsspec
 import pytest
+from hub import hub
 
 from sunlab.cli.main import main
 from sunlab.data.datamodule import DataModule
 from sunlab.data.negatives import Empty
 from sunlab.data.shards import Shards
 from sunlab.errors import DataError, StorageError
-from tests.data.hub import hub
 
 MOTO = os.environ.get("MOTO_SERVER") or shutil.which("moto_server")
 GCS = os.environ.get("GCS_EMULATOR") or shutil.which("gcp-storage-emulator")
