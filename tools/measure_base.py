@@ -1,22 +1,27 @@
-"""Does a lab base draw what held-out captions ask for, and how near to their artwork? Background, size and emoji, and the
-unbiased kernel distance to the held-out pictures, over the guidance scale w:
+"""Does a lab base draw what held-out captions ask for, and how near to their artwork? Background, size, emoji, how often a
+picture finds its caption among the others, the unbiased kernel distance to the held-out pictures, and how much of what it
+names a negative prompt keeps out, over the guidance scale w:
 
-python tools/measure_base.py BASE --w 1 2 3 5 --count 128 --picture grid.png
+python tools/measure_base.py BASE --w 1 2 3 5 --count 128 --control 64 --picture grid.png
 """
 
 import argparse
+from collections.abc import Iterator
+from functools import partial
+from math import log
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from sunlab.data.base import Sample
 from sunlab.data.shards import Shards
 from sunlab.diffusion.timesteps import grid
-from sunlab.evaluation.classifier import WEIGHTS, Seen, judge, load_classifier, share, truth
+from sunlab.evaluation.classifier import WEIGHTS, Classifier, Seen, judge, load_classifier, share, truth
 from sunlab.evaluation.extractors import EXTRACTORS
 from sunlab.evaluation.kernel import unbiased_mmd2
-from sunlab.evaluation.negative_control import SHARDS
-from sunlab.pipelines.base import load_base, quiet
+from sunlab.evaluation.negative_control import SHARDS, control_of, questions
+from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.pipelines.picture import grid_image, save_png
 from sunlab.solvers import Sampling
@@ -33,6 +38,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=128, help="captions, in the order of the shards")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--control", type=int, default=0, help="pictures of each kind to measure negative prompts with")
     parser.add_argument("--picture", type=Path, help="write the first pictures of the last w")
     arguments = parser.parse_args()
     quiet()
@@ -55,8 +61,12 @@ def main() -> None:
     for w in arguments.w:
         drawn = draw(base, sampling, with_guidance(base), request, w=w)
         kid = 1000 * float(unbiased_mmd2(torch.cat([see(part) for part in drawn.images.split(32)]), art))
-        right = accuracy(samples, judge(classifier, drawn.images))
+        right = f"{accuracy(samples, judge(classifier, drawn.images))}, {retrieval(classifier, samples, drawn.images)}"
         print(f"w {w:g}: {right}; KID x 1000 to the artwork, by {see.label}: {kid:.2f}", flush=True)
+        if arguments.control:
+            guided = partial(_images, base, sampling, w)
+            for found in control_of("CFG", guided, questions(guided, arguments.control)):
+                print(f"w {w:g}: {found.sentence}", flush=True)
     if arguments.picture is not None:
         shown = drawn.images[:30]
         save_png(grid_image(list(shown.split(10)), labels=[], zoom=2), arguments.picture)
@@ -71,6 +81,28 @@ def accuracy(samples: list[Sample], seen: list[Seen]) -> str:
     first = share([name == o.emoji for name, o in named])
     five = share([name in o.nearest for name, o in named])
     return f"background {background:.1%}, size {size:.1%}, emoji top-1 {first:.1%}, top-5 {five:.1%}"
+
+
+def retrieval(classifier: Classifier, samples: list[Sample], images: Tensor, most: int = 5) -> str:
+    """How often a picture's caption is among the `most` that fit it best, of all distinct captions. A caption fits by the
+    judge's log-probabilities, above chance, of what it states."""
+    captions = {s.prompt: (truth(s), s.record["attributes"]["mentioned"]) for s in samples}
+    with torch.no_grad():
+        told = {head: x.log_softmax(1) + log(x.shape[1]) for head, x in classifier(images).items()}
+    fits = torch.stack([sum(_fit(told, classifier, *fact), torch.zeros(len(images))) for fact in captions.values()], 1)
+    nearest, names = fits.topk(most).indices, list(captions)
+    hits = [s.prompt in [names[i] for i in row] for s, row in zip(samples, nearest.tolist(), strict=True)]
+    return f"caption among the {most} nearest of {len(names)} {share(hits):.1%} (chance {most / len(names):.1%})"
+
+
+def _fit(told: dict[str, Tensor], classifier: Classifier, fact: dict[str, str], mentioned: list[str]) -> Iterator[Tensor]:
+    for head, logs in told.items():
+        if ("name" if head == "emoji" else head) in mentioned:
+            yield logs[:, classifier.labels[head].index(fact[head])]
+
+
+def _images(base: BaseModel, sampling: Sampling, w: float, request: Request) -> Tensor:
+    return draw(base, sampling, with_guidance(base), request, w=w).images
 
 
 if __name__ == "__main__":
