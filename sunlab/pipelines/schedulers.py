@@ -34,6 +34,8 @@ def scheduler_for(header: Mapping[str, Any], current: Any, where: str) -> Any:
     import diffusers
 
     solver, spacing = header.get("solver"), header.get("spacing", "trailing")
+    if solver is None:
+        raise DataError(f"{where}: its header does not say which solver draws with it; export it again with sunlab")
     if solver not in SETTINGS or spacing != "trailing":
         raise DataError(
             f"{where}: no scheduler of diffusers' draws as {solver!r} with {spacing} spacing does; known: "
