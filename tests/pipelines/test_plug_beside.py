@@ -8,6 +8,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 from tiny_pipelines import PROMPTS, latents, make, pipeline
 
 import sunlab
+from sunlab.adapters.attention import BranchInputs
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
 from sunlab.errors import ConfigError
@@ -74,6 +75,26 @@ def test_a_style_lora_survives_plugging_and_unplugging(tiny_base_folder, styles,
     pipe.unload_lora_weights()
     other = pipeline(tiny_base_folder)
     assert torch.equal(latents(pipe), latents(sunlab.plug(other, sun_file)))
+
+
+@pytest.mark.parametrize("change", ["set_adapters", "disable_lora", "unload_lora_weights"])
+def test_a_style_lora_that_is_changed_between_two_steps(change, tiny_base_folder, styles, sun_file, monkeypatch):
+    """What was kept of the prompts is computed anew: as without keeping anything."""
+
+    def between(pipe, step, *_):
+        if step == 1:
+            getattr(pipe, change)(*((["style0"], [0.1]) if change == "set_adapters" else ()))
+        return {}
+
+    drawn = []
+    for kept in (True, False):
+        pipe = pipeline(tiny_base_folder)
+        add(pipe, styles[:1])
+        sunlab.plug(pipe, sun_file)
+        if not kept:
+            monkeypatch.setattr(BranchInputs, "keeps", False)
+        drawn.append(latents(pipe, callback_on_step_end=between))
+    torch.testing.assert_close(*drawn, atol=1e-5, rtol=1e-5)
 
 
 def test_a_lora_student_beside_a_style_lora(tiny_base_folder, styles, lora_file):
@@ -168,7 +189,7 @@ def test_ip_adapter_before_and_after(tiny_base_folder, sun_file):
         pipe.load_ip_adapter(ip_adapter(pipe.unet), subfolder="", weight_name="", image_encoder_folder=None)
         pipe.set_ip_adapter_scale(0.7)
 
-    embeds = [torch.randn(3, 1, 6, generator=torch.Generator().manual_seed(1))]
+    embeds = [torch.randn(1, 3, 6, generator=torch.Generator().manual_seed(1))]
     given = {"ip_adapter_image_embeds": embeds}
     before = pipeline(tiny_base_folder)
     load(before)
@@ -182,6 +203,8 @@ def test_ip_adapter_before_and_after(tiny_base_folder, sun_file):
     torch.testing.assert_close(latents(after, **given), drawn, atol=1e-6, rtol=1e-5)
     assert not torch.allclose(drawn, plain, atol=1e-2)  # the picture acts
     assert not torch.allclose(latents(after, negative="red", **given), drawn)  # and so does the negative prompt
+    both = {"ip_adapter_image_embeds": [torch.cat([torch.zeros_like(each), each]) for each in embeds]}
+    assert torch.equal(latents(before, **both), drawn)  # as diffusers prepares them for two passes
     after.set_ip_adapter_scale(0.0)
     torch.testing.assert_close(latents(after, **given), plain, atol=1e-5, rtol=1e-4)  # without it, SUN alone
     after.unload_ip_adapter()
