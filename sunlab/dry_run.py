@@ -64,7 +64,8 @@ class Plan:
             whole = one.equivalents / samples * self.batch
             told = f"{teacher:g} of the teacher, {student:g} of the student, {backward:g} of them backward"
             yield f"passes       a sample: {told}"
-            yield f"             a step: {whole:,.0f} pass-equivalents; the run: {whole * self.steps:,.0f}"
+            run = f"{whole * self.steps:,.0f}"
+            yield f"             a step: {whole:,.0f} pass-equivalents, a backward pass as two; the run: {run}"
 
 
 def plan(loaded: LoadedConfig) -> Plan:

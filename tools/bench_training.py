@@ -2,7 +2,7 @@
 LCM-LoRA as it is usually trained; same base, batch and machine, in turn.
 
     python tools/bench_training.py                                                     # emoji-sd
-    python tools/bench_training.py --base random-sd15 --dtype bfloat16 --batch 1 --pixels 256 --rounds 3
+    python tools/bench_training.py --base random-sd15 --dtype bfloat16 --channels-last --batch 1 --pixels 256 --rounds 3
 
 `random-sd15` is a folder of tools/make_random_base.py: time and memory depend on the shapes, not on the weights' values.
 """
@@ -93,11 +93,14 @@ def usual(base: BaseModel) -> Case:
     return Case(script.loss, script.trainable(), held)
 
 
-def step_of(case: Case, samples: Callable[[], Samples]) -> Callable[[], object]:
+def step_of(case: Case, samples: Callable[[], Samples], device: str, dtype: torch.dtype) -> Callable[[], object]:
+    """Frozen weights in `dtype`, trained ones in float32, half precision under autocast, as `bf16-mixed` has it."""
     optimizer = torch.optim.AdamW(case.trainable, lr=1e-4, fused=True)
 
     def step() -> None:
-        case.loss(samples()).backward()
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            loss = case.loss(samples())
+        loss.backward()
         nn.utils.clip_grad_norm_(case.trainable, 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -124,6 +127,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--pixels", type=int, help="of the pictures; the base's own size by default")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--channels-last", action="store_true", help="our cases as configs/sd15 and configs/sdxl have them")
     parser.add_argument("--cases", nargs="+", default=[STORED, LIVE, OURS, USUAL], choices=[STORED, LIVE, OURS, USUAL])
     told = parser.parse_args()
     quiet()
@@ -131,15 +135,23 @@ def main() -> None:
     torch.manual_seed(0)
     if told.device == "cpu":
         torch.set_num_threads(1)
-    base = load_base(told.base, dtype=getattr(torch, told.dtype)).freeze().to(told.device)
+    dtype = getattr(torch, told.dtype)
+    base = configured = load_base(told.base, dtype=dtype).freeze().to(told.device)
+    if told.channels_last:
+        options = {"name": "diffusers_unet", "channels_last": True}
+        configured = load_base(told.base, dtype=dtype, backbone=options).freeze().to(told.device)
     factor, (channels, *_) = base.autoencoder.factor, base.backbone.sample_shape
     pixels = told.pixels or base.backbone.sample_shape[1] * factor
-    base.backbone.sample_shape = (channels, pixels // factor, pixels // factor)
+    for model in (base, configured):
+        model.backbone.sample_shape = (channels, pixels // factor, pixels // factor)
     clock, forms = Clock(told.device), {STORED: "trajectory", LIVE: "latents", OURS: "latents", USUAL: "images"}
-    cases = {name: usual(base) if name == USUAL else ours(base, name) for name in told.cases}
-    steps = {n: step_of(case, samples_of(base, told.batch, pixels, form=forms[n])) for n, case in cases.items()}
+    cases = {name: usual(base) if name == USUAL else ours(configured, name) for name in told.cases}
+    made = {name: samples_of(base, told.batch, pixels, form=forms[name]) for name in cases}
+    steps = {name: step_of(case, made[name], told.device, dtype) for name, case in cases.items()}
     seconds = paired(steps, told.rounds, clock)
-    print(f"## {told.base}, {told.dtype}, batch {told.batch}, {pixels} pixels, N = {told.rounds}: {machine(told.device)}\n")
+    how = told.dtype + (", our cases in channels_last" if told.channels_last else "")
+    size = f"batch {told.batch}, {pixels} pixels, N = {told.rounds}"
+    print(f"## {told.base}, {how}, {size}: {machine(told.device)}\n")
     print("| | samples / s | over the usual script | weights, MiB | rise in a step, MiB |\n|---|---|---|---|---|")
     held = {name: bytes_of(case.weights) for name, case in cases.items()}
     for name, step in steps.items():

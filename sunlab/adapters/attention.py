@@ -14,19 +14,28 @@ EPSILON = 1e-12  # below it a norm counts as zero: an all-zero branch stays zero
 
 
 class PromptCache:
-    """What does not change over the steps of a generation: its prompts' keys and values, first of all. Known by the identity
-    of the token tensors; the weights must not change between the steps (a LoRA's scale, for one)."""
+    """What does not change over the steps of a generation: its prompts' keys and values, first of all."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, tuple[Tensor, int, Any]] = {}
+        self._kept: dict[int, tuple[Tensor, Any, Any]] = {}
 
-    def get(self, owner: object, tokens: Tensor, compute: Callable[[], Any]) -> Any:
-        """What `owner` computed of these very tokens before, or computes now: one is kept for each owner."""
+    def get(self, owner: object, tokens: Tensor, compute: Callable[[], Any], *layers: nn.Module) -> Any:
+        """What `owner` computed of these very tokens before, or computes now: one is kept for each owner, until the tokens
+        or the LoRAs of the layers that it is computed with change."""
         version = 0 if tokens.is_inference() else tokens._version
+        state = version, *map(lora_of, layers)
         kept = self._kept.get(id(owner))
-        if kept is None or kept[0] is not tokens or kept[1] != version:
-            kept = self._kept[id(owner)] = tokens, version, compute()
+        if kept is None or kept[0] is not tokens or kept[1] != state:
+            kept = self._kept[id(owner)] = tokens, state, compute()
         return kept[2]
+
+
+def lora_of(layer: nn.Module) -> tuple[Any, ...]:
+    """Which LoRAs act on a layer of peft's, and how strongly; equal before and after where nothing was changed."""
+    if type(layer) is nn.Linear:
+        return ()
+    told = (getattr(layer, name, None) for name in ("disable_adapters", "active_adapters", "merged_adapters", "scaling"))
+    return tuple(map(repr, told))
 
 
 @dataclass(frozen=True)
@@ -53,13 +62,20 @@ class BranchInputs:
         """Whether what a layer computes of the prompts is kept for the next step."""
         return self.cache is not None and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
-    def kept(self, owner: object, tokens: Tensor, compute: Callable[[], Any]) -> Any:
-        """What `owner` computes of the tokens, from the cache where it keeps."""
-        return self.cache.get(owner, tokens, compute) if self.cache is not None and self.keeps else compute()
+    def kept(self, owner: object, tokens: Tensor, compute: Callable[[], Any], *layers: nn.Module) -> Any:
+        """What `owner` computes of the tokens, from the cache where it keeps; layers: see `PromptCache.get`."""
+        return self.cache.get(owner, tokens, compute, *layers) if self.cache is not None and self.keeps else compute()
 
-    def projected(self, owner: object, tokens: Tensor, to_k: Any, to_v: Any, heads: int, *, exact: bool = False) -> Tokens:
-        """Keys and values of the tokens (B, L, d), laid out; exact: see `Tokens.of`."""
-        laid_out: Tokens = self.kept(owner, tokens, lambda: Tokens.of(to_k(tokens), to_v(tokens), heads, exact=exact))
+    def projected(
+        self, owner: object, tokens: Tensor, to_k: Any, to_v: Any, query: Tensor, *, exact: bool = False
+    ) -> Tokens:
+        """Keys and values of the tokens (B, L, d), laid out as the query (B, heads, P, c) is; exact: see `Tokens.of`."""
+
+        def lay_out() -> Tokens:
+            key, value = (layer(tokens.to(layer.weight.dtype)).to(query.dtype) for layer in (to_k, to_v))
+            return Tokens.of(key, value, query.shape[1], exact=exact)
+
+        laid_out: Tokens = self.kept(owner, tokens, lay_out, to_k, to_v)
         return laid_out
 
 
@@ -100,15 +116,9 @@ class Branch(nn.Module):
         Returns:
             N (B, P, h); factor, float32, shaped to be multiplied with it.
         """
-        dtype = query.dtype
-        to_k, to_v = (self._cast(layer, dtype) for layer in (self.to_k, self.to_v))
-        n = attend(query, inputs.projected(self, tokens, to_k, to_v, query.shape[1]))
+        n = attend(query, inputs.projected(self, tokens, self.to_k, self.to_v, query))
         factor = self._ratio(size_z, n) if self.normalise else torch.ones_like(size_z)
         return n, factor if self.alpha is None else factor * self.alpha.float()
-
-    @staticmethod
-    def _cast(layer: nn.Linear, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-        return lambda tokens: layer(tokens.to(layer.weight.dtype)).to(dtype)
 
     def _ratio(self, size_z: Tensor, n: Tensor) -> Tensor:
         size_n = size(n, whole_batch=self.compat)
@@ -141,7 +151,7 @@ class SUNCrossAttention(Processor):
 
     def respond(self, call: Call, sun: BranchInputs) -> Tensor:
         query, tokens, attn = call.query(), call.tokens, call.attn
-        own = sun.projected(attn, tokens, attn.to_k, attn.to_v, attn.heads, exact=True)
+        own = sun.projected(attn, tokens, attn.to_k, attn.to_v, query, exact=True)
         z = attend(query, own, call.prepared_mask())
         size_z, total = size(z, whole_batch=self.compat), torch.zeros_like(z) if self.beside else z
         addcmul = torch.addcmul if torch.is_grad_enabled() else Tensor.addcmul_

@@ -46,6 +46,11 @@ class Adapter(nn.Module, ABC):
         return [p for p in self.tensors().values() if isinstance(p, nn.Parameter)]
 
 
+def blind(spec: Mapping[str, Any]) -> bool:
+    """Whether negative prompts have no effect on an adapter of this name and parameters."""
+    return spec["name"] == "lora" or spec.get("negative") is False
+
+
 ADAPTERS: Registry[Adapter] = Registry(
     "adapter",
     base=Adapter,

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-MULTIPLE = 16
-"""On CPUs torch's kernel takes up to twice the time where the number of tokens is no multiple of it, as CLIP's 77."""
+VECTOR = 64
+"""Bytes. On CPUs torch's kernel and its softmax take up to four times the time where a row of scores does not fill vectors
+of so many, as CLIP's 77 tokens do not."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Tokens:
             exact: in float32, to the bit what diffusers' own processor computes.
         """
         key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (key, value))
-        more = -key.shape[2] % MULTIPLE
+        more = -key.shape[2] % (VECTOR // key.element_size())
         as_they_are = torch.is_grad_enabled() or (exact and key.dtype == torch.float32)
         if not more or key.device.type != "cpu" or as_they_are:
             return Tokens(key, value, None)
@@ -52,8 +53,17 @@ def attend(query: Tensor, tokens: Tokens, mask: Tensor | None = None) -> Tensor:
     if tokens.padding is not None:
         more = tokens.padding.shape[-1]
         mask = tokens.padding if mask is None else pad(mask, (0, more - mask.shape[-1]), value=-torch.inf)
-    if torch.is_grad_enabled() and query.device.type == "cpu" and query.dtype == torch.bfloat16 and mask is None:
-        weights = ((query * query.shape[-1] ** -0.5) @ tokens.key.mT).softmax(-1)  # in less time, backward included
-        return (weights @ tokens.value).transpose(1, 2).flatten(2)
-    z = scaled_dot_product_attention(query, tokens.key, tokens.value, attn_mask=mask)
-    return z.transpose(1, 2).flatten(2)
+    kernel = with_softmax if query.device.type == "cpu" and query.dtype == torch.bfloat16 else scaled_dot_product_attention
+    return kernel(query, tokens.key, tokens.value, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+def with_softmax(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+    """Matrix products around a softmax: what torch's kernel computes, and in bfloat16 on CPUs in less time, backward
+    included. The scores are rounded to bfloat16 (see docs/speed.md). Arguments and result as of the kernel."""
+    batch, heads, positions, width = query.shape
+    size, bias = (batch * heads, positions, key.shape[2]), query.new_zeros(1)
+    if attn_mask is not None:
+        bias = attn_mask.expand(batch, heads, -1, -1).flatten(0, 1)
+    query, key, value = (part.flatten(0, 1) for part in (query, key, value))
+    scores = torch.baddbmm(bias.expand(size), query, key.mT, beta=float(attn_mask is not None), alpha=width**-0.5)
+    return (scores.softmax(-1) @ value).unflatten(0, (batch, heads))

@@ -1,6 +1,5 @@
 """Normalised attention guidance (NAG, arXiv 2505.21179)."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -98,16 +97,11 @@ class NAGCrossAttention(Processor):
 
     def respond(self, call: Call, sun: BranchInputs) -> Tensor:
         attn, query = call.attn, call.query()
-        to_k, to_v = (_cast(layer, call.tokens.dtype) for layer in (attn.to_k, attn.to_v))
-        negative = sun.projected(self, sun.negative, to_k, to_v, attn.heads)
-        positive = sun.projected(attn, call.tokens, attn.to_k, attn.to_v, attn.heads, exact=True)
+        negative = sun.projected(self, sun.negative, attn.to_k, attn.to_v, query)
+        positive = sun.projected(attn, call.tokens, attn.to_k, attn.to_v, query, exact=True)
         z_pos = attend(query, positive, call.prepared_mask())
         z_nag = normalised_guidance(z_pos, attend(query, negative), phi=self.phi, tau=self.tau, blend=self.blend)
         return call.out(z_nag) if self.plain else self.below(call, sun) + call.out_offset(z_nag - z_pos)
-
-
-def _cast(layer: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    return lambda tokens: layer(tokens.to(dtype))
 
 
 def normalised_guidance(z_pos: Tensor, z_neg: Tensor, *, phi: float, tau: float, blend: float) -> Tensor:

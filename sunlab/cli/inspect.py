@@ -15,11 +15,15 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from sunlab.export import read_adapter
+    from sunlab.export.convert import named_by_layer
 
     file = read_adapter(args.file)
+    header = named_by_layer(file).header
     count = sum(tensor.numel() for tensor in file.tensors.values())
     print(f"{file.path}: layout {file.layout}, {len(file.tensors)} tensors, {count:,} parameters, all checks passed\n")
-    for name, value in file.header.items():
+    if file.layout == "published":
+        print("the file says nothing of itself: its shapes tell the base, the rest is what the authors say of theirs\n")
+    for name, value in header.items():
         print(f"{name:<16} {value if isinstance(value, str) else json.dumps(value)}")
     print()
     for line in table(file.tensors):

@@ -1,11 +1,11 @@
 """The model card of an adapter file, written from its header."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-SCHEDULERS = {"ddim": "DDIMScheduler", "dpmpp_2m": "DPMSolverMultistepScheduler", "lcm": "LCMScheduler"}
-"""Our solver -> diffusers' class of the same method."""
+from sunlab.adapters.base import blind
+from sunlab.export.schedulers import settings_of
 
 FIRST_LINES = "---\nlibrary_name: diffusers\ntags: [few-step, adapter, "
 
@@ -23,8 +23,8 @@ def model_card(header: Mapping[str, Any], name: str, layout: str) -> str:
         "spacing": header.get("spacing"),
         "steps": header.get("steps"),
         "times": header.get("times"),
-        "guidance": header.get("guidance"),
-        "training": header.get("training") and json.dumps(header["training"], sort_keys=True),
+        "trained at guidance": _range(header.get("guidance")),
+        "training": _training(header.get("training")),
         "made with": header.get("sunlab") and f"sunlab {header['sunlab']}",
         "layout of this file": layout,
     }
@@ -36,17 +36,37 @@ def model_card(header: Mapping[str, Any], name: str, layout: str) -> str:
     )
 
 
+def _range(guidance: Sequence[float] | None) -> str | None:
+    if guidance is None:
+        return None
+    low, high = guidance
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def _training(told: Mapping[str, Any] | None) -> str | None:
+    passes = ("teacher", "student", "backward")
+    if told is None or not {"loss", "steps", *passes} <= told.keys():
+        return json.dumps(dict(told), sort_keys=True) if told else None
+    spent = ", ".join(f"{name} {told[name]:,}" for name in passes)
+    return f"{told['steps']:,} steps, loss {told['loss']}; U-Net passes: {spent}"
+
+
 def _use(header: Mapping[str, Any], name: str, layout: str) -> str:
-    steps = header.get("steps") or 4
+    spec, family = header["adapter"], (header.get("base") or {}).get("family")
+    pipeline = "StableDiffusionXLPipeline" if family == "sdxl" else "StableDiffusionPipeline"
+    load = f'pipe = {pipeline}.from_pretrained("BASE")  # the adapter\'s base, or any fine-tune of it'
+    asked = ['"a red apple"', f"num_inference_steps={header.get('steps') or 4}"]
     if layout in ("sunlab", "published"):
-        return (
-            f'import sunlab\n\nsunlab.plug(pipe, "{name}")\n'
-            f'image = pipe("a red apple", negative_prompt="green", num_inference_steps={steps}).images[0]'
-        )
-    scheduler = SCHEDULERS.get(str(header.get("solver")), "DDIMScheduler")
-    return (
-        f"from diffusers import {scheduler}\n\n"
-        f'pipe.load_lora_weights(".", weight_name="{name}")\n'
-        f'pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config, timestep_spacing="trailing")\n'
-        f'image = pipe("a red apple", num_inference_steps={steps}, guidance_scale=1.0).images[0]'
-    )
+        if not blind(spec):
+            asked.insert(1, 'negative_prompt="green"')
+        if "saturation" in spec:  # steered by guidance
+            asked.append(f"guidance_scale={sum(header.get('guidance') or (3.0, 3.0)) / 2:g}")
+        lines = ["import sunlab", f"from diffusers import {pipeline}", "", load, f'sunlab.plug(pipe, "{name}")']
+    else:
+        scheduler, settings = settings_of(str(header.get("solver", "ddim")))
+        asked.append("guidance_scale=1.0")
+        told = "".join(f"\n    {key}={value!r}," for key, value in settings.items())
+        lines = [f"from diffusers import {scheduler}, {pipeline}", "", load]
+        lines += [f'pipe.load_lora_weights(".", weight_name="{name}")']
+        lines += [f"pipe.scheduler = {scheduler}.from_config(\n    pipe.scheduler.config,{told}\n)"]
+    return "\n".join([*lines, f"image = pipe({', '.join(asked)}).images[0]"])

@@ -43,7 +43,7 @@ def export_adapter(source: str | Path, *, layout: str, out: str | Path) -> list[
     if layout == "sunlab":
         write_tensors(out, file.tensors, file.header, dtype=DTYPES[file.header.get("dtype", "float16")])
     elif layout == "published":
-        _write(out, number(file.tensors, spec, where))
+        _write(out, number(file.tensors, file.header, where))
     else:
         check_is_lora(spec, where, layout)
         if layout == "kohya":

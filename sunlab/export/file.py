@@ -74,6 +74,8 @@ def read_adapter(path: str | Path) -> AdapterFile:
     tensors, header = unpack(data, str(path))
     if header is None:
         if not published.is_published(tensors):
+            if any(".lora_" in name for name in tensors):
+                raise DataError(f"{path}: another program's LoRA, no adapter of sunlab's; pipe.load_lora_weights loads it")
             raise DataError(f"{path}: no header of sunlab's; was it written by another program?")
         header, layout = published.describe(tensors, str(path)), "published"
     else:

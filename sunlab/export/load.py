@@ -1,6 +1,7 @@
 """Putting a file's tensors into a U-Net."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,38 +10,43 @@ from torch import Tensor
 
 from sunlab.adapters import ADAPTERS, Adapter
 from sunlab.errors import DataError
-from sunlab.export.file import read_adapter
+from sunlab.export.file import AdapterFile, read_adapter
 from sunlab.export.published import place
 from sunlab.export.shapes import cross_attention, describe_base
 
 
 def load_adapter(
-    path: str | Path, unet: torch.nn.Module, *, over: Mapping[str, Any] | None = None
+    file: str | Path | AdapterFile, unet: torch.nn.Module, *, over: Mapping[str, Any] | None = None
 ) -> tuple[Adapter, Mapping[str, Any]]:
     """The adapter of a file, plugged into `unet`, and the file's header.
 
     The adapter's kind is looked up among the registered ones; a file cannot name anything to import.
 
     Args:
+        file: its path, or what was read of it.
         over: an adapter that is not trained and stacks on the file's, as `nag`, by name and parameters.
 
     Raises:
         DataError: a damaged file, or one for another base, by name.
     """
-    file = read_adapter(path)
-    tensors = file.tensors
-    if file.layout == "published":
-        tensors = place(tensors, cross_attention(unet), str(path))
-    spec = file.header["adapter"]
-    adapter = ADAPTERS.build(spec if over is None else {**over, "inner": spec}, key=f"{path}: adapter")
+    read = fitted(file if isinstance(file, AdapterFile) else read_adapter(file), unet)
+    spec = read.header["adapter"]
+    adapter = ADAPTERS.build(spec if over is None else {**over, "inner": spec}, key=f"{read.path}: adapter")
     adapter.attach(unet)
     try:
-        fill(adapter, tensors, str(path))
-        check_base(file.header, unet, str(path))
+        fill(adapter, read.tensors, str(read.path))
     except DataError:
         adapter.detach()
         raise
-    return adapter.requires_grad_(False), file.header
+    return adapter.requires_grad_(False), read.header
+
+
+def fitted(file: AdapterFile, unet: torch.nn.Module) -> AdapterFile:
+    """The file, known to be of this U-Net's family, its tensors named by layer. Raises `DataError` for one of another."""
+    if file.layout == "published":
+        return replace(file, tensors=place(file.tensors, cross_attention(unet), str(file.path)), layout="sunlab")
+    check_base(file.header, unet, str(file.path))
+    return file
 
 
 def plug_untrained(spec: Mapping[str, Any], unet: torch.nn.Module) -> Adapter:
@@ -54,8 +60,7 @@ def plug_untrained(spec: Mapping[str, Any], unet: torch.nn.Module) -> Adapter:
 
 
 def check_base(header: Mapping[str, Any], unet: torch.nn.Module, where: str) -> None:
-    """Raise `DataError` where the header states another base. Widths that differ are named by `fill` before; what is left
-    is the number of heads, which no tensor shows."""
+    """Raise `DataError` where the header states another base, by names, widths and heads of its layers."""
     stated = header.get("base")
     if stated is None:
         return
@@ -72,10 +77,8 @@ def fill(adapter: Adapter, tensors: Mapping[str, Tensor], where: str) -> None:
     wanted = adapter.tensors()
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or extra:
-        raise DataError(
-            f"{where}: does not fit this U-Net: missing {missing[:2]}, unknown {extra[:2]}; "
-            "is it an adapter of another base family?"
-        )
+        told = [f"{what} {_some(names)}" for what, names in (("lacks", missing), ("holds unknown", extra)) if names]
+        raise DataError(f"{where}: {', '.join(told)}; is it whole, and an adapter of this U-Net's family?")
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
             raise DataError(
@@ -85,3 +88,7 @@ def fill(adapter: Adapter, tensors: Mapping[str, Tensor], where: str) -> None:
     with torch.no_grad():
         for name, tensor in tensors.items():
             wanted[name].copy_(tensor)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")

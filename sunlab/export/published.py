@@ -19,6 +19,8 @@ from sunlab.export.shapes import Layer, Layers, family_of, shape_hash
 NEGATIVE = tuple(name for name in NAMES.values() if "neg" in name)
 POSITIVE = tuple(name for name in NAMES.values() if "pos" in name)
 NUMBERED = re.compile(rf"\d+\.({'|'.join(map(re.escape, NEGATIVE + POSITIVE))})")
+ASSUMED = {"prediction_type": "epsilon", "spacing": "trailing"}
+"""What the layout does not say of an adapter and its readers take for granted."""
 ORDERS = (("down_blocks", "up_blocks", "mid_block"), ("down_blocks", "mid_block", "up_blocks"))
 """Orders of the blocks: the authors', as diffusers lists processors, and the one in which they are run."""
 
@@ -35,8 +37,8 @@ def describe(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
         raise DataError(f"{where}: no tensor ends in {sorted(set(NEGATIVE) - suffixes)[0]!r}")
     spec = {"name": "sun", "extra_positive": bool(suffixes & set(POSITIVE)), "negative": True, "normalise": True,
             "scale": True, "init": "copy", "compat": False}  # fmt: skip
-    return {"adapter": spec, "prediction_type": "epsilon", "solver": "ddim", "spacing": "trailing", "steps": 4,
-            "times": [999, 749, 499, 249, -1], "guidance": None, "dtype": "float16"}  # fmt: skip
+    return {"adapter": spec, **ASSUMED, "solver": "ddim", "steps": 4, "times": [999, 749, 499, 249, -1], "guidance": None,
+            "dtype": "float16"}  # fmt: skip
 
 
 def place(tensors: Mapping[str, Tensor], layers: Layers, where: str) -> dict[str, Tensor]:
@@ -62,8 +64,15 @@ def place(tensors: Mapping[str, Tensor], layers: Layers, where: str) -> dict[str
     return {target: tensors[name] for name, (target, _) in fitting[0].items()}
 
 
-def number(tensors: Mapping[str, Tensor], spec: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+def number(tensors: Mapping[str, Tensor], header: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     """The reverse: a SUN adapter's tensors named by position, in fp16. Raises `DataError` where the layout cannot say it."""
+    spec = header["adapter"]
+    unsaid = {key: header[key] for key, value in ASSUMED.items() if header.get(key, value) != value}
+    if unsaid:
+        raise DataError(
+            f"{where}: made for {', '.join(map(str, unsaid.values()))}, which the published layout cannot say: its "
+            f"readers take {', '.join(ASSUMED.values())} for granted; use --layout sunlab"
+        )
     told = {key: spec.get(key) for key in ("name", "negative", "normalise", "scale")}
     if told != {"name": "sun", "negative": True, "normalise": True, "scale": True}:
         raise DataError(

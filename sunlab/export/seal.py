@@ -19,6 +19,7 @@ from sunlab.errors import DataError
 
 KEY = "sunlab"  # of our header in safetensors' metadata
 BLANK = "0" * 64
+PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x04")  # as torch writes them: in a zip archive, or bare
 SEAL = re.compile(rb'\\"file_sha256\\": \\"([0-9a-f]{64})\\"')  # as JSON inside a JSON string is written
 
 
@@ -43,7 +44,12 @@ def unpack(data: bytes, where: str) -> tuple[dict[str, Tensor], Mapping[str, Any
         table = json.loads(data[8 : _start(data)])
         header = json.loads(table.get("__metadata__", {}).get(KEY, "null"))
     except (SafetensorError, ValueError, RecursionError, KeyError) as error:
-        raise DataError(f"{where}: not a readable safetensors file ({error})") from None
+        if data.startswith(PICKLES):
+            raise DataError(
+                f"{where}: a pickle, whatever its name is, which can run any code and is not opened; ask for a .safetensors "
+                "of it, or try `sunlab convert`"
+            ) from None
+        raise DataError(f"{where}: not a readable safetensors file ({error}); fetch it again") from None
     return tensors, header if isinstance(header, dict) else None
 
 

@@ -4,11 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sunlab.adapters import Adapter
-
-
-def blind(adapter: Adapter) -> bool:
-    """Whether negative prompts have no effect."""
-    return adapter.spec["name"] == "lora" or adapter.spec.get("negative") is False
+from sunlab.adapters.base import blind
 
 
 def scale_of(adapter: Adapter, header: Mapping[str, Any], asked: float | None) -> float:
@@ -35,5 +31,5 @@ def unheeded(
             f"{scale}={w:g} has no effect: the guidance of this adapter was fixed by its training; leave it out, or plug in "
             "an adapter that is steered"
         )
-    if negative is not None and blind(adapter):
+    if negative is not None and blind(adapter.spec):
         yield f"{negative} has no effect: this adapter is blind to negative prompts"

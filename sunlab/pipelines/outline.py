@@ -1,5 +1,6 @@
 """A base's shapes without its weights, on the meta device: what a run needs can be told before anything is fetched."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,15 @@ def outline_base(
     Raises:
         ConfigError: a base that is not there, and no family; pickled weights.
     """
-    folder = configurations(base, family)
+    folder, scheduler = configurations(base, family)
     with torch.device("meta"):
         parts = read_folder(folder, dtype=dtype, weights=False)
+    parts = replace(parts, scheduler={**parts.scheduler, **scheduler})
     return cast(wrap(parts, **options), dtype)
 
 
-def configurations(base: str | Path, family: str | None) -> Path:
-    """The folder that describes the base."""
+def configurations(base: str | Path, family: str | None) -> tuple[Path, dict[str, Any]]:
+    """The folder that describes the base, and what a single file says of its scheduler over that."""
     refuse_pickle([Path(base)], f"model.base: {base}")  # it would not load either, whatever its family
     if not is_hub_id(base):
         try:
@@ -42,12 +44,15 @@ def configurations(base: str | Path, family: str | None) -> Path:
             if family is None:
                 raise
         else:
-            return place if place.is_dir() else describe_file(place, family).folder
+            if place.is_dir():
+                return place, {}
+            described = describe_file(place, family)
+            return described.folder, described.scheduler
     if family is None:
         raise ConfigError(
             f"model.family: say which (sd15, sd21, sd21_base, sdxl), so that {base!r} is known without its weights"
         )
-    return family_folder(family)
+    return family_folder(family), {}
 
 
 def cast(base: BaseModel, dtype: torch.dtype) -> BaseModel:

@@ -7,8 +7,12 @@ from typing import Any
 from sunlab.adapters.processors import Processor
 from sunlab.errors import ConfigError
 from sunlab.export import load_adapter, read_adapter
+from sunlab.export.load import fitted
 from sunlab.pipelines.plugged import Plug, is_plugged, network, plugged_class
 from sunlab.pipelines.schedulers import scheduler_for
+
+OTHER_PASSES = ("do_perturbed_attention_guidance", "get_views")
+"""What tells the pipelines that build batches of their own for the U-Net: perturbed attention, panoramas."""
 
 
 def plug(pipe: Any, file: str | Path) -> Any:
@@ -36,10 +40,10 @@ def plug(pipe: Any, file: str | Path) -> Any:
             "an adapter of sunlab's is in this U-Net already, plugged in through another pipeline that shares it; "
             "call sunlab.unplug on that one first (what from_pipe makes of a plugged pipeline is not plugged itself)"
         )
-    stated = read_adapter(file).header
-    scheduler = scheduler_for(stated, pipe.scheduler, str(file))
-    active = _others(unet, stated["adapter"])
-    adapter, header = load_adapter(file, unet)
+    read = fitted(read_adapter(file), unet)
+    scheduler = scheduler_for(read.header, pipe.scheduler, str(file))
+    active = _others(unet, read.header["adapter"])
+    adapter, header = load_adapter(read, unet)
     for layer in _lora_layers(unet) if active else ():
         layer.set_adapter([*active, "sunlab"], inference_mode=True)
     pipe._sunlab = Plug(adapter, header, str(file), unet, pipe.scheduler, type(pipe), with_lora=_has_lora(unet))
@@ -69,6 +73,11 @@ def unplug(pipe: Any) -> Any:
 
 def _check_pipeline(pipe: Any) -> None:
     properties = ("do_classifier_free_guidance", "cross_attention_kwargs")
+    if any(hasattr(type(pipe), name) for name in OTHER_PASSES):
+        raise ConfigError(
+            f"{type(pipe).__name__} makes several passes of its own out of one, which an adapter cannot follow; plug into "
+            "the plain pipeline instead, for instance StableDiffusionPipeline.from_pipe(pipe)"
+        )
     missing = [name for name in properties if not isinstance(getattr(type(pipe), name, None), property)]
     missing += [name for name in ("encode_prompt", "unet", "scheduler") if not hasattr(pipe, name)]
     if missing or not hasattr(network(pipe), "attn_processors"):

@@ -30,6 +30,7 @@ class Plug:
         with_lora: the adapter is, or has, a LoRA in the U-Net's layers.
         w: the guidance scale of the generation that is going on, None between generations.
         inputs: what every U-Net pass of this generation is handed.
+        handed: whether the pipeline has asked for them since, to hand them on.
         aside: the adapter is out of the U-Net for a moment.
     """
 
@@ -42,6 +43,7 @@ class Plug:
     with_lora: bool = False
     w: float | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    handed: bool = False
     aside: bool = False
 
     def fused(self) -> bool:
@@ -94,6 +96,7 @@ class Plug:
                 part.to(positive.device, self.unet.dtype)  # they are no submodules of the U-Net, which may have moved
         guidance = torch.full((len(positive),), self.w, device=positive.device)
         self.adapter.switch(True)
+        self.handed = False
         self.inputs = self.adapter.inputs(Conditioning(positive), Conditioning(negative), guidance)
         if strange := self.inputs.keys() - {"cross_attention_kwargs"}:
             raise ConfigError(f"this adapter hands the U-Net {sorted(strange)}, which diffusers' pipelines cannot pass on")
@@ -117,7 +120,12 @@ class Plugged:
             bound.arguments["num_inference_steps"] = state.header["steps"]
         state.begin(bound.arguments)
         try:
-            return own.__call__(*bound.args, **bound.kwargs)
+            drawn = own.__call__(*bound.args, **bound.kwargs)
+            if state.inputs and not state.handed:
+                raise ConfigError(
+                    f"{type(self).__name__} hands its U-Net no cross_attention_kwargs, so the adapter had no part"
+                )
+            return drawn
         finally:
             state.end()
 
@@ -151,6 +159,16 @@ class Plugged:
         self._sunlab.bind(positive, negative)
         return (positive, None, *((pooled[0], None) if pooled else ()))
 
+    def prepare_ip_adapter_image_embeds(self, *args: Any, **kwargs: Any) -> Any:
+        """As the pipeline has it; within a generation, an even number of rows were made for guidance, and their negative
+        half, which is for a second pass, is left out."""
+        own: Any = super()
+        bound = inspect.signature(own.prepare_ip_adapter_image_embeds).bind(*args, **kwargs)
+        given = bound.arguments
+        if self._sunlab.w is not None and (embeds := given.get("ip_adapter_image_embeds")) is not None:
+            given["ip_adapter_image_embeds"] = [each if len(each) % 2 else each.chunk(2)[1] for each in embeds]
+        return own.prepare_ip_adapter_image_embeds(*bound.args, **bound.kwargs)
+
     @property
     def do_classifier_free_guidance(self) -> bool:
         return False  # one pass a step
@@ -159,6 +177,7 @@ class Plugged:
     def cross_attention_kwargs(self) -> Any:
         given = super().cross_attention_kwargs  # type: ignore[misc]
         ours = self._sunlab.inputs.get("cross_attention_kwargs")
+        self._sunlab.handed = True
         return given if ours is None else {**(given or {}), **ours}
 
     @contextmanager

@@ -4,21 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sunlab.errors import ConfigError, DataError
-
-DDIM = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False, "thresholding": False}
-DPMPP = {
-    "timestep_spacing": "trailing", "algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint",
-    "final_sigmas_type": "zero", "lower_order_final": True, "euler_at_final": False, "thresholding": False,
-    "use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False, "use_lu_lambdas": False,
-    "use_flow_sigmas": False, "variance_type": None,
-}  # fmt: skip
-LCM = {"timestep_spacing": "trailing", "timestep_scaling": 10.0, "clip_sample": False, "thresholding": False}
-SETTINGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "ddim": ("DDIMScheduler", DDIM),
-    "dpmpp_2m": ("DPMSolverMultistepScheduler", DPMPP),
-    "lcm": ("LCMScheduler", LCM),
-}
-"""Our solver -> diffusers' class of it, and what its configuration must say."""
+from sunlab.export.schedulers import DDIM, SETTINGS, settings_of
 
 
 def scheduler_for(header: Mapping[str, Any], current: Any, where: str) -> Any:
@@ -34,6 +20,8 @@ def scheduler_for(header: Mapping[str, Any], current: Any, where: str) -> Any:
     import diffusers
 
     solver, spacing = header.get("solver"), header.get("spacing", "trailing")
+    if solver is None:
+        raise DataError(f"{where}: its header does not say which solver draws with it; export it again with sunlab")
     if solver not in SETTINGS or spacing != "trailing":
         raise DataError(
             f"{where}: no scheduler of diffusers' draws as {solver!r} with {spacing} spacing does; known: "
@@ -46,9 +34,7 @@ def scheduler_for(header: Mapping[str, Any], current: Any, where: str) -> Any:
             "(where only the scheduler is wrong: "
             f"pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, prediction_type={stated!r}))"
         )
-    name, settings = SETTINGS[solver]
-    if name == "LCMScheduler":  # it draws few times out of so many; out of all of them they are ours: 999, 749, 499, 249
-        settings = {**settings, "original_inference_steps": current.config.get("num_train_timesteps", 1000)}
+    name, settings = settings_of(solver, current.config.get("num_train_timesteps", 1000))
     return getattr(diffusers, name).from_config(current.config, **settings)
 
 

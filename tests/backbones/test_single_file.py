@@ -10,6 +10,7 @@ from sunlab.errors import ConfigError, DataError
 from sunlab.pipelines.base import load_base
 from sunlab.pipelines.families import family_of
 from sunlab.pipelines.original_layout import original
+from sunlab.pipelines.outline import outline_base
 
 UNET = "model.diffusion_model."
 
@@ -73,6 +74,8 @@ def test_marks_of_v_prediction_from_pure_noise(folders, tensors, tmp_path):
     save_file({**tensors("sdxl"), **marks}, tmp_path / "v.safetensors")
     backbone = load_base(tmp_path / "v.safetensors", family=str(folders["sdxl"])).backbone
     assert backbone.prediction_type == "v_prediction" and float(backbone.schedule.alphas_cumprod[-1]) == 0
+    outline = outline_base(tmp_path / "v.safetensors", family=str(folders["sdxl"])).backbone
+    assert outline.prediction_type == "v_prediction"
 
 
 def broken(kind, named):

@@ -4,6 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sunlab.adapters.sun import SUN
+from sunlab.cli.main import main
 from sunlab.errors import ConfigError, DataError
 from sunlab.export import read_adapter
 from sunlab.export.convert import export_adapter, named_by_layer
@@ -64,9 +66,15 @@ def test_every_tensor_is_placed_where_the_processors_are(tensors, layers):
     assert float(placed["mid_block.attentions.0.transformer_blocks.0.attn2.to_v_neg.weight"][0, 0]) == 31
 
 
+def test_inspected_it_is_told_what_the_file_does_not_say(file, capsys):
+    assert main(["inspect", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "layout published, 128 tensors, 38,388,480 parameters" in out and "says nothing of itself" in out
+    assert '"family": "sd1"' in out
+
+
 def test_there_and_back(file, tensors, layers, tmp_path):
-    spec = read_adapter(file).header["adapter"]
-    again = number(place(tensors, layers, "file"), spec, "file")
+    again = number(place(tensors, layers, "file"), read_adapter(file).header, "file")
     assert again.keys() == tensors.keys() and all(torch.equal(again[k], tensors[k]) for k in tensors)
     ours, card = export_adapter(file, layout="sunlab", out=tmp_path / "ours" / "a.safetensors")
     header = read_adapter(ours).header
@@ -133,7 +141,9 @@ def test_another_base_is_refused(tensors, tmp_path):
 def test_other_adapters_have_no_place_in_it(file, tmp_path):
     spec = {"name": "sun", "negative": True, "normalise": False, "scale": True}
     with pytest.raises(DataError, match="'normalise': False"):
-        number({}, spec, "file")
+        number({}, {"adapter": spec}, "file")
+    with pytest.raises(DataError, match=r"made for v_prediction, which the published layout cannot say.*--layout sunlab"):
+        number({}, {"adapter": SUN().spec, "prediction_type": "v_prediction"}, "file")
     with pytest.raises(DataError, match=r"kind 'sun'.*sunlab\.plug"):
         export_adapter(file, layout="kohya", out=tmp_path / "x.safetensors")
     with pytest.raises(ConfigError, match="no layout 'civitai'"):

@@ -8,8 +8,10 @@ from peft import LoraConfig, get_peft_model_state_dict
 from tiny_pipelines import PROMPTS, latents, make, pipeline
 
 import sunlab
+from sunlab.adapters.attention import BranchInputs
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
+from sunlab.adapters.sun_w import SUNW
 from sunlab.errors import ConfigError
 from sunlab.export.convert import export_adapter
 from sunlab.pipelines.base import load_base
@@ -74,6 +76,26 @@ def test_a_style_lora_survives_plugging_and_unplugging(tiny_base_folder, styles,
     pipe.unload_lora_weights()
     other = pipeline(tiny_base_folder)
     assert torch.equal(latents(pipe), latents(sunlab.plug(other, sun_file)))
+
+
+@pytest.mark.parametrize("change", ["set_adapters", "disable_lora", "unload_lora_weights"])
+def test_a_style_lora_that_is_changed_between_two_steps(change, tiny_base_folder, styles, sun_file, monkeypatch):
+    """What was kept of the prompts is computed anew: as without keeping anything."""
+
+    def between(pipe, step, *_):
+        if step == 1:
+            getattr(pipe, change)(*((["style0"], [0.1]) if change == "set_adapters" else ()))
+        return {}
+
+    drawn = []
+    for kept in (True, False):
+        pipe = pipeline(tiny_base_folder)
+        add(pipe, styles[:1])
+        sunlab.plug(pipe, sun_file)
+        if not kept:
+            monkeypatch.setattr(BranchInputs, "keeps", False)
+        drawn.append(latents(pipe, callback_on_step_end=between))
+    torch.testing.assert_close(*drawn, atol=1e-5, rtol=1e-5)
 
 
 def test_a_lora_student_beside_a_style_lora(tiny_base_folder, styles, lora_file):
@@ -168,7 +190,7 @@ def test_ip_adapter_before_and_after(tiny_base_folder, sun_file):
         pipe.load_ip_adapter(ip_adapter(pipe.unet), subfolder="", weight_name="", image_encoder_folder=None)
         pipe.set_ip_adapter_scale(0.7)
 
-    embeds = [torch.randn(3, 1, 6, generator=torch.Generator().manual_seed(1))]
+    embeds = [torch.randn(1, 3, 6, generator=torch.Generator().manual_seed(1))]
     given = {"ip_adapter_image_embeds": embeds}
     before = pipeline(tiny_base_folder)
     load(before)
@@ -182,6 +204,8 @@ def test_ip_adapter_before_and_after(tiny_base_folder, sun_file):
     torch.testing.assert_close(latents(after, **given), drawn, atol=1e-6, rtol=1e-5)
     assert not torch.allclose(drawn, plain, atol=1e-2)  # the picture acts
     assert not torch.allclose(latents(after, negative="red", **given), drawn)  # and so does the negative prompt
+    both = {"ip_adapter_image_embeds": [torch.cat([torch.zeros_like(each), each]) for each in embeds]}
+    assert torch.equal(latents(before, **both), drawn)  # as diffusers prepares them for two passes
     after.set_ip_adapter_scale(0.0)
     torch.testing.assert_close(latents(after, **given), plain, atol=1e-5, rtol=1e-4)  # without it, SUN alone
     after.unload_ip_adapter()
@@ -204,19 +228,50 @@ def test_a_processor_of_somebody_elses_is_not_overwritten(tiny_base_folder, sun_
     assert pipe.unet.attn_processors == found
 
 
-@pytest.mark.parametrize("alpha", [None, 3.0])
-@pytest.mark.parametrize("layout", ["diffusers", "kohya"])
-def test_lora_students_in_the_layouts_of_others(layout, alpha, tiny_base_folder, tmp_path):
-    """Loaded by diffusers itself it draws what the plugged adapter draws, alpha / r and all."""
-    file = make(tiny_base_folder, tmp_path / "lora.safetensors", LoRA(rank=2, alpha=alpha))
+def as_the_card_says(card, folder, monkeypatch):
+    """The pipeline that the lines of a model card make, and how they call it."""
+    lines = card.read_text().split("```python\n")[1].split("```")[0].replace('"BASE"', repr(str(folder)))
+    load, _, call = lines.rpartition("image = pipe(")
+    monkeypatch.chdir(card.parent)
+    found = {}
+    exec(load, found)
+    found["pipe"].set_progress_bar_config(disable=True)
+    return found["pipe"], call
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m", "lcm"])
+@pytest.mark.parametrize(("layout", "alpha"), [("diffusers", None), ("diffusers", 3.0), ("kohya", 3.0), ("kohya", None)])
+def test_lora_students_in_the_layouts_of_others(layout, alpha, solver, tiny_base_folder, tmp_path, monkeypatch):
+    """Loaded by diffusers itself, as the card says, it draws what the plugged adapter draws, alpha / r and all."""
+    file = make(tiny_base_folder, tmp_path / "lora.safetensors", LoRA(rank=2, alpha=alpha), solver=solver)
     plugged = sunlab.plug(pipeline(tiny_base_folder), file)
-    out, card = export_adapter(file, layout=layout, out=tmp_path / "out" / "pytorch_lora_weights.safetensors")
-    pipe = pipeline(tiny_base_folder)
-    pipe.load_lora_weights(out.parent, weight_name=out.name)
-    pipe.scheduler = type(plugged.scheduler).from_config(plugged.scheduler.config)
-    theirs = latents(pipe, negative=None, guidance_scale=1.0)
-    torch.testing.assert_close(theirs, latents(plugged, negative=None), atol=1e-5, rtol=1e-4)
-    assert "load_lora_weights" in card.read_text() and "DDIMScheduler" in card.read_text()
+    _, card = export_adapter(file, layout=layout, out=tmp_path / "out" / "pytorch_lora_weights.safetensors")
+    pipe, call = as_the_card_says(card, tiny_base_folder, monkeypatch)
+    assert "num_inference_steps=4, guidance_scale=1.0" in call
+    theirs = latents(pipe, negative=None, guidance_scale=1.0, generator=torch.Generator().manual_seed(0))
+    ours = latents(plugged, negative=None, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "said", "unsaid"),
+    [
+        (SUN(), 'negative_prompt="green", num_inference_steps=4)', "guidance_scale"),
+        (SUN(negative=False), '"a red apple", num_inference_steps=4)', "negative_prompt"),
+        (SUNW(), "guidance_scale=3)", "load_lora_weights"),
+        (LoRA(rank=2), '"a red apple", num_inference_steps=4)', "negative_prompt"),
+    ],
+    ids=["sun", "blind", "sun_w", "lora"],
+)
+def test_the_lines_of_our_own_card_run_and_ask_for_what_acts(adapter, said, unsaid, tiny_base_folder, tmp_path, monkeypatch):
+    file = make(tiny_base_folder, tmp_path / "a.safetensors", adapter)
+    _, card = export_adapter(file, layout="sunlab", out=tmp_path / "out" / "b.safetensors")
+    pipe, call = as_the_card_says(card, tiny_base_folder, monkeypatch)
+    assert said in call and unsaid not in call
+    assert pipe._sunlab.file == "b.safetensors"
+    assert "| trained at guidance | 2 to 4 |" in card.read_text()
+    drawn = eval(f"pipe({call}", {"pipe": pipe})  # it warns of nothing, which would be an error here
+    assert drawn.size == (32, 32)
 
 
 def test_sun_refuses_twice_through_another_pipeline(tiny_base_folder, sun_file):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from safetensors.torch import save_file
 from test_plug import equal, state
 from test_plug_beside import add, style
 from tiny_pipelines import NEGATIVES, PROMPTS, latents, make, noise, pipeline
@@ -167,4 +168,16 @@ def test_a_damaged_file_leaves_the_pipeline_as_it_was(pipe, sun_file, tmp_path):
             sunlab.plug(pipe, damaged)
     with pytest.raises(DataError, match="no such adapter file"):
         sunlab.plug(pipe, tmp_path / "none.safetensors")
+    disguised, lora = tmp_path / "pickle.safetensors", tmp_path / "lcm_lora.safetensors"
+    torch.save({"a": torch.zeros(1)}, disguised)
+    with pytest.raises(DataError, match=r"pickle\.safetensors: a pickle, whatever its name"):
+        sunlab.plug(pipe, disguised)
+    names = (
+        "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight",
+        "unet.mid_block.attentions.0.proj_in.lora_A.weight",
+    )
+    for name in names:
+        save_file({name: torch.zeros(2, 2)}, lora)
+        with pytest.raises(DataError, match=r"lcm_lora\.safetensors: another program's LoRA.*pipe\.load_lora_weights"):
+            sunlab.plug(pipe, lora)
     assert equal(state(pipe), before)

@@ -1,7 +1,8 @@
 """Adapter files and a pipeline of diffusers' over the tiny base, for the tests of `sunlab.plug`."""
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from sunlab.diffusion.timesteps import grid
 from sunlab.draws import Draws
@@ -13,22 +14,49 @@ from sunlab.pipelines.base import load_base
 PROMPTS, NEGATIVES, SEEDS = ["a pizza", "a red background", "a large tiger"], ["", "a pizza", "blue"], [3, 4, 5]
 
 
-def make(folder, path, adapter, *, solver="ddim", steps=4, **header):
+def make(folder, path, adapter, **header):
     """An adapter file for the base in `folder`, its tensors moved off their initial values."""
-    base = load_base(folder).freeze()
-    adapter.attach(base.backbone.unet)
+    backbone = load_base(folder).freeze().backbone
+    return make_for(backbone.unet, path, adapter, **{"prediction_type": backbone.prediction_type, **header})
+
+
+def make_for(unet, path, adapter, *, solver="ddim", steps=4, **header):
+    """The same for a U-Net, into which the adapter is plugged."""
+    adapter.attach(unet)
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in adapter.tensors().values():
             p.add_(0.2 * torch.randn(p.shape, generator=g))
     times = grid(steps).tolist()
     said = {"solver": solver, "steps": steps, "times": times, "spacing": spacing_of(times, 1000), "guidance": [2.0, 4.0],
-            "base": describe_base(base.backbone.unet), "prediction_type": base.backbone.prediction_type}  # fmt: skip
+            "base": describe_base(unet)}  # fmt: skip
     return save_adapter(path, adapter, {**said, **header}, dtype=torch.float32)
 
 
 def pipeline(folder, kind=StableDiffusionPipeline, **parts):
     pipe = kind.from_pretrained(folder, local_files_only=True, **parts)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def pipeline_xl(folder):
+    """SDXL's, tiny and random, with the tokenizer and the autoencoder of the base in `folder`."""
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    text = CLIPTextConfig.from_pretrained(folder / "text_encoder", projection_dim=8)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=8, block_out_channels=(8, 16), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=1, cross_attention_dim=32,
+            attention_head_dim=2, norm_num_groups=4, transformer_layers_per_block=(1, 2), use_linear_projection=True,
+            addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=8 + 6 * 8,
+        )  # fmt: skip
+        encoders = CLIPTextModel(text), CLIPTextModelWithProjection(text)
+    pipe = StableDiffusionXLPipeline(
+        vae=AutoencoderKL.from_pretrained(folder / "vae"), unet=unet, scheduler=DDIMScheduler(),
+        text_encoder=encoders[0], text_encoder_2=encoders[1], tokenizer=tokenizer, tokenizer_2=tokenizer,
+        add_watermarker=False,
+    )  # fmt: skip
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

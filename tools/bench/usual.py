@@ -1,6 +1,7 @@
 """LCM-LoRA as it is usually trained: the facts of the public recipe (arXiv 2311.05556), written down plainly.
 
-Two U-Nets in memory, the teacher's and the LoRA's; in each step the pixels are encoded, the captions are encoded, and the
+Two U-Nets in memory, the teacher's and the LoRA's, both frozen and so in the base's type (the published script keeps the
+second in float32, which takes more); in each step the pixels are encoded, the captions are encoded, and the
 teacher is asked for the caption and for the empty prompt in two passes.
 """
 
@@ -33,6 +34,8 @@ class UsualLCMLoRA:
             skip,
         )
         self.lora.attach(self.student.unet)
+        for parameter in self.lora.trainable():
+            parameter.data = parameter.data.float()  # trained in single precision, as ours are
         self.empty = base.text([""]).tokens
 
     def trainable(self) -> list[torch.nn.Parameter]:
