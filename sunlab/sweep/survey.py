@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ State = Literal["pending", "running", "requeued", "stopped", "failed", "skipped"
 BROKEN = ("failed", "skipped", "cancelled", "stopped")
 WAITING = ("pending", "running", "requeued")
 TAIL, LONGEST = 4096, 200  # bytes of a log that are looked at; characters of its last line that are shown
+SCRIPT, SLURM = ("== ",), ("srun: ", "slurmstepd: ")  # so begins what is not the run's own in its log
 VANISHED = "ended without a word: killed, out of memory, or its machine died; resume goes on from its last checkpoint"
 
 
@@ -79,11 +81,16 @@ def _with_log(error: str, place: Path) -> str:
 
 
 def last_line(log: Path) -> str:
-    """The last line with anything in it, or nothing where there is no log."""
+    """The last line that the run itself wrote since its latest start; else what Slurm said, else any; nothing where there is
+    no log."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    return next((" ".join(line.split())[:LONGEST] for line in reversed(lines) if line.strip()), "")
+    lines = [" ".join(line.split())[:LONGEST] for line in reversed(lines) if line.strip()]
+    latest = list(takewhile(lambda line: not line.startswith(SCRIPT) or ", start " not in line, lines))
+    told = [line for line in latest if not line.startswith(SCRIPT)]
+    own = [line for line in told if not line.startswith(SLURM)]
+    return next(iter(own or told or lines), "")

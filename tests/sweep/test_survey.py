@@ -69,6 +69,29 @@ def test_a_log_is_found_by_the_runs_name(swept):
     assert link.name.startswith("a_b, seed 0 (") and link.read_text() == "said\n"
 
 
+HEAD, TAIL = (
+    "== 2026-01-01 10:00:00 job 7 on n1, start {}\n",
+    "srun: error: n1: task 0: Killed\n== 2026-01-01 10:01:00 code 1\n",
+)
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        (HEAD.format(1) + "error: no such bank\n" + TAIL, "error: no such bank"),
+        (
+            HEAD.format(1) + "error: old\n" + TAIL + HEAD.format(2) + "srun: error: no such image\n",
+            "srun: error: no such image",
+        ),
+        (HEAD.format(1), HEAD.format(1).strip()),
+    ],
+    ids=["its own", "of its latest start", "none yet"],
+)
+def test_the_last_line_is_the_runs_own(tmp_path, log, line):
+    (tmp_path / "log").write_text(log)
+    assert last_line(tmp_path / "log") == line
+
+
 def test_the_last_line_of_a_long_log(tmp_path):
     (tmp_path / "log").write_bytes(b"x" * 10000 + b"\n  the \xff end \n \n")
     assert last_line(tmp_path / "log") == "the \ufffd end" and last_line(tmp_path / "none") == ""

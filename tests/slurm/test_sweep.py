@@ -1,0 +1,108 @@
+"""A sweep on the cluster in which a node dies and a run is preempted ends as the undisturbed one of this machine does."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from sunlab.build_sweep import look
+from sunlab.cli.main import main
+from sunlab.files import read_json
+
+pytestmark = pytest.mark.slurm
+
+PLUGIN = '''
+import os, time
+from lightning.pytorch.callbacks import Callback
+from sunlab.callbacks.base import CALLBACKS
+from sunlab.evaluation.extractors import EXTRACTORS, Extractor
+
+@EXTRACTORS.register("means_on_slurm")
+class Means(Extractor):
+    """Means of a picture's channels."""
+    label, width = "Means", 3
+    def __call__(self, images):
+        return images.mean((2, 3))
+
+@CALLBACKS.register("slow_on_slurm")
+class Slow(Callback):
+    """Long enough to be interrupted, where the environment says so."""
+    def on_train_batch_end(self, *_):
+        time.sleep(float(os.environ.get("SLOW_STEP", "0")))
+'''
+PATIENCE = 900  # seconds; a fraction of it where the processors are free
+
+
+@pytest.fixture
+def sweep_file(tmp_path, tiny_config, tiny_shards):
+    """Six runs that train, and one that draws with what the first of them trained."""
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(PLUGIN)
+    overrides = {
+        "plugins": [str(plugin)], "callbacks": ["slow_on_slurm"], "trainer.max_steps": 20, "run.checkpoint_every": 2,
+        "evaluate.prompts.urls": [tiny_shards], "evaluate.count": 3, "evaluate.batch": 4, "evaluate.control": 0,
+        "evaluate.timed": 1, "evaluate.shown": 2, "evaluate.reference_steps": 3, "evaluate.before.steps": 2,
+        "evaluate.extractor": "means_on_slurm", "evaluate.metrics": ["paired_l2"],
+    }  # fmt: skip
+    one = [{"name": "one", "adapter": "{SUN}/export/adapter.safetensors", "steps": 1}]
+    runs = [
+        {"name": "SUN", "seeds": [0, 1, 2]},
+        {"name": "faster", "seeds": [0, 1, 2], "overrides": {"optimizer.lr": 0.01}},
+        {"name": "later", "needs": ["SUN"], "do": ["evaluate"], "overrides": {"evaluate.variants": one}},
+    ]
+    file = tmp_path / "grid.yaml"
+    values = {"dir": str(tmp_path / "sweeps"), "config": [str(tiny_config)], "seeds": [0]}
+    file.write_text(json.dumps({**values, "overrides": overrides, "list": runs}))
+    return file
+
+
+def results(folder):
+    """What each run found and trained, but for times and for passes that were made again; its attempts."""
+    found, attempts = {}, {}
+    for run in look(folder)[0]:
+        place = folder / "runs" / run.id
+        rows = read_json(place / "metrics.json")["evaluation"]["bases"][0]["rows"]
+        adapter = place / "export" / "adapter.safetensors"
+        found[run.name] = [row["values"] for row in rows], adapter.read_bytes() if adapter.is_file() else b""
+        attempts[run.name] = read_json(place / "status.json")["attempt"]
+    return found, attempts
+
+
+def test_a_node_dies_and_a_run_is_preempted(on_slurm, sweep_file, tmp_path, until, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLOW_STEP", "0.5")
+    words = [
+        "sweep",
+        "--config",
+        str(sweep_file),
+        "--launcher",
+        "slurm",
+        "launcher.sbatch={exclusive: true}",
+        "name=disturbed",
+    ]
+    assert main(words) == 0  # a run on each of three nodes, the others wait
+    folder = tmp_path / "sweeps" / "disturbed"
+
+    def at_work():
+        """Folder and node of the runs that have a checkpoint."""
+        told = on_slurm.ask("squeue", "--noheader", "--states=RUNNING", "--format=%i %N").splitlines()
+        runs = {read_json(path)["handle"]: path.parent for path in folder.glob("runs/*/handle.json")}
+        places = [(runs[job], node) for job, node in map(str.split, told)]
+        return [(place, node) for place, node in places if (place / "checkpoints" / "last.ckpt").is_file()]
+
+    (_, node), (preempted, _) = until(lambda: len(found := at_work()) > 1 and found[:2], PATIENCE, lambda: str(at_work()))
+    os.kill(read_json(preempted / "status.json")["pid"], signal.SIGUSR1)  # scancel would send it again to the second start
+    on_slurm.fail(node)
+    assert main(["sweep", "status", str(folder)]) == 0
+    assert "requeued" in capsys.readouterr().out
+    on_slurm.revive(node)
+    until(lambda: all(s.state == "done" for s in look(folder)[1].values()), PATIENCE, lambda: str(look(folder)[1]))
+    assert main(words) == 0, "nothing is queued twice"
+
+    monkeypatch.delenv("SLOW_STEP")
+    assert main(["sweep", "--config", str(sweep_file), "--launcher", "local", "name=undisturbed"]) == 0
+    (disturbed, attempts), (undisturbed, once) = (results(tmp_path / "sweeps" / n) for n in ("disturbed", "undisturbed"))
+    assert disturbed == undisturbed and set(once.values()) == {1}
+    assert sorted(attempts.values()) == [1] * 5 + [2] * 2
+    assert main(["sweep", "collect", str(folder)]) == 0
