@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -188,9 +187,15 @@ class Slurm(Launcher):
 
 
 def groups(jobs: Sequence[Job]) -> list[list[Job]]:
-    """What one array can hold: the same needs, and as many nodes and processes. In order, parents before children."""
-    alike = [list(group) for _, group in groupby(jobs, key=lambda job: (sorted(job.needs), shape(job)))]
-    return [group[start : start + LARGEST] for group in alike for start in range(0, len(group), LARGEST)]
+    """What one array can hold: the same needs, and as many nodes and processes. Parents before children, whatever stands
+    between those that are alike: a throttle is of an array."""
+    depth: dict[str, int] = {}
+    for job in jobs:  # parents first
+        depth[job.id] = 1 + max((depth[need] for need in job.needs if need in depth), default=0)
+    alike: dict[Any, list[Job]] = {}
+    for job in sorted(jobs, key=lambda job: depth[job.id]):
+        alike.setdefault((frozenset(job.needs), shape(job)), []).append(job)
+    return [group[start : start + LARGEST] for group in alike.values() for start in range(0, len(group), LARGEST)]
 
 
 def shape(job: Job) -> tuple[int, int, bool]:
