@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sunlab.adapters.sun import NAMES
 from sunlab.errors import DataError
-from sunlab.export.shapes import Layer, Layers, family_of, shape_hash
+from sunlab.export.shapes import FAMILIES, Layer, Layers, family_of, shape_hash
 
 NEGATIVE = tuple(name for name in NAMES.values() if "neg" in name)
 POSITIVE = tuple(name for name in NAMES.values() if "pos" in name)
@@ -58,7 +58,9 @@ def place(tensors: Mapping[str, Tensor], layers: Layers, where: str) -> dict[str
     problems = [_problem(tensors, plan) for plan in plans]
     fitting = [plan for plan, problem in zip(plans, problems, strict=True) if problem is None]
     if not fitting:
-        raise DataError(f"{where}: does not fit a U-Net of the family {family_of(layers)!r}: {problems[0]}")
+        fits = [name for name, known in FAMILIES.items() if _problem(tensors, _plan(known, ORDERS[0], suffixes)) is None]
+        told = f"it is of {fits[0]!r}" if fits else problems[0]
+        raise DataError(f"{where}: does not fit a U-Net of the family {family_of(layers)!r}: {told}")
     if any(plan != fitting[0] for plan in fitting):
         raise DataError(f"{where}: ambiguous: its shapes fit this U-Net in two orders of the blocks")
     return {target: tensors[name] for name, (target, _) in fitting[0].items()}

@@ -131,8 +131,10 @@ def test_two_orders_that_both_fit_are_refused():
 
 
 def test_another_base_is_refused(tensors, tmp_path):
-    with pytest.raises(DataError, match="'sdxl': missing 33"):
+    with pytest.raises(DataError, match="does not fit a U-Net of the family 'sdxl': it is of 'sd1'"):
         place(tensors, FAMILIES["sdxl"], "file")
+    with pytest.raises(DataError, match="'sdxl': missing 31"):
+        place({k: v for k, v in tensors.items() if not k.startswith("31.")}, FAMILIES["sdxl"], "file")
     save_file(published([8, 8], 4), tmp_path / "x.safetensors")
     with pytest.raises(DataError, match="does not fit"):
         named_by_layer(read_adapter(tmp_path / "x.safetensors"))
