@@ -4,8 +4,10 @@ import json
 import sys
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sunlab.build_evaluation import build_pairs, evaluate
 from sunlab.config.load import load_config
@@ -96,10 +98,13 @@ def test_a_second_run_draws_nothing_and_says_the_same(words, first):
 
 def test_what_was_lost_is_drawn_again(words, first):
     lost = sorted((first / "pictures").glob("*/*.png"))[0]
-    data = lost.read_bytes()
+    with Image.open(lost) as image:
+        before = np.asarray(image, dtype=int)
     lost.unlink()
     evaluate(load_config([], words))
-    assert lost.read_bytes() == data and 0 < record(first)["passes_spent"] <= 6
+    with Image.open(lost) as image:  # alone in its batch now: the same but for the rounding of a sum
+        assert abs(np.asarray(image, dtype=int) - before).max() <= 1
+    assert 0 < record(first)["passes_spent"] <= 6
 
 
 def test_a_larger_count_only_adds_pairs(words):
