@@ -68,7 +68,7 @@ class Loader:
             with Oversight(pids, dead_after=self.dead_after, timeout=self.timeout) as oversight:
                 while True:
                     with oversight.waiting():
-                        shares = [_good(next(part)) for _ in range(max(self.workers, 1))]
+                        shares = [_good(_next(part)) for _ in range(max(self.workers, 1))]
                     batch = join([cut(shares[worker], *rows) for worker, *rows in pieces])
                     for start in range(0, count, size):
                         yield batch if size == count else cut(batch, start, start + size)
@@ -106,6 +106,19 @@ class Loader:
             multiprocessing_context="fork",
             generator=torch.Generator(),  # its own: starting workers must not draw from the run's random state
         )
+
+
+def _next(part: Iterator[Samples | SunlabError]) -> Samples | SunlabError:
+    """The next share. A worker that dies as it is asked for the memory of its tensors is told as torch tells any other's
+    death."""
+    try:
+        return next(part)
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        workers = getattr(part, "_workers", ())
+        for worker in workers:
+            worker.join(1 / len(workers))
+        dead = ", ".join(str(worker.pid) for worker in workers if not worker.is_alive())
+        raise RuntimeError(f"DataLoader worker (pid(s) {dead}) exited as it handed over a batch") from error
 
 
 def _good(part: Samples | SunlabError) -> Samples:

@@ -1,5 +1,6 @@
 """Loader workers that are stopped or stuck are ended, and so noticed."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sunlab.data import oversight
+from sunlab.data import loader, oversight
 from sunlab.data.datamodule import DataModule
 from sunlab.data.negatives import Empty
 
@@ -72,3 +73,18 @@ def test_a_stuck_worker(source, monkeypatch, capfd):
     with pytest.raises(RuntimeError, match="DataLoader worker"):
         next(batches)
     assert 1 <= time.monotonic() - begun < 10 and "no batch came for 1 s" in capfd.readouterr().err
+
+
+def test_a_worker_that_dies_as_it_hands_over():
+    """As torch tells it of one that dies at any other moment."""
+    worker = multiprocessing.get_context("fork").Process(target=os._exit, args=(0,))
+    worker.start()
+
+    class Dying:
+        _workers = (worker,)
+
+        def __next__(self):
+            raise ConnectionResetError
+
+    with pytest.raises(RuntimeError, match=rf"DataLoader worker \(pid\(s\) {worker.pid}\) exited"):
+        loader._next(Dying())
