@@ -31,6 +31,7 @@ class Slow(Callback):
     def on_train_batch_end(self, *_):
         time.sleep(float(os.environ.get("SLOW_STEP", "0")))
 '''
+TIMES = ("training, s", "s / picture", "speed-up", "limit of the speed-up")
 PATIENCE = 900  # seconds; a fraction of it where the processors are free
 
 
@@ -57,30 +58,28 @@ def sweep_file(tmp_path, tiny_config, tiny_shards):
     return file
 
 
-def results(folder):
-    """What each run found and trained, but for times and for passes that were made again; its attempts."""
-    found, attempts = {}, {}
-    for run in look(folder)[0]:
-        place = folder / "runs" / run.id
-        rows = read_json(place / "metrics.json")["evaluation"]["bases"][0]["rows"]
-        adapter = place / "export" / "adapter.safetensors"
-        found[run.name] = [row["values"] for row in rows], adapter.read_bytes() if adapter.is_file() else b""
-        attempts[run.name] = read_json(place / "status.json")["attempt"]
-    return found, attempts
+def table(folder):
+    """The rows that `collect` writes, but for times."""
+    assert main(["sweep", "collect", str(folder)]) == 0
+    rows = read_json(folder / "table.json")["rows"]
+    for row in rows:
+        row["numbers"] = {name: value for name, value in row["numbers"].items() if name not in TIMES}
+    return rows
+
+
+def adapters(folder):
+    return {path.parts[-3]: path.read_bytes() for path in folder.glob("runs/*/export/adapter.safetensors")}
+
+
+def attempts(folder):
+    return sorted(read_json(path)["attempt"] for path in folder.glob("runs/*/status.json"))
 
 
 def test_a_node_dies_and_a_run_is_preempted(on_slurm, sweep_file, tmp_path, until, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLOW_STEP", "0.5")
-    words = [
-        "sweep",
-        "--config",
-        str(sweep_file),
-        "--launcher",
-        "slurm",
-        "launcher.sbatch={exclusive: true}",
-        "name=disturbed",
-    ]
+    words = ["sweep", "--config", str(sweep_file), "--launcher", "slurm"]
+    words += ["launcher.sbatch={exclusive: true}", "name=disturbed"]
     assert main(words) == 0  # a run on each of three nodes, the others wait
     folder = tmp_path / "sweeps" / "disturbed"
 
@@ -96,13 +95,15 @@ def test_a_node_dies_and_a_run_is_preempted(on_slurm, sweep_file, tmp_path, unti
     on_slurm.fail(node)
     assert main(["sweep", "status", str(folder)]) == 0
     assert "requeued" in capsys.readouterr().out
+    assert table(folder) == [], "of runs that are not done nothing is counted"
     on_slurm.revive(node)
     until(lambda: all(s.state == "done" for s in look(folder)[1].values()), PATIENCE, lambda: str(look(folder)[1]))
     assert main(words) == 0, "nothing is queued twice"
 
     monkeypatch.delenv("SLOW_STEP")
     assert main(["sweep", "--config", str(sweep_file), "--launcher", "local", "name=undisturbed"]) == 0
-    (disturbed, attempts), (undisturbed, once) = (results(tmp_path / "sweeps" / n) for n in ("disturbed", "undisturbed"))
-    assert disturbed == undisturbed and set(once.values()) == {1}
-    assert sorted(attempts.values()) == [1] * 5 + [2] * 2
-    assert main(["sweep", "collect", str(folder)]) == 0
+    alone = tmp_path / "sweeps" / "undisturbed"
+    assert attempts(folder) == [1] * 5 + [2] * 2 and attempts(alone) == [1] * 7
+    assert [row["label"] for row in table(folder) if not row["reference"]] == ["SUN", "faster", "later"]
+    assert table(folder) == table(alone) and "paired_l2" in str(table(folder))
+    assert adapters(folder) == adapters(alone) and len(adapters(folder)) == 6
