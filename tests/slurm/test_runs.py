@@ -1,6 +1,7 @@
 """Whole trainings on the cluster: a run on two nodes, preempted in its midst, and the refusal of ranks that differ."""
 
 import csv
+import re
 import subprocess
 import sys
 
@@ -64,7 +65,7 @@ def test_two_nodes_preempted(on_slurm, slow, tiny_config, tmp_path, until, monke
     log = (folder / "log.txt").read_text()
     assert log.count("stopped by SIGUSR1 at step") == 1, "the first rank alone says so"
     assert "start 2" in log and log.count("== ") == 3
-    assert log.count("on sunlab-n[1-2], start") == 2, "two nodes, both times"
+    assert len(re.findall(r"on sunlab-n\[\d[-,]\d\], start", log)) == 2, "two nodes, both times"
 
     monkeypatch.delenv("SLOW_STEP")
     fit(load_config([tiny_config], [*words[2:], f"run.dir={tmp_path / 'alone'}"]))
