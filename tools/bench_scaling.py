@@ -44,7 +44,9 @@ class Meter(Callback):
             return
 
         def hook(state: Any, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
-            self.gradients += bucket.buffer().nbytes * self.counting
+            size = bucket.buffer().nbytes * self.counting
+            self.gradients += size
+            self.other, self.calls = self.other - size, self.calls - self.counting  # all_reduce counts them too
             return allreduce_hook(state, bucket)
 
         model.register_comm_hook(None, hook)
