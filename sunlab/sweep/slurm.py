@@ -66,6 +66,9 @@ class Slurm(Launcher):
         for key, value, least in (("throttle", throttle, 1), ("restarts", restarts, 0), ("cpus", cpus, 1)):
             if value is not None and value < least:
                 raise ConfigError(f"launcher.{key}: must be at least {least}, got {value}")
+        for key, word in (("container", container), ("python", python)):
+            if word is not None and (not word or word.startswith("-")):
+                raise ConfigError(f"launcher.{key}: {word!r} would be taken for an option; give a path, such as ./{word}")
         self.site = {
             "partition": partition,
             "account": account,

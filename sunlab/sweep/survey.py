@@ -1,6 +1,7 @@
 """How each run of a sweep stands: what it says of itself, then what the scheduler knows."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -16,7 +17,8 @@ State = Literal["pending", "running", "requeued", "stopped", "failed", "skipped"
 BROKEN = ("failed", "skipped", "cancelled", "stopped")
 WAITING = ("pending", "running", "requeued")
 TAIL, LONGEST = 4096, 200  # bytes of a log that are looked at; characters of its last line that are shown
-SCRIPT, SLURM = ("== ",), ("srun: ", "slurmstepd: ")  # so begins what is not the run's own in its log
+SCRIPT, SLURM = ("== ",), ("srun: ", "slurmstepd")  # so begins what is not the run's own in its log
+RANK = re.compile(r"\[rank \d+ on [^\]]+\] (internal )?error: ")  # so begins what another rank than the first died of
 VANISHED = "ended without a word: killed, out of memory, or its machine died; resume goes on from its last checkpoint"
 
 
@@ -76,7 +78,10 @@ def _state(place: Path, status: Status, queued: Queued | None) -> tuple[State, s
 
 
 def _with_log(error: str, place: Path) -> str:
+    """The error that a rank wrote into the log, or else `error` with the log's last line."""
     said = last_line(place / "log.txt")
+    if RANK.match(said):
+        return said
     return f"{error}; its log ends: {said}" if said else error
 
 

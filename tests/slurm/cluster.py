@@ -181,7 +181,7 @@ class Cluster:
 def named(names: list[str]) -> Iterator[bool]:
     """Let the nodes' names mean this machine, where /etc/hosts may be written."""
     hosts = Path("/etc/hosts")
-    line = f"127.0.0.1 {' '.join(names)} # of sunlab's tests\n"
+    line = f"127.0.0.1 {' '.join(names)} # of sunlab's tests, process {os.getpid()}\n"
     if not os.access(hosts, os.W_OK):
         yield False
         return

@@ -82,12 +82,25 @@ def test_two_nodes_start_every_rank(job, until):
     assert sorted((one.folder / "starts").read_text().splitlines()) == [f"{rank} of 4" for rank in range(4)]
 
 
-def test_an_unknown_partition(job):
+HOSTILE = ['it\'s $(x) `x`; # "x" ${HOME}', "100%j %x", "back\\slash \\n '\\''", "--uid=0", "#SBATCH --uid=0"]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_sbatch_reads_a_value_as_it_was_written(job, on_slurm, value):
+    launcher = job.launcher(sbatch={"comment": value, "hold": True})
+    handles = dict(launcher.submit([job("one", "true")], {}))
+    assert on_slurm.ask("squeue", "--noheader", f"--jobs={handles['one']}", "--format=%k").rstrip("\n") == value
+    launcher.cancel(handles)
+
+
+def test_an_unknown_partition(job, on_slurm, tmp_path):
+    before = on_slurm.ask("squeue", "--noheader", "--states=all")
     with pytest.raises(ConfigError, match=r"(?s)invalid partition.*launcher.partition: .*this cluster has: low, main"):
         list(job.launcher(partition="lwo").submit([job("one", "true")], {}))
+    assert on_slurm.ask("squeue", "--noheader", "--states=all") == before and not list(tmp_path.rglob("*.sbatch"))
 
 
-def test_a_full_disk(job, tmp_path, until):
+def test_a_full_disk(job, on_slurm):
     """Made by a file system of its own, where this user may mount one."""
     import subprocess
 
@@ -98,8 +111,10 @@ def test_a_full_disk(job, tmp_path, until):
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("this user may not mount; tests/sweep/test_slurm.py has the same with an error made up")
     try:
+        before = on_slurm.ask("squeue", "--noheader", "--states=all")
         with pytest.raises(StorageError, match="No space left on device; no job was queued"):
             list(job.launcher().submit([one], {}))
+        assert on_slurm.ask("squeue", "--noheader", "--states=all") == before and not list(one.folder.parent.glob(".probe*"))
     finally:
         subprocess.run(["umount", str(one.folder.parent)], check=True)
 

@@ -75,6 +75,35 @@ def test_two_nodes_preempted(on_slurm, slow, tiny_config, tmp_path, until, monke
         torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-5)
 
 
+FAILING = '''
+import os
+from lightning.pytorch.callbacks import Callback
+from sunlab.callbacks.base import CALLBACKS
+from sunlab.errors import DataError
+
+@CALLBACKS.register("torn_of_the_test")
+class Torn(Callback):
+    """A shard that only the second rank reads."""
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_rank == 1:
+            raise DataError("shard 7 is torn")
+'''
+
+
+def test_a_rank_that_fails_ends_the_job_with_its_own_code(on_slurm, tiny_config, tmp_path, until, monkeypatch, capsys):
+    """Not with the code of those that srun ends for it, and never with one that puts the job back."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "torn.py").write_text(FAILING)
+    words = [f"plugins=[{tmp_path / 'torn.py'}]", "callbacks=[torn_of_the_test]", "trainer.num_nodes=2", "trainer.devices=1"]
+    assert main(["submit", "--config", str(tiny_config), *words, "trainer.strategy=ddp", f"run.dir={tmp_path}"]) == 0
+    number, folder = capsys.readouterr().out.split("job ")[1].split(",")[0], tmp_path / "tiny"
+    told = lambda: on_slurm.ask("scontrol", "show", "job", number)  # noqa: E731
+    until(lambda: "JobState=FAILED" in told(), PATIENCE, lambda: logs(folder))
+    assert "ExitCode=65:0" in told() and "Restarts=0" in told(), logs(folder)
+    log = (folder / "log.txt").read_text()
+    assert "[rank 1 on " in log and "error: shard 7 is torn" in log and "back into the queue" not in log
+
+
 def test_two_tasks_for_one_device_are_refused(on_slurm, tiny_config, tmp_path):
     """Lightning alone would train twice into one folder."""
     done = subprocess.run(

@@ -3,6 +3,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,18 @@ from sunlab.sweep.sbatch import directive
 from sunlab.sweep.slurm import Slurm, groups, probe
 
 EVIL = 'it\'s $(touch pwned) `touch pwned`; touch pwned # "x" ${HOME}'
+HOSTILE = [
+    EVIL,
+    "100%j %x%%",
+    "  two  spaces ",
+    "*?[a-z]~",
+    "a;b&&touch pwned|c>pwned",
+    "!! \\",
+    "'",
+    '"',
+    "#SBATCH --uid=0",
+    "é ünï",
+]
 
 
 def jobs(folder, *names, needs=(), **trainer):
@@ -78,6 +91,32 @@ def test_no_value_becomes_a_command(tmp_path):
     assert job.log.read_text().count("== ") == 10
 
 
+@pytest.mark.parametrize("value", HOSTILE)
+def test_every_word_arrives_as_it_was(value, tmp_path):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "srun").write_text('#!/bin/bash\nprintf "%s\\0" "$@" >"$NOTES"\n')
+    (tools / "srun").chmod(0o755)
+    notes, environment = tmp_path / "notes", {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "SLURM_ARRAY_TASK_ID": "1"}
+    environment |= {"PATH": f"{tools}:{os.environ['PATH']}", "NOTES": str(notes)}
+    launcher = Slurm(partition=value, account=value, qos=value, constraint=value, memory=value, gpus=value,
+                     container=value, mounts=[value], python=value, sbatch={"comment": value})  # fmt: skip
+    two = [Job(name, value, tmp_path / "s" / "runs" / name, (), {"devices": 1}, ("fit", value)) for name in "ab"]
+    for job in two:
+        job.folder.mkdir(parents=True)
+    subprocess.run(["bash", "-c", launcher.script(two)], cwd=tmp_path, env=environment, check=True, timeout=30)
+    words = notes.read_text().split("\0")
+    assert f"--container-image={value}" in words and f",{value}:{value}" in " ".join(words)
+    assert words[-6:] == [value, "-m", "sunlab", "fit", value, ""]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "notes", "s"], "nothing else was made"
+
+
+def test_a_word_that_looks_like_an_option_is_refused():
+    for options in ({"python": "--multi-prog"}, {"container": "-x.sif"}, {"python": ""}):
+        with pytest.raises(ConfigError, match=r"launcher\.\w+: .* would be taken for an option; give a path"):
+            Slurm(**options)
+
+
 @pytest.mark.parametrize("value", ["a\n#SBATCH --uid=0", "a\x00b", "a\rb"])
 def test_a_line_break_is_refused(value, tmp_path):
     for launcher in (Slurm(partition=value), Slurm(sbatch={"comment": value}), Slurm(container=value)):
@@ -138,17 +177,41 @@ def test_an_array_holds_runs_of_one_shape_and_one_need(tmp_path):
             *jobs(tmp_path, *map(str, range(1001))),
         ]
     )
-    assert [len(group) for group in found] == [
-        1000,
-        3,
-        1,
-        2,
-    ]  # a and b are among the first
+    assert [len(group) for group in found] == [1000, 3, 1, 2]  # a and b are among the first
     assert [job.id for job in found[-1]] == ["d", "e"], "children last"
     script = Slurm().script([*jobs(tmp_path, "a"), *jobs(tmp_path, "d", needs=("a",))])
     assert "#SBATCH --dependency='afterok:<a>'" in script and "#SBATCH --kill-on-invalid-dep=yes" in script
     with pytest.raises(ConfigError, match=r"trainer.devices: Slurm must be told"):
         groups(jobs(tmp_path, "a", devices="auto"))
+
+
+def test_a_graph_is_queued_by_depth(tmp_path, monkeypatch):
+    """Teacher, adapters, evaluation: what is needed has its number first, and alike runs share one call of sbatch."""
+    (teacher,) = jobs(tmp_path, "teacher")
+    graph = [teacher]
+    for seed in "012":  # as a file may say it: each evaluation right after its adapter
+        graph += jobs(tmp_path, f"adapter{seed}", needs=("teacher",)) + jobs(
+            tmp_path, f"own{seed}", needs=(f"adapter{seed}",)
+        )
+    graph += jobs(tmp_path, "all", "again", needs=("adapter0", "adapter1", "adapter2", "before"))
+    queued = []
+
+    def ask(*words):
+        if words[1] == "--parsable":
+            queued.append(
+                [line for line in lines(Path(words[2]).read_text()) if "--dependency" in line or "--array" in line]
+            )
+        return str(70 + len(queued))
+
+    monkeypatch.setattr("sunlab.sweep.slurm.ask", ask)
+    handles = dict(Slurm().submit(graph, {"before": "9_3"}))
+    assert queued == [
+        [],
+        ["#SBATCH --array=0-2", "#SBATCH --dependency=afterok:71"],
+        *([f"#SBATCH --dependency=afterok:72_{seed}"] for seed in range(3)),
+        ["#SBATCH --array=0-1", "#SBATCH --dependency=afterok:72_0:72_1:72_2:9_3"],
+    ]
+    assert handles.keys() == {job.id for job in graph}
 
 
 def test_containers(tmp_path):

@@ -58,6 +58,8 @@ def test_one_that_was_killed_is_told_with_the_last_line_of_its_log(swept):
     running = replace(here(1), pid=999999)
     (state, error), _ = swept("failed", status=running, log="x\nOOM Killed process 7\n")
     assert state == "failed" and "ended without a word" in error and error.endswith("its log ends: OOM Killed process 7")
+    said = "[rank 3 on gpu07] error: shard 9 is torn"
+    assert swept("failed", status=running, log=f"x\n{said}\nsrun: error: n1: task 0: Killed\n")[0] == ("failed", said)
     assert swept("requeued", status=running)[0] == ("requeued", "")
     told = replace(running, state="failed", error="data: no shard")
     assert swept("failed", status=told)[0] == ("failed", "data: no shard")
@@ -71,7 +73,7 @@ def test_a_log_is_found_by_the_runs_name(swept):
 
 HEAD, TAIL = (
     "== 2026-01-01 10:00:00 job 7 on n1, start {}\n",
-    "srun: error: n1: task 0: Killed\n== 2026-01-01 10:01:00 code 1\n",
+    "slurmstepd-n1: error: *** STEP 7.0 CANCELLED ***\nsrun: error: n1: task 0: Killed\n== 2026-01-01 10:01:00 code 1\n",
 )
 
 
