@@ -116,8 +116,10 @@ def _next(part: Iterator[Samples | SunlabError]) -> Samples | SunlabError:
     except (ConnectionError, EOFError, FileNotFoundError) as error:
         workers = getattr(part, "_workers", ())
         for worker in workers:
-            worker.join(1 / len(workers))
+            worker.join(1 / len(workers))  # it may be at its last
         dead = ", ".join(str(worker.pid) for worker in workers if not worker.is_alive())
+        if not dead:
+            raise
         raise RuntimeError(f"DataLoader worker (pid(s) {dead}) exited as it handed over a batch") from error
 
 

@@ -88,3 +88,12 @@ def test_a_worker_that_dies_as_it_hands_over():
 
     with pytest.raises(RuntimeError, match=rf"DataLoader worker \(pid\(s\) {worker.pid}\) exited"):
         loader._next(Dying())
+
+
+def test_what_is_missing_is_no_death():
+    class Reading:
+        def __next__(self):
+            raise FileNotFoundError("shard")
+
+    with pytest.raises(FileNotFoundError, match="shard"):
+        loader._next(Reading())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, Unavailable, named
+from tiny_sweeps import PLUGINS
 
 ROOT = Path(__file__).parents[2]
 NODES = ["sunlab-n1", "sunlab-n2", "sunlab-n3"]
@@ -53,3 +54,11 @@ def until():
         return found
 
     return wait
+
+
+@pytest.fixture
+def slow(on_slurm, tmp_path, monkeypatch):
+    """A plugin that makes steps slow on the cluster, and only there. Returns its file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLOW_STEP", "0.4")
+    return str(PLUGINS / "slow.py")

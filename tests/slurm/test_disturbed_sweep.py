@@ -1,10 +1,10 @@
 """A sweep on the cluster in which a node dies and a run is preempted ends as the undisturbed one of this machine does."""
 
-import json
 import os
 import signal
 
 import pytest
+from tiny_sweeps import MEANS, write_sweep
 
 from sunlab.build_sweep import look
 from sunlab.cli.main import main
@@ -12,50 +12,22 @@ from sunlab.files import read_json
 
 pytestmark = pytest.mark.slurm
 
-PLUGIN = '''
-import os, time
-from lightning.pytorch.callbacks import Callback
-from sunlab.callbacks.base import CALLBACKS
-from sunlab.evaluation.extractors import EXTRACTORS, Extractor
-
-@EXTRACTORS.register("means_on_slurm")
-class Means(Extractor):
-    """Means of a picture's channels."""
-    label, width = "Means", 3
-    def __call__(self, images):
-        return images.mean((2, 3))
-
-@CALLBACKS.register("slow_on_slurm")
-class Slow(Callback):
-    """Long enough to be interrupted, where the environment says so."""
-    def on_train_batch_end(self, *_):
-        time.sleep(float(os.environ.get("SLOW_STEP", "0")))
-'''
 TIMES = ("training, s", "s / picture", "speed-up", "limit of the speed-up")
 PATIENCE = 900  # seconds; a fraction of it where the processors are free
 
 
 @pytest.fixture
-def sweep_file(tmp_path, tiny_config, tiny_shards):
+def sweep_file(slow, tmp_path, tiny_config, tiny_shards):
     """Six runs that train, and one that draws with what the first of them trained."""
-    plugin = tmp_path / "plugin.py"
-    plugin.write_text(PLUGIN)
-    overrides = {
-        "plugins": [str(plugin)], "callbacks": ["slow_on_slurm"], "trainer.max_steps": 20, "run.checkpoint_every": 2,
-        "evaluate.prompts.urls": [tiny_shards], "evaluate.count": 3, "evaluate.batch": 4, "evaluate.control": 0,
-        "evaluate.timed": 1, "evaluate.shown": 2, "evaluate.reference_steps": 3, "evaluate.before.steps": 2,
-        "evaluate.extractor": "means_on_slurm", "evaluate.metrics": ["paired_l2"],
-    }  # fmt: skip
     one = [{"name": "one", "adapter": "{SUN}/export/adapter.safetensors", "steps": 1}]
     runs = [
         {"name": "SUN", "seeds": [0, 1, 2]},
         {"name": "faster", "seeds": [0, 1, 2], "overrides": {"optimizer.lr": 0.01}},
         {"name": "later", "needs": ["SUN"], "do": ["evaluate"], "overrides": {"evaluate.variants": one}},
     ]
-    file = tmp_path / "grid.yaml"
-    values = {"dir": str(tmp_path / "sweeps"), "config": [str(tiny_config)], "seeds": [0]}
-    file.write_text(json.dumps({**values, "overrides": overrides, "list": runs}))
-    return file
+    steps = {"callbacks": ["slow_of_the_tests"], "trainer.max_steps": 20, "run.checkpoint_every": 2}
+    overrides = {"plugins": [MEANS, slow], **steps}
+    return write_sweep(tmp_path / "grid.yaml", tiny_config, tiny_shards, dir="sweeps", list=runs, overrides=overrides)
 
 
 def table(folder):
@@ -76,7 +48,6 @@ def attempts(folder):
 
 
 def test_a_node_dies_and_a_run_is_preempted(on_slurm, sweep_file, tmp_path, until, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLOW_STEP", "0.5")
     words = ["sweep", "--config", str(sweep_file), "--launcher", "slurm"]
     words += ["launcher.sbatch={exclusive: true}", "name=disturbed"]

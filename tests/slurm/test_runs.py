@@ -14,29 +14,8 @@ from sunlab.config.load import load_config
 
 pytestmark = pytest.mark.slurm
 
-SLOW = '''
-import os, time
-from lightning.pytorch.callbacks import Callback
-from sunlab.callbacks.base import CALLBACKS
-
-@CALLBACKS.register("slow_of_the_test")
-class Slow(Callback):
-    """Long enough to be interrupted, where the environment says so."""
-    def on_train_batch_end(self, *_):
-        time.sleep(float(os.environ.get("SLOW_STEP", "0")))
-'''
 STEPS, EVERY = 24, 4
 PATIENCE = 900  # seconds; a fraction of it where the processors are free
-
-
-@pytest.fixture
-def slow(on_slurm, tmp_path, monkeypatch):
-    """A plugin that makes steps slow on the cluster, and only there. Returns its file."""
-    path = tmp_path / "slow.py"
-    path.write_text(SLOW)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SLOW_STEP", "0.4")
-    return path
 
 
 def curve(folder):
@@ -52,7 +31,13 @@ def logs(folder):
 
 def test_two_nodes_preempted(on_slurm, slow, tiny_config, tmp_path, until, monkeypatch, capsys):
     """DDP over srun, told to stop in mid-run, put back by the script, continued: the curve of one unbroken process."""
-    words = ["--config", str(tiny_config), f"plugins=[{slow}]", "callbacks=[slow_of_the_test]", f"trainer.max_steps={STEPS}"]
+    words = [
+        "--config",
+        str(tiny_config),
+        f"plugins=[{slow}]",
+        "callbacks=[slow_of_the_tests]",
+        f"trainer.max_steps={STEPS}",
+    ]
     wide = ["trainer.num_nodes=2", "trainer.devices=1", "trainer.strategy=ddp", f"run.checkpoint_every={EVERY}"]
     assert main(["submit", *words, *wide, f"run.dir={tmp_path}"]) == 0
     assert main(["submit", *words, *wide, f"run.dir={tmp_path}"]) == 0

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tiny_sweeps import MEANS
 
 from sunlab.build_sweep import look, start
 from sunlab.files import read_json
@@ -16,14 +17,14 @@ FILES = sorted((ROOT / "configs" / "ablation").glob("*.yaml"))
 SMOKE = ROOT / "configs" / "ablation" / "smoke.yaml"
 
 
-def small(file, folder, base, shards, bank, plugin, sweep_words=()):
+def small(file, folder, base, shards):
     """The sweep with its own methods, over the tiny base, three pictures and some steps."""
     words = {
-        "dir": folder, "launcher": "inline_of_the_test", "budget.passes": 60, "plugins": f"[{plugin}]",
+        "dir": folder, "launcher": "inline_of_the_test", "budget.passes": 60, "plugins": f"[{MEANS}]",
         "model.base": base, "data.batch_size": 8, "data.streams": 4, "trainer.accelerator": "cpu",
         "trainer.enable_progress_bar": "false", "evaluate.prompts.urls": f"[{shards}]", "evaluate.count": 3,
         "evaluate.batch": 4, "evaluate.control": 0, "evaluate.timed": 1, "evaluate.shown": 1, "evaluate.before.steps": 2,
-        "evaluate.reference_steps": 3, "evaluate.extractor": "means_of_sweeps", "evaluate.metrics": "[paired_l2]",
+        "evaluate.reference_steps": 3, "evaluate.extractor": "means_of_the_tests", "evaluate.metrics": "[paired_l2]",
         "evaluate.alignment": "null",
     }  # fmt: skip
     sweep = load_sweep([file], [f"{key}={value}" for key, value in words.items()])
@@ -49,18 +50,20 @@ def on_tiny_data(sweep, shards, bank):
 
 
 @pytest.fixture
-def shrunk(tiny_base_folder, tiny_shards, tiny_bank, extractor_plugin, tmp_path, monkeypatch):
+def shrunk(tiny_base_folder, tiny_shards, tiny_bank, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
 
     def make(file):
-        sweep = small(file, tmp_path, tiny_base_folder, tiny_shards, tiny_bank, extractor_plugin)
+        sweep = small(file, tmp_path, tiny_base_folder, tiny_shards)
         return on_tiny_data(sweep, tiny_shards, tiny_bank)
 
     return make
 
 
 def test_they_are_found():
-    assert {"methods", "switches", "steps", "states", "weighting", "init", "smoke"} <= {file.stem for file in FILES}
+    assert {"methods", "losses", "switches", "steps", "states", "weighting", "init", "smoke"} <= {
+        file.stem for file in FILES
+    }
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
