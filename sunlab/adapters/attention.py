@@ -1,6 +1,6 @@
 """SUN's extra attention branches (arXiv 2312.08887; formulas as the released code computes them, see `Branch`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,12 +44,14 @@ class BranchInputs:
 
     Attributes:
         negative: the negative prompt's tokens (B, L, d).
-        gain: factor on the branches (B,), or None for 1: how a guidance-conditioned adapter is steered.
+        gain: factor on the negative branch (B,), or None for 1: how a guidance-conditioned adapter is steered.
+        gain_positive: likewise, on the extra positive branch.
         cache: for the passes of one generation; not used where gradients are wanted.
     """
 
     negative: Tensor
     gain: Tensor | None = None
+    gain_positive: Tensor | None = None
     cache: PromptCache | None = None
 
     @staticmethod
@@ -155,20 +157,28 @@ class SUNCrossAttention(Processor):
         z = attend(query, own, call.prepared_mask())
         size_z, total = size(z, whole_batch=self.compat), torch.zeros_like(z) if self.beside else z
         addcmul = torch.addcmul if torch.is_grad_enabled() else Tensor.addcmul_
-        for sign, branch, text in ((-1, self.negative, sun.negative), (1, self.positive, tokens)):
-            if branch is None:
-                continue
+        for sign, branch, text, gain in self._signed(sun, tokens):
             n, factor = branch(query, size_z, text, sun)
-            gain = sign if sun.gain is None else sign * sun.gain.view(-1, 1, 1)
-            total = addcmul(total, n, (gain * factor).to(n.dtype))
-        if not self.beside and sun.gain is None and sun.keeps and call.out_is_linear(z):
-            return call.out_with(total, sun.kept(self, sun.negative, lambda: call.bias_with(self.shift())))
-        if (shift := self.shift()) is not None:
-            total = total + (shift if sun.gain is None else sun.gain.view(-1, 1, 1) * shift).to(total.dtype)
+            total = addcmul(total, n, (sign * factor if gain is None else sign * gain.view(-1, 1, 1) * factor).to(n.dtype))
+        unsteered = sun.gain is None and sun.gain_positive is None
+        if not self.beside and unsteered and sun.keeps and call.out_is_linear(z):
+            return call.out_with(total, sun.kept(self, sun.negative, lambda: call.bias_with(self.shift(sun))))
+        if (shift := self.shift(sun)) is not None:
+            total = total + shift.to(total.dtype)
         return self.below(call) + call.out_offset(total) if self.beside else call.out(total)
 
-    def shift(self) -> Tensor | None:
-        """P's beta less N's (h,), None for zero."""
-        signed = ((-1, self.negative), (1, self.positive))
-        betas = [sign * branch.beta for sign, branch in signed if branch is not None and branch.beta is not None]
+    def shift(self, sun: BranchInputs) -> Tensor | None:
+        """P's beta less N's, each with its gain, (h,) or (B, 1, h), None for zero."""
+        betas = [
+            sign * branch.beta if gain is None else sign * gain.view(-1, 1, 1) * branch.beta
+            for sign, branch, _, gain in self._signed(sun, sun.negative)
+            if branch.beta is not None
+        ]
         return sum(betas[1:], betas[0]) if betas else None
+
+    def _signed(self, sun: BranchInputs, tokens: Tensor) -> Iterator[tuple[int, Branch, Tensor, Tensor | None]]:
+        """The branches there are: sign, branch, its prompt's tokens (B, L, d), its gain (B,)."""
+        if self.negative is not None:
+            yield -1, self.negative, sun.negative, sun.gain
+        if self.positive is not None:
+            yield 1, self.positive, tokens, sun.gain_positive

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +21,17 @@ NAME = "guidance_saturation"
 
 @ADAPTERS.register("sun_w")
 class SUNW(Adapter):
-    """SUN whose offset grows with the guidance scale: `out = W_out(Z + g(w) (P' - N'))`, g(1) = 0; one number at sampling.
+    """SUN whose offset grows with the guidance scale: `out = W_out(Z + g(w) (P' - N'))`, or `W_out(Z + P' - g(w) N')`;
+    g(1) = 0; one number at sampling.
 
     Guidance is e_pos + (w - 1) (e_pos - e_neg): no offset at w = 1, and to first order one that is linear in w - 1. In
     attention, where the offset passes through normalised layers, it has to saturate: g(w) = (w - 1) / (1 + rho (w - 1)) with
     one learnable rho > 0 a layer, which rises with w for every rho; alpha, per channel, is its scale. Train it over a range,
-    `teacher.guidance: [low, high]`. At w = 1 the adapter is off, so it then reduces no steps either.
+    `teacher.guidance: [low, high]`.
 
     Args:
+        steers: what g(w) scales: the `offset` P' - N' (at w = 1 the adapter is off, and so reduces no steps either), or the
+            `negative` branch alone (at w = 1 the extra positive branch stays).
         extra_positive, negative, normalise, scale, init, compat: see `SUN`.
         saturation: the initial rho; with 1, g(w) = (w - 1) / w.
 
@@ -39,13 +42,13 @@ class SUNW(Adapter):
     steered = True  # whoever draws with it: the guidance scale has an effect
 
     @takes_also(SUN)
-    def __init__(self, *, saturation: float = 1.0, **sun: Any):
+    def __init__(self, *, saturation: float = 1.0, steers: Literal["negative", "offset"] = "offset", **sun: Any):
         super().__init__()
         if saturation <= 0:
             raise ConfigError(f"adapter.saturation must be positive, got {saturation}")
         self.sun = SUN(**sun)
-        self.spec = {**self.sun.spec, "name": "sun_w", "saturation": saturation}
-        self.saturation = saturation
+        self.spec = {**self.sun.spec, "name": "sun_w", "saturation": saturation, "steers": steers}
+        self.saturation, self.steers = saturation, steers
         self.curves = nn.ParameterDict()
         self._placement: Placement | None = None
 
@@ -61,7 +64,8 @@ class SUNW(Adapter):
 
     def inputs(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> dict[str, Any]:
         given = self.sun.inputs(positive, negative, guidance)
-        steered = replace(given["cross_attention_kwargs"]["sun"], gain=guidance - 1)
+        gains = {"gain": guidance - 1, **({"gain_positive": guidance - 1} if self.steers == "offset" else {})}
+        steered = replace(given["cross_attention_kwargs"]["sun"], **gains)
         return {**given, "cross_attention_kwargs": {"sun": steered}}
 
     def tensors(self) -> dict[str, Tensor]:
@@ -90,7 +94,8 @@ class SteeredAttention(Processor):
         self.curve = curve
 
     def respond(self, call: Call, sun: BranchInputs) -> Tensor:
-        return self.below(call, sun if sun.gain is None else replace(sun, gain=bent(sun.gain, self.curve)))
+        gains = {name: getattr(sun, name) for name in ("gain", "gain_positive")}
+        return self.below(call, replace(sun, **{n: bent(w, self.curve) for n, w in gains.items() if w is not None}))
 
 
 def bent(excess: Tensor, curve: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
 
-from sunlab.adapters.attention import BranchInputs
+from sunlab.adapters.attention import BranchInputs, SUNCrossAttention
 from sunlab.adapters.sun_w import SUNW, bent
 from sunlab.errors import ConfigError
 from sunlab.export import load_adapter, save_adapter
@@ -70,6 +71,29 @@ def test_at_w_1_it_is_the_base(unet):
     steered = ask(unet, adapter)
     torch.testing.assert_close(steered[0], base[0], atol=1e-5, rtol=1e-4)
     assert all(not torch.allclose(steered[row], base[row], atol=1e-4) for row in (1, 2))
+
+
+def test_the_negative_branch_alone(unet):
+    """out(w) = (Z + P') - g(w) N' of one layer: at w = 1 SUN without its negative branch, elsewhere on the line from
+    there to SUN's own output."""
+    adapter = SUNW(saturation=0.5, steers="negative")
+    adapter.attach(unet)
+    with torch.no_grad():
+        for index, parameter in enumerate(adapter.sun.trainable()):
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)))
+    name, processor = next((n, p) for n, p in unet.attn_processors.items() if "attn2" in n)
+    path, rho = name.removesuffix(".processor"), 0.5
+    attn, branches = unet.get_submodule(path), adapter.sun.layers[path.replace(".", "/")]
+    _, positive, negative = prompts()
+    hidden = torch.randn(3, 10, attn.to_q.in_features, generator=torch.Generator().manual_seed(1))
+    given = adapter.inputs(positive, negative, torch.tensor([1.0, 3.0, 8.0]))["cross_attention_kwargs"]["sun"]
+    plain, blind = BranchInputs(negative.tokens), SUNCrossAttention(AttnProcessor2_0(), None, branches["positive"])
+    with torch.no_grad():
+        sun, out = (processor(attn, hidden, positive.tokens, sun=s) for s in (plain, given))
+        without = blind(attn, hidden, positive.tokens, sun=plain)
+    for row, w in enumerate((1.0, 3.0, 8.0)):
+        g = (w - 1) / (1 + rho * (w - 1))
+        torch.testing.assert_close(out[row], without[row] + g * (sun[row] - without[row]), atol=1e-5, rtol=1e-4)
 
 
 def test_the_curve_is_learnt(unet):

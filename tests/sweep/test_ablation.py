@@ -1,11 +1,14 @@
 """The published sweeps: every run of every file is a right configuration, and runs, shrunk, on the tiny base."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 from tiny_sweeps import MEANS
 
+from sunlab.build import make_bank
 from sunlab.build_sweep import look, start
+from sunlab.config.load import load_config
 from sunlab.files import read_json
 from sunlab.sweep.collect import collect
 from sunlab.sweep.folder import read_baseline
@@ -30,7 +33,7 @@ def small(file, folder, base, shards):
     sweep = load_sweep([file], [f"{key}={value}" for key, value in words.items()])
     for run in plan(sweep):
         source = run.tree["data"]["source"]
-        assert source.get("path") in (None, "emoji/bank")
+        assert source.get("path") in (None, "emoji/bank") or f"--out {source['path']} " in file.read_text()  # how it is made
     return sweep
 
 
@@ -40,22 +43,34 @@ def on_tiny_data(sweep, shards, bank):
     def moved(overrides):
         found = dict(overrides)
         if (source := found.get("data.source")) is not None:
-            found["data.source"] = {**source, "urls": [shards]}
+            found["data.source"] = {**source, **({"path": str(bank)} if "path" in source else {"urls": [shards]})}
         return found
 
     groups = [{**vars(group), "overrides": moved(group.overrides)} for group in sweep.list]
     plain = {**{k: getattr(sweep, k) for k in vars(sweep)}, "list": [type(sweep.list[0])(**g) for g in groups]}
-    overrides = {"data.source.path": str(bank), **sweep.overrides}
+    overrides = (
+        moved(sweep.overrides) if "data.source" in sweep.overrides else {"data.source.path": str(bank), **sweep.overrides}
+    )
     return type(sweep)(**{**plain, "overrides": overrides})
 
 
 @pytest.fixture
-def shrunk(tiny_base_folder, tiny_shards, tiny_bank, tmp_path, monkeypatch):
+def shrunk(tiny_base_folder, tiny_shards, tiny_bank, tiny_config, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
+
+    def bank_of(file):
+        """By the command at the head of the file, where it has one."""
+        said = next((line for line in file.read_text().splitlines() if "sunlab data trajectories" in line), None)
+        if said is None:
+            return tiny_bank
+        keys = [word for word in shlex.split(said) if "=" in word and not word.startswith("model.base=")]
+        tiny = load_config([tiny_config], ["teacher.steps=24", "student.steps=4", *keys])
+        make_bank(tiny, out=tmp_path / "bank", count=16, shard_size=8)
+        return tmp_path / "bank"
 
     def make(file):
         sweep = small(file, tmp_path, tiny_base_folder, tiny_shards)
-        return on_tiny_data(sweep, tiny_shards, tiny_bank)
+        return on_tiny_data(sweep, tiny_shards, bank_of(file))
 
     return make
 
