@@ -15,9 +15,10 @@ from sunlab.evaluation.rows import Result
 from sunlab.evaluation.sections import Section, png
 
 STYLE = """
-body { font: 15px/1.5 sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
-th, td { border-bottom: 1px solid #ccc; padding: .3rem .7rem; text-align: right; white-space: nowrap }
+body { font: 15px/1.5 sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; font-size: 13px }
+th, td { border-bottom: 1px solid #ccc; padding: .3rem .6rem; text-align: right; white-space: nowrap }
+th { white-space: normal; vertical-align: bottom }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff }
 img { max-width: 100%; height: auto; image-rendering: pixelated }
 .warning { background: #fff4d6; padding: .4rem .8rem }
@@ -86,6 +87,7 @@ def _curves(result: Result, extractor: str) -> list[bytes]:
                 axes.errorbar(row.passes, value.value, yerr=error, fmt="o", capsize=3)
                 axes.annotate(f" {row.name}", (row.passes, value.value), size=8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set(xlabel="U-Net passes a picture", ylabel=title(name, extractor), ylim=(0, None))
+        furthest = max((row.passes for row in result.rows[1:] if not row.reference), default=1)
+        axes.set(xlabel="U-Net passes a picture", ylabel=title(name, extractor), xlim=(0, 1.5 * furthest), ylim=(0, None))
         drawn.append(png(figure))
     return drawn
