@@ -1,0 +1,35 @@
+"""The shipped bases: opened by plain diffusers they draw what our own loop draws, and what the caption asks for."""
+
+import pytest
+
+from sunlab.diffusion.timesteps import grid
+from sunlab.draws import Draws
+from sunlab.evaluation.classifier import judge, load_classifier
+from sunlab.pipelines.base import load_base
+from sunlab.pipelines.draw import Request, draw, with_guidance
+from sunlab.pipelines.locate import locate
+from sunlab.solvers import Sampling
+from sunlab.solvers.dpmpp_2m import DPMpp2M
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in diffusers
+
+PROMPTS = ["a large tiger face on a black background", "a small croissant on a purple background"]
+SEEDS = [1, 2]
+
+
+@pytest.mark.parametrize("name", ["emoji-sd", "emoji-sd-large"])
+def test_plain_diffusers_draws_the_same(name):
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(locate(name), local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    noise = Draws(SEEDS).normal("noise", (4, 16, 16))
+    theirs = pipeline(PROMPTS, num_inference_steps=12, guidance_scale=3.0, latents=noise, output_type="pt").images
+    base = load_base(name).freeze()
+    schedule = base.backbone.schedule
+    sampling = Sampling(DPMpp2M(schedule), grid(12, train_steps=schedule.steps))
+    ours = draw(base, sampling, with_guidance(base), Request(PROMPTS, ["", ""], SEEDS), w=3.0).images
+    assert float((ours - theirs).abs().max()) < 0.02
+    tiger, croissant = judge(load_classifier(), theirs)
+    assert (tiger.background, tiger.size, croissant.background, croissant.size) == ("black", "large", "purple", "small")
+    assert (tiger.emoji, croissant.emoji) == ("tiger face", "croissant")
