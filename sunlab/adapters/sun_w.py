@@ -64,8 +64,9 @@ class SUNW(Adapter):
 
     def inputs(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> dict[str, Any]:
         given = self.sun.inputs(positive, negative, guidance)
-        gains = {"gain": guidance - 1, **({"gain_positive": guidance - 1} if self.steers == "offset" else {})}
-        steered = replace(given["cross_attention_kwargs"]["sun"], **gains)
+        excess = guidance - 1
+        gain_positive = excess if self.steers == "offset" else None
+        steered = replace(given["cross_attention_kwargs"]["sun"], gain=excess, gain_positive=gain_positive)
         return {**given, "cross_attention_kwargs": {"sun": steered}}
 
     def tensors(self) -> dict[str, Tensor]:
@@ -94,8 +95,8 @@ class SteeredAttention(Processor):
         self.curve = curve
 
     def respond(self, call: Call, sun: BranchInputs) -> Tensor:
-        gains = {name: getattr(sun, name) for name in ("gain", "gain_positive")}
-        return self.below(call, replace(sun, **{n: bent(w, self.curve) for n, w in gains.items() if w is not None}))
+        gain, gain_positive = (None if w is None else bent(w, self.curve) for w in (sun.gain, sun.gain_positive))
+        return self.below(call, replace(sun, gain=gain, gain_positive=gain_positive))
 
 
 def bent(excess: Tensor, curve: Tensor) -> Tensor:
