@@ -21,8 +21,7 @@ NAME = "guidance_saturation"
 
 @ADAPTERS.register("sun_w")
 class SUNW(Adapter):
-    """SUN whose offset grows with the guidance scale: `out = W_out(Z + g(w) (P' - N'))`, or `W_out(Z + P' - g(w) N')`;
-    g(1) = 0; one number at sampling.
+    """SUN whose offset grows with the guidance scale: `out = W_out(Z + g(w) (P' - N'))`, g(1) = 0; one number at sampling.
 
     Guidance is e_pos + (w - 1) (e_pos - e_neg): no offset at w = 1, and to first order one that is linear in w - 1. In
     attention, where the offset passes through normalised layers, it has to saturate: g(w) = (w - 1) / (1 + rho (w - 1)) with
@@ -31,7 +30,7 @@ class SUNW(Adapter):
 
     Args:
         steers: what g(w) scales: the `offset` P' - N' (at w = 1 the adapter is off, and so reduces no steps either), or the
-            `negative` branch alone (at w = 1 the extra positive branch stays).
+            `negative` branch alone, `W_out(Z + P' - g(w) N')` (at w = 1 the extra positive branch stays).
         extra_positive, negative, normalise, scale, init, compat: see `SUN`.
         saturation: the initial rho; with 1, g(w) = (w - 1) / w.
 
