@@ -35,7 +35,7 @@ class SUNW(Adapter):
         saturation: the initial rho; with 1, g(w) = (w - 1) / w.
 
     Raises:
-        ConfigError: a saturation that is not positive, and what `SUN` refuses.
+        ConfigError: a saturation that is not positive, nothing to steer, and what `SUN` refuses.
     """
 
     steered = True  # whoever draws with it: the guidance scale has an effect
@@ -46,6 +46,8 @@ class SUNW(Adapter):
         if saturation <= 0:
             raise ConfigError(f"adapter.saturation must be positive, got {saturation}")
         self.sun = SUN(**sun)
+        if steers == "negative" and not self.sun.branches["negative"]:
+            raise ConfigError("adapter.steers: negative steers a branch that adapter.negative: false leaves out")
         self.spec = {**self.sun.spec, "name": "sun_w", "saturation": saturation, "steers": steers}
         self.saturation, self.steers = saturation, steers
         self.curves = nn.ParameterDict()

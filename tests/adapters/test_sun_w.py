@@ -123,3 +123,9 @@ def test_its_file(unet, tiny_base_folder, tmp_path):
 def test_a_saturation_that_is_not_positive_is_refused():
     with pytest.raises(ConfigError, match=r"adapter\.saturation"):
         SUNW(saturation=0.0)
+
+
+def test_a_branch_that_is_not_there_cannot_be_steered():
+    with pytest.raises(ConfigError, match=r"adapter\.steers"):
+        SUNW(steers="negative", negative=False)
+    SUNW(steers="offset", negative=False)
