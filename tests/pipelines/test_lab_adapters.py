@@ -1,0 +1,43 @@
+"""The shipped adapters, in plain diffusers: each draws what the caption asks for in 4 passes, and hears a negative prompt."""
+
+import pytest
+
+import sunlab
+from sunlab.draws import Draws
+from sunlab.evaluation.classifier import judge, load_classifier
+from sunlab.pipelines.families import ASSETS
+from sunlab.pipelines.locate import locate
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in diffusers
+
+ADAPTERS = sorted((ASSETS / "emoji").glob("sun*.safetensors"))
+CAPTIONS = ["a large tiger face on a black background", "a duck on an orange background"]
+OPEN = ["an owl", "a cactus", "a croissant", "a large cat face"] * 4  # the background is left open
+
+
+def test_there_are_some():
+    assert {"sun_msc", "sun_msc_unnormalised", "sun_lora_msc", "sun_msc_large"} <= {path.stem for path in ADAPTERS}
+
+
+@pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: path.stem)
+def test_it_draws_and_obeys(path):
+    from diffusers import StableDiffusionPipeline
+
+    base = "emoji-sd-large" if path.stem.endswith("large") else "emoji-sd"
+    pipeline = StableDiffusionPipeline.from_pretrained(locate(base), local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    sunlab.plug(pipeline, path)
+    judged = load_classifier()
+
+    def drawn(prompts, negatives):
+        noise = Draws(list(range(len(prompts)))).normal("noise", (4, 16, 16))
+        pictures = pipeline(prompts, negative_prompt=negatives, num_inference_steps=4, latents=noise, output_type="pt").images
+        return judge(judged, pictures)
+
+    tiger, duck = drawn(CAPTIONS, ["", ""])
+    assert (tiger.emoji, tiger.background, tiger.size) == ("tiger face", "black", "large")
+    assert (duck.emoji, duck.background) == ("duck", "orange")
+    shown = [picture.background for picture in drawn(OPEN, [""] * len(OPEN))]
+    again = drawn(OPEN, [f"{background} background" for background in shown])
+    kept = sum(after.background == background for after, background in zip(again, shown, strict=True))
+    assert kept <= len(OPEN) // 4
