@@ -1,4 +1,4 @@
-"""The shipped adapters, in plain diffusers: each draws what the caption asks for in 4 passes, and hears a negative prompt."""
+"""The shipped adapters, in plain diffusers: each draws in 4 passes what a caption asks for, hears a negative prompt."""
 
 import pytest
 
@@ -31,8 +31,8 @@ def test_it_draws_and_obeys(path):
 
     def drawn(prompts, negatives):
         noise = Draws(list(range(len(prompts)))).normal("noise", (4, 16, 16))
-        pictures = pipeline(prompts, negative_prompt=negatives, num_inference_steps=4, latents=noise, output_type="pt").images
-        return judge(judged, pictures)
+        made = pipeline(prompts, negative_prompt=negatives, num_inference_steps=4, latents=noise, output_type="pt")
+        return judge(judged, made.images)
 
     tiger, duck = drawn(CAPTIONS, ["", ""])
     assert (tiger.emoji, tiger.background, tiger.size) == ("tiger face", "black", "large")
