@@ -144,7 +144,7 @@ trainer: {{max_steps: 6, accelerator: cpu, enable_progress_bar: false, log_every
 @pytest.fixture(scope="session")
 def tiny_bank(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bank of 16 trajectories of the tiny base, for a teacher of 24 steps and a student of 4."""
-    from sunlab.build import make_bank
+    from sunlab.app.trajectories import make_bank
     from sunlab.config.load import load_config
 
     folder = tmp_path_factory.mktemp("bank")

@@ -17,13 +17,13 @@ TOP_LEVEL = {
 }
 SOURCES = sorted(path for folder in ("registry", "sunlab", "tools") for path in (ROOT / folder).rglob("*.py"))
 COMPOSERS = {
-    "sunlab/build.py",  # the composition root
-    "sunlab/build_sweep.py",  # that of the front end of sweeps, which does not wait for torch
+    "sunlab/app/compose.py",  # what the use cases build
+    "sunlab/app/sweep.py",  # the front end of sweeps, which does not import torch
     "sunlab/data/shards.py",  # a source names its filters
     "sunlab/adapters/nag.py",  # an adapter that stacks on another names it
     "sunlab/export/load.py",  # an adapter file says which adapter it holds
     "sunlab/pipelines/base.py",  # a folder of weights is wrapped as it is read
-    "sunlab/pipelines/sample.py",  # an adapter file says which solver it was trained for
+    "sunlab/app/sample.py",  # an adapter file says which solver it was trained for
 }
 PACKAGES = sorted({path.parent for path in SOURCES if path.relative_to(ROOT).parts[0] != "tools"})
 
@@ -68,7 +68,7 @@ def test_only_the_composition_root_builds_plugs(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
     builds = [node.lineno for node in calls if node.func.attr == "build" and _is_a_registry(node.func.value)]
-    assert not builds, f"{name(path)}: lines {builds} build a plug; be handed it, and let sunlab/build.py build it"
+    assert not builds, f"{name(path)}: lines {builds} build a plug; be handed it, and let sunlab/app build it"
 
 
 def _is_a_registry(value: ast.expr) -> bool:

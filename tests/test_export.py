@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
+from sunlab.app.sample import sample_grid
 from sunlab.diffusion.timesteps import grid
 from sunlab.errors import DataError
 from sunlab.export import load_adapter, read_adapter, save_adapter
@@ -19,7 +20,6 @@ from sunlab.losses.cfg import CFG
 from sunlab.modules.adapter import AdapterModule
 from sunlab.modules.student import StudentModule
 from sunlab.pipelines.base import load_base
-from sunlab.pipelines.sample import sample_grid
 from sunlab.solvers import Sampling
 from sunlab.solvers.dpmpp_2m import DPMpp2M
 from sunlab.types import Conditioning

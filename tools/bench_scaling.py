@@ -23,8 +23,8 @@ from lightning.pytorch.callbacks import Callback
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from registry import load_plugins
-from sunlab.build import build_base, build_data, build_module
-from sunlab.build_trainer import build_trainer
+from sunlab.app.compose import build_base, build_data, build_module
+from sunlab.app.trainer import build_trainer
 from sunlab.cli.quiet import quiet
 from sunlab.config.load import load_config
 

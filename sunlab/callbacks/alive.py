@@ -10,9 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.distributed import TCPStore
 
+from sunlab.distributed.parent import die_with
+from sunlab.distributed.watch import Watch, died
 from sunlab.errors import INTERNAL, INTERRUPTED, ProcessDied, SunlabError, exit_code
-from sunlab.parent import die_with
-from sunlab.watch import Watch, died
 
 GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out", "timed out")
 LOST = (*GONE, "gloo", "nccl", "NCCL")

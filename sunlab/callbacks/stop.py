@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from sunlab.signals import Signals
+from sunlab.distributed.signals import Signals
 
 
 class Stop(Callback):

@@ -48,7 +48,7 @@ def run_index(args: argparse.Namespace) -> int:
 
 def run_precompute(args: argparse.Namespace) -> int:
     loaded = load(args)
-    from sunlab.build_latents import precompute
+    from sunlab.app.latents import precompute
     from sunlab.data.precompute import missing
 
     done = precompute(loaded, out=args.out, shard_size=args.shard_size, batch=args.batch)
@@ -60,7 +60,7 @@ def run_precompute(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     loaded = load(args)
-    from sunlab.build import make_bank
+    from sunlab.app.trajectories import make_bank
 
     files = make_bank(loaded, out=args.out, count=args.count, shard_size=args.shard_size)
     print(f"{args.out}: {len(files)} files of trajectories, those that were there before among them")

@@ -18,7 +18,7 @@ def add(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     loaded = load(args)
-    from sunlab.build_evaluation import evaluate
+    from sunlab.app.evaluate import evaluate
 
     if not args.debug:
         quiet()

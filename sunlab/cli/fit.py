@@ -7,8 +7,8 @@ from typing import Any
 
 from sunlab.cli.configured import add_config, load
 from sunlab.cli.quiet import quiet
-from sunlab.ranks import require_ranks
-from sunlab.signals import Signals
+from sunlab.distributed.ranks import require_ranks
+from sunlab.distributed.signals import Signals
 
 RESUME = "go on from the run's last checkpoint, from one if there is one, or from a file"
 UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}  # seconds
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
             foretell(loaded)
             return 0
         require_ranks(loaded.config.trainer)
-        from sunlab.build import fit
+        from sunlab.app.fit import fit
 
         if not args.debug:
             quiet()
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
 def foretell(loaded: Any) -> None:
     """What the run would need."""
-    from sunlab.dry_run import plan
+    from sunlab.app.dry_run import plan
 
     quiet()
     for line in plan(loaded).lines():

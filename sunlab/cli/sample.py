@@ -33,8 +33,8 @@ def add(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from sunlab.app.sample import sample_grid
     from sunlab.errors import ConfigError
-    from sunlab.pipelines.sample import sample_grid
 
     if len(args.negative) not in (0, 1, len(args.prompt)):
         raise ConfigError(f"--negative: give one, or one for each of {len(args.prompt)} prompts; got {len(args.negative)}")

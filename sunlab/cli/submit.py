@@ -23,7 +23,7 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     options = launcher_options(args)
     loaded = load(args)
-    from sunlab.build_submit import prepare, submit
+    from sunlab.app.submit import prepare, submit
 
     asked = prepare(loaded, options)
     if args.dry_run:

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         return ACTION[args.overrides[0]](args, Path(args.overrides[1]))
     if not args.config:
         args.parser.error(f"give --config FILE to start a sweep, or one of {', '.join(ACTIONS)} and a sweep's folder")
-    from sunlab.build_sweep import script, start
+    from sunlab.app.sweep import script, start
     from sunlab.sweep.spec import load_sweep
 
     sweep = load_sweep(args.config, args.overrides, launcher=args.launcher)
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, folder: Path) -> int:
-    from sunlab.build_sweep import run
+    from sunlab.app.sweep import run
     from sunlab.cli.quiet import quiet
 
     run(folder, ready=(lambda: None) if args.debug else quiet)
@@ -66,14 +66,14 @@ def _run(args: argparse.Namespace, folder: Path) -> int:
 
 
 def _resume(args: argparse.Namespace, folder: Path) -> int:
-    from sunlab.build_sweep import resume
+    from sunlab.app.sweep import resume
 
     resume(folder, launcher=args.launcher)
     return _tell(folder)
 
 
 def _status(args: argparse.Namespace, folder: Path) -> int:
-    from sunlab.build_sweep import look
+    from sunlab.app.sweep import look
     from sunlab.sweep.screen import watch
 
     watch(lambda: look(folder), folder, every=args.watch)
@@ -81,7 +81,7 @@ def _status(args: argparse.Namespace, folder: Path) -> int:
 
 
 def _cancel(args: argparse.Namespace, folder: Path) -> int:
-    from sunlab.build_sweep import cancel
+    from sunlab.app.sweep import cancel
 
     stopped = cancel(folder)
     for standing in stopped:
@@ -92,7 +92,7 @@ def _cancel(args: argparse.Namespace, folder: Path) -> int:
 
 
 def _collect(args: argparse.Namespace, folder: Path) -> int:
-    from sunlab.build_sweep import look
+    from sunlab.app.sweep import look
     from sunlab.sweep.collect import collect
     from sunlab.sweep.folder import read_baseline
 
@@ -103,7 +103,7 @@ def _collect(args: argparse.Namespace, folder: Path) -> int:
 
 def _tell(folder: Path) -> int:
     """How the sweep stands. 1 where a run failed."""
-    from sunlab.build_sweep import look
+    from sunlab.app.sweep import look
     from sunlab.sweep.screen import watch
 
     watch(lambda: look(folder), folder)

@@ -21,8 +21,8 @@ from sunlab.data.manifest import MANIFEST, described, parse_manifest, seal
 from sunlab.data.opened import open_tar
 from sunlab.data.remote import Remote
 from sunlab.data.tar import BLOCK, Damage, Member, groups, members
+from sunlab.distributed.parent import die_with
 from sunlab.errors import DataError, StorageError
-from sunlab.parent import die_with
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from sunlab.data.collate import cut, join
 from sunlab.data.oversight import Oversight
 from sunlab.data.streams import Streams
+from sunlab.distributed.parent import die_with
 from sunlab.errors import ConfigError, SunlabError
-from sunlab.parent import die_with
 from sunlab.types import Samples
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from time import time
 from typing import Literal
 
+from sunlab.distributed.ranks import launched
+from sunlab.distributed.signals import Signals
 from sunlab.errors import INTERNAL, INTERRUPTED, ConfigError, Preempted, exit_code
 from sunlab.files import hold
-from sunlab.ranks import launched
-from sunlab.signals import Signals
 from sunlab.sweep.folder import read_run
 from sunlab.sweep.grid import Run
 from sunlab.sweep.record import DONE, Status, beating, here, read_status, write_status

@@ -10,9 +10,9 @@ from typing import Any
 
 from registry import suggestion
 from sunlab.config.read import read_file
+from sunlab.distributed.signals import postponed
 from sunlab.errors import ConfigError, StorageError
 from sunlab.files import write_text
-from sunlab.signals import postponed
 from sunlab.sweep.launchers import LAUNCHERS, Job, Launcher, Queued
 from sunlab.sweep.options import check_notice, free_options
 from sunlab.sweep.queue import Refused, ask, known

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from sunlab.build import fit
+from sunlab.app.fit import fit
 from sunlab.config.load import load_config
 from sunlab.data.ledger import read
 from sunlab.errors import DataError, NotFinite

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sunlab.build import fit
+from sunlab.app.fit import fit
 from sunlab.config.load import load_config
 from sunlab.errors import ConfigError, Preempted
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sunlab.signals import Signals
+from sunlab.distributed.signals import Signals
 
 # Two ranks of 2 ms steps. One is told at a random moment, within a step as a rule; the other is told nothing.
 RANKS = """
@@ -18,7 +18,7 @@ import sys, time, warnings
 import lightning.pytorch as pl
 import torch
 from sunlab.callbacks.stop import Stop
-from sunlab.signals import Signals
+from sunlab.distributed.signals import Signals
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
 

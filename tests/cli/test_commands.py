@@ -64,7 +64,7 @@ def test_data_trajectories(api, tiny, tmp_path, capsys):
 
 
 def test_sample(api):
-    calls = api("sunlab.pipelines.sample", "sample_grid")
+    calls = api("sunlab.app.sample", "sample_grid")
     words = [
         "--prompt",
         "a cat",
@@ -106,7 +106,7 @@ def test_a_number_out_of_range_is_a_wrong_argument(words, capsys):
 
 
 def test_sample_wants_one_negative_or_one_for_each(api, capsys):
-    api("sunlab.pipelines.sample", "sample_grid")
+    api("sunlab.app.sample", "sample_grid")
     assert main(["sample", *["--prompt", "x"] * 3, *["--negative", "y"] * 2]) == 78
     assert "one for each of 3 prompts" in capsys.readouterr().err
 

@@ -57,7 +57,8 @@ def test_they_are_found():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.relative_to(ROOT / "configs").as_posix())
 def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path, monkeypatch):
-    from sunlab.build import fit, make_bank
+    from sunlab.app.fit import fit
+    from sunlab.app.trajectories import make_bank
 
     monkeypatch.chdir(ROOT)
     if path.parent.name == "sdxl":  # two text encoders, added conditions
@@ -68,7 +69,7 @@ def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path, monke
             load_config([ROOT / "configs" / "sdxl" / "bank.yaml"], [*words, "model.dtype=bfloat16"]), out=tiny_bank, count=8
         )
     if path.stem.startswith(("evaluate", "matrix")):
-        from sunlab.build_evaluation import evaluate
+        from sunlab.app.evaluate import evaluate
 
         loaded = load_config([path], small_evaluation(tiny_base_folder, tiny_shards, tmp_path))
         report = evaluate(loaded, matrix=path.stem == "matrix")

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load as load_safetensors
 
-from sunlab.build import build_base, build_data, build_module, fit
-from sunlab.build_latents import precompute
+from sunlab.app.compose import build_base, build_data, build_module
+from sunlab.app.fit import fit
+from sunlab.app.latents import precompute
 from sunlab.cli.main import main
 from sunlab.config.load import load_config
 from sunlab.data import precompute as precompute_module

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sunlab.build_evaluation import build_pairs, evaluate
+from sunlab.app.evaluate import build_pairs, evaluate
 from sunlab.config.load import load_config
 from sunlab.errors import ConfigError, DataError
 from sunlab.evaluation.extractors import EXTRACTORS, Extractor

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sunlab.build_evaluation import build_judges, evaluate
+from sunlab.app.evaluate import build_judges, evaluate
 from sunlab.cli.main import main
 from sunlab.config.load import load_config
 from sunlab.errors import BelowBar, ConfigError, DataError

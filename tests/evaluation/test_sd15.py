@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sunlab.adapters.sun import SUN
-from sunlab.build_evaluation import evaluate
+from sunlab.app.evaluate import evaluate
 from sunlab.config.load import load_config
 from sunlab.evaluation.extractors import EXTRACTORS, Extractor
 from sunlab.export import save_adapter

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sunlab.build import make_bank
+from sunlab.app.trajectories import make_bank
 from sunlab.config.load import load_config
 from sunlab.data.bank import Trajectories
 from sunlab.errors import DataError

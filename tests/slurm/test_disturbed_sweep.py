@@ -6,7 +6,7 @@ import signal
 import pytest
 from tiny_sweeps import MEANS, write_sweep
 
-from sunlab.build_sweep import look
+from sunlab.app.sweep import look
 from sunlab.cli.main import main
 from sunlab.files import read_json
 

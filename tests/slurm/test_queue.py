@@ -2,7 +2,7 @@
 
 import pytest
 
-from sunlab.build_sweep import build_launcher
+from sunlab.app.sweep import build_launcher
 from sunlab.errors import ConfigError
 from sunlab.sweep.launchers import Job
 from sunlab.sweep.slurm import Slurm

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from sunlab.build import fit
+from sunlab.app.fit import fit
 from sunlab.cli.main import main
 from sunlab.config.load import load_config
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 import pytest
 from tiny_sweeps import write_sweep
 
-from sunlab.build_sweep import run
+from sunlab.app.sweep import run
 from sunlab.sweep.launchers import LAUNCHERS, Launcher
 
 

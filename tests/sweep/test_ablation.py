@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tiny_sweeps import MEANS
 
-from sunlab.build import make_bank
-from sunlab.build_sweep import look, start
+from sunlab.app.sweep import look, start
+from sunlab.app.trajectories import make_bank
 from sunlab.config.load import load_config
 from sunlab.files import read_json
 from sunlab.sweep.collect import collect

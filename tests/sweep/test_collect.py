@@ -8,7 +8,7 @@ from math import sqrt
 
 import pytest
 
-from sunlab.build_sweep import look
+from sunlab.app.sweep import look
 from sunlab.files import write_json
 from sunlab.sweep.collect import collect
 from sunlab.sweep.folder import run_folder, write_plan

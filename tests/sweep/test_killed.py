@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from sunlab.build_sweep import look
+from sunlab.app.sweep import look
 from sunlab.files import read_json
 
 SUN = {"name": "SUN", "seeds": [0, 1]}

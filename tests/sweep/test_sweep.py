@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from sunlab.build_sweep import look, resume, run, start
+from sunlab.app.sweep import look, resume, run, start
 from sunlab.cli.main import main
 from sunlab.errors import ConfigError
 from sunlab.files import hold, read_json

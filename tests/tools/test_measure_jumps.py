@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sunlab.adapters.sun import SUN
-from sunlab.build import make_bank
+from sunlab.app.trajectories import make_bank
 from sunlab.config.load import load_config
 from sunlab.data.bank import Trajectories
 from sunlab.export import save_adapter

@@ -169,7 +169,7 @@ class Watch:
             if child.poll() is None:
                 child.kill()
         print(f"error: {verdict.message}", file=sys.stderr, flush=True)
-        os._exit(verdict.code)  # what this process started goes with it: see sunlab.parent
+        os._exit(verdict.code)  # what this process started goes with it: see sunlab.distributed.parent
 
 
 def died(what: str) -> str:

@@ -3,8 +3,8 @@
 import pytest
 
 from sunlab.cli.main import main
+from sunlab.distributed.ranks import Ranks, launched, prefix, rendezvous, require_ranks
 from sunlab.errors import ConfigError
-from sunlab.ranks import Ranks, launched, prefix, rendezvous, require_ranks
 
 SRUN = {
     "SLURM_JOB_ID": "4711",

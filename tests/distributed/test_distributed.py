@@ -54,7 +54,7 @@ def columns(folder: Path) -> dict[str, list[float]]:
 @pytest.fixture
 def whole(tiny_config, tmp_path):
     """One process, one batch a step. Its folder."""
-    from sunlab.build import fit
+    from sunlab.app.fit import fit
     from sunlab.config.load import load_config
 
     fit(load_config([tiny_config], [*WORDS, f"run.dir={tmp_path / 'one'}"]))
@@ -83,7 +83,7 @@ DDP = "trainer.strategy=ddp"
 
 
 def test_accumulated_micro_batches_have_the_same_curve(whole, tiny_config, tmp_path):
-    from sunlab.build import fit
+    from sunlab.app.fit import fit
     from sunlab.config.load import load_config
 
     fit(load_config([tiny_config], [*WORDS, f"run.dir={tmp_path / 'four'}", "trainer.accumulate_grad_batches=4"]))
@@ -127,7 +127,7 @@ def test_torchrun_starts_the_ranks(whole, tiny_config, tmp_path):
 
 @pytest.mark.slow
 def test_a_slice_on_two_processes_is_continued_by_one(whole, sunlab_process, tiny_config, tmp_path):
-    from sunlab.build import fit
+    from sunlab.app.fit import fit
     from sunlab.config.load import load_config
 
     words = [*WORDS, f"run.dir={tmp_path / 'more'}"]
@@ -140,7 +140,7 @@ def test_a_slice_on_two_processes_is_continued_by_one(whole, sunlab_process, tin
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_ranks(sunlab_process, tiny_config, tmp_path):
     """The ledger has every sample of every step once, and the same in every step as on one rank."""
-    from sunlab.build import fit
+    from sunlab.app.fit import fit
     from sunlab.config.load import load_config
     from sunlab.data.ledger import audit, steps_of
 

@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 from torch.distributed import TCPStore
 
-from sunlab.parent import die_with
-from sunlab.watch import DONE, Watch
+from sunlab.distributed.parent import die_with
+from sunlab.distributed.watch import DONE, Watch
 
 SOON = 0.9  # seconds after which silence is death here
 

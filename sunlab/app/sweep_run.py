@@ -4,13 +4,13 @@ import signal
 from pathlib import Path
 
 from registry import load_plugins
-from sunlab.build import fit
-from sunlab.build_evaluation import ask_judges, evaluate
+from sunlab.app.evaluate import ask_judges, evaluate
+from sunlab.app.fit import fit
 from sunlab.config.load import LoadedConfig, load_config
 from sunlab.config.write import flow
+from sunlab.distributed.signals import ASKING, Signals
 from sunlab.errors import ConfigError, Preempted
 from sunlab.files import read_json, write_json
-from sunlab.signals import ASKING, Signals
 from sunlab.sweep.environment import environment
 from sunlab.sweep.grid import Run
 

@@ -2,10 +2,10 @@
 
 import pytest
 
+from sunlab.app.sample import sample_grid
 from sunlab.errors import ConfigError, DataError
 from sunlab.export import save_adapter
 from sunlab.pipelines.base import load_base
-from sunlab.pipelines.sample import sample_grid
 from sunlab.registries import registry_of
 
 

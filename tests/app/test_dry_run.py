@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from sunlab.app.dry_run import SAMPLES, plan
 from sunlab.cli.main import main
 from sunlab.config.load import load_config
-from sunlab.dry_run import SAMPLES, plan
 from sunlab.errors import ConfigError
 from sunlab.modules.footprint import Kept, activations
 from sunlab.pipelines.base import load_base
 from sunlab.pipelines.outline import outline_base
 from sunlab.types import Conditioning
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def test_sun_for_stable_diffusion_without_weights_or_data(tmp_path, monkeypatch, capsys):
@@ -44,7 +44,7 @@ def test_lcm_lora(tmp_path, monkeypatch):
     ids=" ".join,
 )
 def test_the_passes_are_those_of_training(words, tiny_config, tiny_data):
-    from sunlab.build import build_base, build_module
+    from sunlab.app.compose import build_base, build_module
 
     config = load_config([tiny_config], words)
     module = build_module(config.config, build_base(config.config))

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from sunlab.config.write import flow
+from sunlab.distributed.signals import Signals
 from sunlab.errors import ConfigError
 from sunlab.files import hold, read_json
-from sunlab.signals import Signals
 from sunlab.sweep.attempt import attempt
 from sunlab.sweep.folder import (
     is_mine,
@@ -85,13 +85,13 @@ def run(folder: Path, *, ready: Callable[[], None] = lambda: None) -> None:
     """One attempt at one run: what every launcher starts. Raises as `attempt`. Args: ready, called when all is imported."""
 
     def work(asked: Run, place: Path, signals: Signals) -> None:
-        from sunlab.build_run import work
+        from sunlab.app.sweep_run import work
 
         ready()
         work(asked, place, signals)
 
     def assist(asked: Run, place: Path, signals: Signals) -> None:
-        from sunlab.build_run import assist
+        from sunlab.app.sweep_run import assist
 
         ready()
         assist(asked, place, signals)

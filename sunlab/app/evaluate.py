@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from registry import load_plugins
-from sunlab.build import base_options, build_sampling, plug
+from sunlab.app.compose import base_options, build_sampling, plug
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Accelerated, Config, Sampler
 from sunlab.data.base import Pool, Source

@@ -24,8 +24,8 @@ from sunlab.callbacks.progress import Progress
 from sunlab.callbacks.spending import Spending
 from sunlab.checkpoint import AtomicCheckpointIO
 from sunlab.config.schema import Config
+from sunlab.distributed.ranks import Ranks, rendezvous, require_ranks
 from sunlab.errors import ConfigError
-from sunlab.ranks import Ranks, rendezvous, require_ranks
 
 
 def build_ranks(ranks: Ranks | None) -> ClusterEnvironment:

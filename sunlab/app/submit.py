@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sunlab.build_sweep import build_launcher
+from sunlab.app.sweep import build_launcher
 from sunlab.config.load import LoadedConfig
 from sunlab.errors import ConfigError
 from sunlab.files import read_json, write_json, write_text

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from registry import load_plugins
-from sunlab.build import build_base, encoders_hash, own_device, plug
+from sunlab.app.compose import build_base, encoders_hash, own_device, plug
 from sunlab.config.load import LoadedConfig
 from sunlab.data.base import Sample, Source
 from sunlab.data.precompute import images_of, write_latents
+from sunlab.distributed.ranks import launched
 from sunlab.memory import keep_freed_memory
-from sunlab.ranks import launched
 
 
 def precompute(loaded: LoadedConfig, *, out: str | Path, shard_size: int = 1024, batch: int = 32) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from registry import load_plugins
-from sunlab.build import base_options, build_module, plug
+from sunlab.app.compose import base_options, build_module, plug
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Config
 from sunlab.diffusion.guidance import Passes, guided

@@ -1,0 +1,130 @@
+"""From a checked configuration to runtime objects: what several use cases build alike."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from sunlab.adapters.lora import LoRA
+from sunlab.config.schema import Config, Sampler
+from sunlab.data.bank import Trajectories
+from sunlab.data.base import Source
+from sunlab.data.cache import cache_tag, cached
+from sunlab.data.datamodule import DataModule
+from sunlab.data.latents import Latents
+from sunlab.data.shards import Shards
+from sunlab.diffusion.timesteps import grid
+from sunlab.distributed.ranks import Ranks
+from sunlab.errors import ConfigError
+from sunlab.modules.adapter import AdapterModule
+from sunlab.modules.autoencoder import AutoencoderModule
+from sunlab.modules.base import Module
+from sunlab.modules.optimization import Optimization
+from sunlab.modules.student import StudentModule
+from sunlab.modules.teacher import TeacherModule
+from sunlab.modules.text_encoder import TextEncoderModule
+from sunlab.pipelines.base import BaseModel, load_base, quiet
+from sunlab.pipelines.locate import is_hub_id
+from sunlab.registries import registry_of
+from sunlab.solvers import Sampling
+
+PATIENCE = 0.9  # of run.timeout, for a loader worker: its own rank should tell before the others' patience is over
+
+
+def plug(kind: str, request: Any, *runtime: Any) -> Any:
+    return registry_of(kind).build(request, *runtime)
+
+
+def build_base(config: Config) -> BaseModel:
+    """The base model. Raises `ConfigError` for a folder that is none."""
+    return load_base(config.model.base, fresh=config.model.fresh, **base_options(config))
+
+
+def base_options(config: Config) -> dict[str, Any]:
+    """What `load_base` is told besides the base itself."""
+    model = config.model
+    quiet(online=is_hub_id(model.base))
+    return {
+        "backbone": model.backbone,
+        "dtype": getattr(torch, model.dtype),
+        "family": model.family,
+        "prediction_type": model.prediction_type,
+        "zero_terminal_snr": model.zero_terminal_snr,
+    }
+
+
+def encoders_hash(base: BaseModel) -> str:
+    """SHA-256 of what makes latents and embeddings of pictures and prompts."""
+    return base.identity("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+
+
+def build_source(config: Config, base: BaseModel, source: Source | None = None) -> Source:
+    """The data source, given or built; its latents made once, where `data.cache` asks for it."""
+    source = plug("sources", config.data.source) if source is None else source  # one without samples is false
+    if isinstance(source, Trajectories):
+        source.require_teacher(base.fingerprint())
+    if isinstance(source, Latents):
+        source.require_encoder(encoders_hash(base))
+    if config.data.cache is not None and isinstance(source, Shards):
+        tag = cache_tag(base.identity("vae")[:16], source)
+        return cached(source, base.autoencoder.encode, config.data.cache, tag)
+    return source
+
+
+def build_data(config: Config, base: BaseModel, *, accumulate: int = 1, source: Source | None = None) -> DataModule:
+    data = config.data
+    return DataModule(
+        build_source(config, base, source),
+        plug("negatives", data.negatives),
+        batch_size=data.batch_size,
+        streams=data.streams,
+        workers=data.workers,
+        seed=config.seed,
+        caption_dropout=data.caption_dropout,
+        accumulate=accumulate,
+        timeout=PATIENCE * config.run.timeout,
+        dead_after=config.run.dead_after,
+    )
+
+
+def build_sampling(sampler: Sampler, base: BaseModel) -> Sampling:
+    schedule = base.backbone.schedule
+    times = grid(sampler.steps, spacing=sampler.spacing, train_steps=schedule.steps)
+    return Sampling(plug("solvers", sampler.solver, schedule), times)
+
+
+def build_module(config: Config, base: BaseModel) -> Module:
+    """The LightningModule of the task."""
+    optimization = Optimization(**asdict(config.optimizer))
+    if config.task == "autoencoder":
+        return AutoencoderModule(base, optimization=optimization, **asdict(config.autoencoder))
+    if config.task == "text_encoder":
+        return TextEncoderModule(base, optimization=optimization)
+    weighting = plug("weightings", config.weighting)
+    if config.task == "teacher":
+        lora = None if config.model.lora is None else plug("adapters", config.model.lora)
+        if lora is not None and not isinstance(lora, LoRA):
+            raise ConfigError(f"model.lora: {lora.spec['name']!r} is no LoRA; give {{name: lora, rank: 8}}")
+        text = config.model.train_text and lora is None
+        return TeacherModule(base, weighting=weighting, optimization=optimization, train_text=text, lora=lora)
+    options = {
+        "distance": plug("distances", config.distance),
+        "weighting": weighting,
+        "teacher": build_sampling(config.teacher, base),
+        "student": build_sampling(config.student, base),
+        "guidance": (config.teacher.guidance[0], config.teacher.guidance[-1]),
+        "optimization": optimization,
+    }
+    loss = plug("losses", config.loss)
+    adapter = None if config.adapter is None else plug("adapters", config.adapter)
+    if config.task == "student":
+        return StudentModule(base, loss, lora=adapter, **options)
+    assert adapter is not None
+    return AdapterModule(base, adapter, loss, **options)
+
+
+def own_device(ranks: Ranks | None) -> str:
+    """A GPU of its own for each rank of a machine, where there are any."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{(0 if ranks is None else ranks.local_rank) % torch.cuda.device_count()}"

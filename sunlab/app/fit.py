@@ -1,0 +1,111 @@
+"""Train what a configuration says, and export it."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+
+from registry import load_plugins
+from sunlab.app.compose import build_base, build_data, build_module, plug
+from sunlab.app.trainer import build_trainer
+from sunlab.callbacks.alive import explained
+from sunlab.callbacks.ema import EMA
+from sunlab.callbacks.ledger import LedgerKeeper
+from sunlab.callbacks.spending import Spending
+from sunlab.callbacks.stop import Stop
+from sunlab.checkpoint import resume_path
+from sunlab.config.load import LoadedConfig
+from sunlab.data.bank import Trajectories
+from sunlab.data.base import Source
+from sunlab.data.shards import Shards
+from sunlab.distributed.ranks import require_ranks
+from sunlab.distributed.signals import Signals
+from sunlab.errors import Preempted
+from sunlab.files import hold, write_text
+from sunlab.memory import keep_freed_memory
+
+
+def fit(
+    loaded: LoadedConfig,
+    *,
+    resume: str | None = None,
+    time_limit: float | None = None,
+    signals: Signals | None = None,
+) -> Mapping[str, Any]:
+    """Train what the configuration says, and export it.
+
+    Args:
+        resume: `last`, `auto` (the last checkpoint if there is one, else from the start), or a checkpoint's path.
+        time_limit: seconds after which the run saves and raises `Preempted`.
+        signals: those that the caller listens to already; None: listened to from here on.
+
+    Returns:
+        The run's folder, the exported files, the trained module, the trainer, and what the training cost.
+
+    Raises:
+        ConfigError: other ranks were started than the configuration asks for, or another process trains in the folder.
+        Preempted: stopped by the time limit, or by SIGUSR1 or SIGTERM to any rank; resume with `--resume last`.
+    """
+    require_ranks(loaded.config.trainer)
+    with Signals() if signals is None else nullcontext(signals) as heard:
+        return _fit(loaded, resume, Stop(heard, time_limit))
+
+
+def _fit(loaded: LoadedConfig, resume: str | None, stop: Stop) -> Mapping[str, Any]:
+    keep_freed_memory()
+    config = loaded.config
+    load_plugins(config.plugins)
+    folder = Path(config.run.dir) / config.run.name
+    checkpoint = resume_path(resume, folder)
+    seed_everything(config.seed, workers=True, verbose=False)
+    source = plug("sources", config.data.source)  # before the weights: data that are wrong are told within seconds
+    base = build_base(config)
+    module = build_module(config, base)
+    ledger = [LedgerKeeper(folder)] if config.run.ledger else []
+    callbacks = [plug("callbacks", request) for request in config.callbacks]
+    trainer = build_trainer(config, folder, callbacks, [stop, *ledger], resumed=checkpoint is not None)
+    data = build_data(config, base, accumulate=trainer.accumulate_grad_batches, source=source)
+    if isinstance(data.source, Shards):
+        data.source.quarantine_in(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # A job that is requeued may meet the locks of a node that died, until its file system lets go of them.
+    patience = 120 if resume == "auto" else 5
+    alone = hold(folder, "training.lock", patience=patience) if trainer.is_global_zero else nullcontext()
+    with alone, explained(trainer):
+        if trainer.is_global_zero:
+            write_text(folder / "config.yaml", loaded.to_yaml())
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
+    if stop.reason is not None:
+        raise Preempted(f"stopped by {stop.reason} at step {trainer.global_step}; go on with --resume last")
+    files = export(trainer, module, folder) if trainer.is_global_zero else []
+    return {
+        "folder": folder,
+        "module": module,
+        "files": files,
+        "trainer": trainer,
+        "cost": cost(trainer, module, data.source),
+    }
+
+
+def cost(trainer: Trainer, module: LightningModule, source: Source) -> dict[str, float]:
+    """Steps, U-Net passes by kind (on the first rank: of all), pass-equivalents and seconds, over all attempts; and the
+    passes that a bank of trajectories cost before, which are in none of the others."""
+    (spending,) = [c for c in trainer.callbacks if isinstance(c, Spending)]  # type: ignore[attr-defined]
+    passes = vars(module.passes) if hasattr(module, "passes") else {}
+    stored = {"stored": source.passes} if isinstance(source, Trajectories) else {}
+    return {"steps": trainer.global_step, **passes, "equivalents": spending.used, "seconds": spending.elapsed, **stored}
+
+
+def export(trainer: Trainer, module: LightningModule, folder: Path) -> list[Path]:
+    """Export the averaged weights where there is an average, else the trained ones."""
+    averages = [c for c in trainer.callbacks if isinstance(c, EMA)]  # type: ignore[attr-defined]
+    for average in averages:
+        average.swap(module)
+    try:
+        return module.export(folder / "export")  # type: ignore[operator]
+    finally:
+        for average in averages:
+            average.swap(module)

@@ -1,0 +1,48 @@
+"""Store a teacher's guided trajectories as a data set."""
+
+from pathlib import Path
+
+from registry import load_plugins
+from sunlab.app.compose import build_base, build_sampling, own_device, plug
+from sunlab.config.load import LoadedConfig
+from sunlab.data.base import Pool, Source
+from sunlab.distributed.ranks import launched
+from sunlab.memory import keep_freed_memory
+from sunlab.pipelines.trajectories import BankMaker
+from sunlab.registries import registry_of
+
+
+def make_bank(loaded: LoadedConfig, *, out: str | Path, count: int, shard_size: int = 256) -> list[Path]:
+    """Store `count` of the teacher's guided trajectories under `out`, in shards. Shards that are there are kept;
+    under torchrun or srun each rank makes its share.
+
+    Raises:
+        ConfigError: a source without captions, or a teacher's grid without the student's times.
+    """
+    ranks = launched()
+    share = slice(None) if ranks is None else slice(ranks.rank, None, ranks.count)
+    keep_freed_memory()
+    config = loaded.config
+    load_plugins(config.plugins)
+    base = build_base(config).freeze().to(own_device(ranks))
+    source: Source = plug("sources", config.data.source)
+    prompts = source.prompts(1_000_000)
+    maker = BankMaker(
+        base,
+        build_sampling(config.teacher, base),
+        build_sampling(config.student, base).times,
+        prompts,
+        plug("negatives", config.data.negatives),
+        Pool(prompts, source.keywords(4096)),
+        guidance=(config.teacher.guidance[0], config.teacher.guidance[-1]),
+        describe={
+            "solver": registry_of("solvers").check(config.teacher.solver).name,
+            "spacing": config.teacher.spacing,
+        },
+        seed=config.seed,
+    )
+    starts = list(range(0, count, shard_size))[share]
+    return [
+        maker.shard(Path(out) / f"bank-{start // shard_size:05d}.safetensors", start, min(start + shard_size, count))
+        for start in starts
+    ]
