@@ -53,7 +53,7 @@ class Plug:
         """Raise `ConfigError` where something that was changed since plugging would draw wrongly."""
         if network(pipe) is not self.unet:
             raise ConfigError("pipe.unet was replaced since plugging; call sunlab.unplug(pipe) first, then plug again")
-        check_scheduler(pipe.scheduler, self.header)
+        check_scheduler(pipe.scheduler, self.header, self.scheduler)
         if self.with_lora and not self.fused():
             self._check_lora()
         ours = [type(p).__module__.startswith("sunlab.") for p in self.unet.attn_processors.values()]

@@ -3,8 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import torch
+
 from sunlab.errors import ConfigError, DataError
-from sunlab.export.schedulers import DDIM, SETTINGS, settings_of
+from sunlab.export.schedulers import SETTINGS, settings_of
+
+WITHOUT_EFFECT = {"steps_offset", "clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value", "flow_shift"}
+"""Entries that the settings of `SETTINGS` leave without effect: an offset under trailing spacing, the ranges of clipping and
+thresholding that are off, the shift of flow sigmas that are not used."""
 
 
 def scheduler_for(header: Mapping[str, Any], current: Any, where: str) -> Any:
@@ -17,8 +24,6 @@ def scheduler_for(header: Mapping[str, Any], current: Any, where: str) -> Any:
     Raises:
         DataError: the adapter's solver or grid has no scheduler in diffusers, or it was trained on another prediction type.
     """
-    import diffusers
-
     solver, spacing = header.get("solver"), header.get("spacing", "trailing")
     if solver is None:
         raise DataError(f"{where}: its header does not say which solver draws with it; export it again with sunlab")
@@ -34,30 +39,56 @@ def scheduler_for(header: Mapping[str, Any], current: Any, where: str) -> Any:
             "(where only the scheduler is wrong: "
             f"pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, prediction_type={stated!r}))"
         )
-    name, settings = settings_of(solver, current.config.get("num_train_timesteps", 1000))
-    return getattr(diffusers, name).from_config(current.config, **settings)
+    return _build(*settings_of(solver, current.config.get("num_train_timesteps", 1000)), current)
 
 
-def check_scheduler(scheduler: Any, header: Mapping[str, Any]) -> None:
-    """Raise `ConfigError`, with the remedy, for a scheduler that was set later and does not draw few trailing steps. DDIM
-    and DPM-Solver++ stand in for each other."""
-    name, config = type(scheduler).__name__, scheduler.config
-    allowed = {SETTINGS[solver][0] for solver in (("lcm",) if header.get("solver") == "lcm" else ("ddim", "dpmpp_2m"))}
-    settings = next((wanted for known, wanted in SETTINGS.values() if known == name), DDIM)
-    wanted: dict[str, Any] = {key: settings[key] for key in ("timestep_spacing", "algorithm_type") if key in settings}
-    if "prediction_type" in header:
-        wanted["prediction_type"] = header["prediction_type"]
-    wrong = {key: config.get(key) for key, value in wanted.items() if config.get(key) != value}
-    if name in allowed and not wrong:
-        return
-    cls = name if name in allowed else sorted(allowed)[0]
-    settings = next(wanted for known, wanted in SETTINGS.values() if known == cls)
-    right = {key: settings[key] for key in ("timestep_spacing", "algorithm_type") if key in settings}
-    right |= {key: wanted[key] for key in ("prediction_type",) if key in wanted}
-    told = ", ".join(f"{key}={value!r}" for key, value in right.items())
+def check_scheduler(scheduler: Any, header: Mapping[str, Any], base: Any) -> None:
+    """Check that a scheduler set after plugging samples as the adapter was trained.
+
+    Every entry of its configuration is compared with the scheduler that `plug` would build, except `WITHOUT_EFFECT`.
+    DDIM and DPM-Solver++ may replace each other.
+
+    Args:
+        scheduler: the pipeline's scheduler now.
+        header: of the adapter file.
+        base: the pipeline's scheduler before `plug`.
+
+    Raises:
+        ConfigError: it differs; the message names each entry and the call that sets it right.
+    """
+    solvers = ("lcm",) if header.get("solver") == "lcm" else ("ddim", "dpmpp_2m")
+    train_steps = base.config.get("num_train_timesteps", 1000)
+    choices = {name: _build(name, settings, base) for name, settings in (settings_of(s, train_steps) for s in solvers)}
+    name = type(scheduler).__name__
+    cls = name if name in choices else settings_of(str(header.get("solver")), train_steps)[0]
+    right = choices[cls]
+    found = scheduler if name in choices else type(right).from_config(scheduler.config)
+    wrong = [key for key, value in right.config.items() if not _equal(key, value, found.config.get(key))]
+    if name in choices and type(scheduler) is type(right) and not wrong:
+        if torch.equal(scheduler.alphas_cumprod.cpu(), right.alphas_cumprod):
+            return
+        wrong = ["alphas_cumprod"]
+    differs = ", ".join(f"{key}={_short(found.config.get(key, 'changed'))}" for key in wrong)
+    values = "".join(f", {key}={_short(right.config[key])}" for key in wrong if key in right.config)
     raise ConfigError(
-        f"the scheduler set since plugging, {name}"
-        + (f" with {', '.join(f'{k}={v!r}' for k, v in wrong.items())}" if name in allowed else "")
-        + f", does not draw few steps as the adapter learned them; set pipe.scheduler = diffusers.{cls}.from_config("
-        f"pipe.scheduler.config, {told}), or unplug and plug again"
+        f"the scheduler was replaced since plugging: {name}{f' with {differs}' if differs else ''} does not sample as the "
+        f"adapter was trained; set pipe.scheduler = diffusers.{cls}.from_config(pipe.scheduler.config{values}), or unplug "
+        "and plug again"
     )
+
+
+def _build(name: str, settings: Mapping[str, Any], base: Any) -> Any:
+    import diffusers
+
+    return getattr(diffusers, name).from_config(base.config, **settings)
+
+
+def _equal(key: str, right: Any, found: Any) -> bool:
+    if key.startswith("_") or key in WITHOUT_EFFECT:
+        return True
+    return bool(np.array_equal(right, found)) if key == "trained_betas" else bool(right == found)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
