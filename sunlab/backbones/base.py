@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
 
 from registry import Registry
+from sunlab.diffusion.path import DiscreteVP, ProbabilityPath
 from sunlab.diffusion.prediction import Prediction
 from sunlab.diffusion.schedule import Schedule
 from sunlab.types import Conditioning, PredictionType
@@ -26,6 +28,15 @@ class Backbone(nn.Module, ABC):
     schedule: Schedule
     prediction_type: PredictionType
     sample_shape: tuple[int, int, int]
+
+    @cached_property
+    def path(self) -> ProbabilityPath:
+        """The probability path that the network was trained on."""
+        return DiscreteVP(self.schedule.alphas_cumprod)
+
+    def network_time(self, t: Tensor) -> Tensor:
+        """What the network takes for t in [0, 1] (B,), float32: the training step."""
+        return self.path.step(t).float()
 
     @abstractmethod
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, inputs: Mapping[str, Any] | None = None) -> Tensor:
