@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 class RegistryError(ValueError):
-    """A wrong plug name, parameter or plugin. `key` is the configuration key that asked for it."""
+    """A wrong component name, parameter or plugin. `key` is the configuration key that asked for it."""
 
     def __init__(self, message: str, *, key: str | None = None):
         super().__init__(f"{key}: {message}" if key else message)

@@ -1,4 +1,4 @@
-"""Typed parameters of a plug, read off its signature: keyword-only parameters are configuration."""
+"""Typed parameters of a component, read off its signature: keyword-only parameters are configuration."""
 
 import inspect
 import types
@@ -15,7 +15,7 @@ REQUIRED = inspect.Parameter.empty
 
 @dataclass(frozen=True)
 class Parameter:
-    """One configuration parameter of a plug."""
+    """One configuration parameter of a component."""
 
     name: str
     annotation: Any

@@ -1,4 +1,4 @@
-"""`Registry[T]`: one table of named plugs of a kind."""
+"""`Registry[T]`: one table of named components of a kind."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """A registered plug: its factory, where it was written, and what it can be told."""
+    """A registered component: its factory, where it was written, and its parameters."""
 
     name: str
     factory: Callable[..., T]
@@ -24,52 +24,52 @@ class Entry(Generic[T]):
 
     @property
     def summary(self) -> str:
-        """The first line of the plug's docstring."""
+        """The first line of the component's docstring."""
         return (inspect.getdoc(self.factory) or "").partition("\n")[0]
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A checked request for a plug: its name and all its parameters, defaults filled in."""
+    """A checked request for a component: its name and all its parameters, defaults filled in."""
 
     name: str
     parameters: Mapping[str, Any]
 
 
 class Registry(Generic[T]):
-    """Plugs of one kind, found by name.
+    """Components of one kind, found by name.
 
     Args:
-        kind: what a plug is called in messages ("loss").
+        kind: what a component is called in messages ("loss").
         base: the contract that every class registered here must derive from.
-        entry_points: the entry-point group through which installed packages add plugs.
-        plugs: modules that register the built-in plugs, imported when the registry is first asked for a name.
+        entry_points: the entry-point group through which installed packages add components.
+        components: modules that register the built-in components, imported when the registry is first asked for a name.
     """
 
-    def __init__(self, kind: str, *, base: type[T], entry_points: str, plugs: Sequence[str] = ()):
+    def __init__(self, kind: str, *, base: type[T], entry_points: str, components: Sequence[str] = ()):
         self.kind, self.base, self.entry_points = kind, base, entry_points
-        self._plugs = list(plugs)
+        self._components = list(components)
         self._entries: dict[str, Entry[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """Class decorator. A name registered twice with another object is an error that names both places."""
 
-        def decorate(plug: type[T]) -> type[T]:
-            if not (inspect.isclass(plug) and issubclass(plug, self.base)):
-                raise RegistryError(f"{self.kind} {name!r}: {plug!r} does not derive from {self.base.__name__}")
-            where = _where(plug)
+        def decorate(component: type[T]) -> type[T]:
+            if not (inspect.isclass(component) and issubclass(component, self.base)):
+                raise RegistryError(f"{self.kind} {name!r}: {component!r} does not derive from {self.base.__name__}")
+            where = _where(component)
             known = self._entries.get(name)
-            if known is not None and known.factory is not plug and known.where != where:
+            if known is not None and known.factory is not component and known.where != where:
                 raise RegistryError(f"{self.kind} {name!r} is registered twice: at {known.where} and at {where}")
-            self._entries[name] = Entry(name, plug, parameters_of(plug), where)
-            return plug
+            self._entries[name] = Entry(name, component, parameters_of(component), where)
+            return component
 
         return decorate
 
     def names(self) -> list[str]:
-        while self._plugs:
-            import_module(self._plugs[0])
-            del self._plugs[0]  # only now: a failed import is tried, and fails, again
+        while self._components:
+            import_module(self._components[0])
+            del self._components[0]  # only now: a failed import is tried, and fails, again
         load_entry_points(self.entry_points)
         return sorted(self._entries)
 
@@ -84,7 +84,7 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def check(self, request: Any, *, key: str | None = None) -> Spec:
-        """A plug's name and parameters, checked without building it.
+        """A component's name and parameters, checked without building it.
 
         Args:
             request: `"msc"`, or a mapping with `name` and parameters, or a `Spec`.
@@ -114,8 +114,8 @@ class Registry(Generic[T]):
         return Spec(entry.name, values)
 
     def build(self, request: Any, *runtime: Any, key: str | None = None) -> T:
-        """The plug itself: runtime objects are positional, configuration is keyword-only. A `ValueError` of its making says
-        that a parameter is out of range."""
+        """The component: runtime objects are positional, configuration is keyword-only. A `ValueError` raised by its
+        constructor means that a parameter is out of range."""
         spec = self.check(request, key=key)
         try:
             return self.get(spec.name).factory(*runtime, **spec.parameters)
@@ -125,8 +125,8 @@ class Registry(Generic[T]):
             raise RegistryError(f"{self.kind} {spec.name!r}: {error}", key=key) from error
 
 
-def _where(plug: type) -> str:
+def _where(component: type) -> str:
     try:
-        return f"{inspect.getsourcefile(plug)}:{inspect.getsourcelines(plug)[1]}"
+        return f"{inspect.getsourcefile(component)}:{inspect.getsourcelines(component)[1]}"
     except (OSError, TypeError):
-        return f"{plug.__module__}.{plug.__qualname__}"
+        return f"{component.__module__}.{component.__qualname__}"

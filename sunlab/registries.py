@@ -1,4 +1,4 @@
-"""One table of every kind of plug, for `sunlab list`, the check of a configuration, and plugins."""
+"""One table of every kind of component, for `sunlab list`, the check of a configuration, and plugins."""
 
 from importlib import import_module
 

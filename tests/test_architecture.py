@@ -68,7 +68,7 @@ def test_only_the_composition_root_builds_plugs(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
     builds = [node.lineno for node in calls if node.func.attr == "build" and _is_a_registry(node.func.value)]
-    assert not builds, f"{name(path)}: lines {builds} build a plug; be handed it, and let sunlab/app build it"
+    assert not builds, f"{name(path)}: lines {builds} build a component; be handed it, and let sunlab/app build it"
 
 
 def _is_a_registry(value: ast.expr) -> bool:

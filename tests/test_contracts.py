@@ -1,4 +1,4 @@
-"""Every registered plug keeps its kind's contract. A new plug is tested here without a line."""
+"""Every registered component keeps its kind's contract. A new component is tested here without a line."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def _classes() -> dict[str, type]:
             continue  # reported by the test below, without hiding the other kinds
         for name in names:
             label = f"Test_{kind}_{name}"
-            classes[label] = type(label, (contract,), {"plug": name, "__module__": __name__})
+            classes[label] = type(label, (contract,), {"component": name, "__module__": __name__})
     return classes
 
 
@@ -25,6 +25,6 @@ globals().update(_classes())
 
 
 @pytest.mark.parametrize("kind", CONTRACTS)
-def test_every_kind_with_a_contract_has_plugs(kind: str) -> None:
+def test_every_kind_with_a_contract_has_components(kind: str) -> None:
     assert kind in KINDS
     assert registry_of(kind).names()

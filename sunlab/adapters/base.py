@@ -55,7 +55,7 @@ ADAPTERS: Registry[Adapter] = Registry(
     "adapter",
     base=Adapter,
     entry_points="sunlab.adapters",
-    plugs=(
+    components=(
         "sunlab.adapters.sun",
         "sunlab.adapters.sun_w",
         "sunlab.adapters.lora",

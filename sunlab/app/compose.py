@@ -31,7 +31,7 @@ from sunlab.solvers import Sampling
 PATIENCE = 0.9  # of run.timeout, for a loader worker: its own rank should tell before the others' patience is over
 
 
-def plug(kind: str, request: Any, *runtime: Any) -> Any:
+def component(kind: str, request: Any, *runtime: Any) -> Any:
     return registry_of(kind).build(request, *runtime)
 
 
@@ -60,7 +60,7 @@ def encoders_hash(base: BaseModel) -> str:
 
 def build_source(config: Config, base: BaseModel, source: Source | None = None) -> Source:
     """The data source, given or built; its latents made once, where `data.cache` asks for it."""
-    source = plug("sources", config.data.source) if source is None else source  # one without samples is false
+    source = component("sources", config.data.source) if source is None else source  # one without samples is false
     if isinstance(source, Trajectories):
         source.require_teacher(base.fingerprint())
     if isinstance(source, Latents):
@@ -75,7 +75,7 @@ def build_data(config: Config, base: BaseModel, *, accumulate: int = 1, source: 
     data = config.data
     return DataModule(
         build_source(config, base, source),
-        plug("negatives", data.negatives),
+        component("negatives", data.negatives),
         batch_size=data.batch_size,
         streams=data.streams,
         workers=data.workers,
@@ -90,7 +90,7 @@ def build_data(config: Config, base: BaseModel, *, accumulate: int = 1, source: 
 def build_sampling(sampler: Sampler, base: BaseModel) -> Sampling:
     schedule = base.backbone.schedule
     times = grid(sampler.steps, spacing=sampler.spacing, train_steps=schedule.steps)
-    return Sampling(plug("solvers", sampler.solver, schedule), times)
+    return Sampling(component("solvers", sampler.solver, schedule), times)
 
 
 def build_module(config: Config, base: BaseModel) -> Module:
@@ -100,23 +100,23 @@ def build_module(config: Config, base: BaseModel) -> Module:
         return AutoencoderModule(base, optimization=optimization, **asdict(config.autoencoder))
     if config.task == "text_encoder":
         return TextEncoderModule(base, optimization=optimization)
-    weighting = plug("weightings", config.weighting)
+    weighting = component("weightings", config.weighting)
     if config.task == "teacher":
-        lora = None if config.model.lora is None else plug("adapters", config.model.lora)
+        lora = None if config.model.lora is None else component("adapters", config.model.lora)
         if lora is not None and not isinstance(lora, LoRA):
             raise ConfigError(f"model.lora: {lora.spec['name']!r} is no LoRA; give {{name: lora, rank: 8}}")
         text = config.model.train_text and lora is None
         return TeacherModule(base, weighting=weighting, optimization=optimization, train_text=text, lora=lora)
     options = {
-        "distance": plug("distances", config.distance),
+        "distance": component("distances", config.distance),
         "weighting": weighting,
         "teacher": build_sampling(config.teacher, base),
         "student": build_sampling(config.student, base),
         "guidance": (config.teacher.guidance[0], config.teacher.guidance[-1]),
         "optimization": optimization,
     }
-    loss = plug("losses", config.loss)
-    adapter = None if config.adapter is None else plug("adapters", config.adapter)
+    loss = component("losses", config.loss)
+    adapter = None if config.adapter is None else component("adapters", config.adapter)
     if config.task == "student":
         return StudentModule(base, loss, lora=adapter, **options)
     assert adapter is not None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from registry import load_plugins
-from sunlab.app.compose import base_options, build_module, plug
+from sunlab.app.compose import base_options, build_module, component
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Config
 from sunlab.diffusion.guidance import Passes, guided
@@ -80,8 +80,8 @@ def plan(loaded: LoadedConfig) -> Plan:
     base = outline_base(config.model.base, **options)
     module = build_module(config, base).to("meta")
     for request in config.callbacks:
-        plug("callbacks", request)
-    plug("negatives", config.data.negatives)
+        component("callbacks", request)
+    component("negatives", config.data.negatives)
     learnt = module.trainable()
     named = {"U-Net": base.backbone.unet, "autoencoder": base.autoencoder, "text": base.text}
     ranks, accumulate = ranks_of(config), config.trainer.get("accumulate_grad_batches", 1)
@@ -106,9 +106,9 @@ def plan(loaded: LoadedConfig) -> Plan:
 
 
 def steps_of(config: Config, passes: Passes | None) -> int:
-    """Optimizer steps: those of the trainer, or as many as `budget.passes` allows."""
-    if config.budget.passes and passes is not None:
-        return int(config.budget.passes // (passes.equivalents / SAMPLES * config.data.batch_size))
+    """Optimizer steps: those of the trainer, or as many as `budget.nfe` allows."""
+    if config.budget.nfe and passes is not None:
+        return int(config.budget.nfe // (passes.equivalents / SAMPLES * config.data.batch_size))
     return int(config.trainer.get("max_steps", 1000))
 
 
@@ -167,5 +167,5 @@ def count_passes(config: Config, module: DistillationModule) -> Passes:
 
     teacher = guided(network, blank, blank, batch.guidance, passes=passes)
     flows = Flow(student, module.student.solver, times), Flow(teacher, module.teacher.solver, module.teacher.times)
-    plug("losses", config.loss)(batch, *flows, module.distance)
+    component("losses", config.loss)(batch, *flows, module.distance)
     return passes

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from registry import load_plugins
-from sunlab.app.compose import base_options, build_sampling, plug
+from sunlab.app.compose import base_options, build_sampling, component
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Accelerated, Config, Sampler
 from sunlab.data.base import Pool, Source
@@ -128,8 +128,8 @@ def _load(config: Config, name: str) -> BaseModel:
 def build_judges(config: Config) -> tuple[list[Callable[[], Metric]], Alignment | None]:
     """What makes each metric anew, and the text alignment."""
     asked = config.evaluate
-    metrics: list[Callable[[], Metric]] = [partial(plug, "metrics", metric) for metric in asked.metrics]
-    return metrics, None if asked.alignment is None else plug("alignments", asked.alignment)
+    metrics: list[Callable[[], Metric]] = [partial(component, "metrics", metric) for metric in asked.metrics]
+    return metrics, None if asked.alignment is None else component("alignments", asked.alignment)
 
 
 def ask_judges(config: Config) -> tuple[Extractor, Foreseen]:
@@ -139,7 +139,7 @@ def ask_judges(config: Config) -> tuple[Extractor, Foreseen]:
     Raises:
         ConfigError: a package or a file is missing.
     """
-    extractor: Extractor = plug("extractors", config.evaluate.extractor)
+    extractor: Extractor = component("extractors", config.evaluate.extractor)
     extractor(torch.zeros(1, 3, 16, 16))
     return extractor, foreseen(*build_judges(config), control=config.evaluate.control > 0)
 
@@ -188,9 +188,9 @@ def build_method(asked: Accelerated, guidance: float, base: BaseModel) -> Method
 def build_pairs(config: Config) -> Request:
     """The evaluation's random pairs of prompts and negative prompts, with a seed each."""
     asked = config.evaluate
-    source: Source | None = None if asked.prompt_file else plug("sources", asked.prompts)
+    source: Source | None = None if asked.prompt_file else component("sources", asked.prompts)
     prompts = lines_of(asked.prompt_file or "", "evaluate.prompt_file") if source is None else source.prompts(1_000_000)
     pool = Pool(prompts, source.keywords(4096) if source is not None else ())
     listed = lines_of(asked.negative_file, "evaluate.negative_file") if asked.negative_file else None
-    sampler = plug("negatives", {"name": "pool", "prompts": listed} if listed else asked.negatives)
+    sampler = component("negatives", {"name": "pool", "prompts": listed} if listed else asked.negatives)
     return random_pairs(prompts, lambda random, prompt: sampler(random, prompt, pool), asked.count, seed=asked.seed)

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 
 from registry import load_plugins
-from sunlab.app.compose import build_base, build_data, build_module, plug
+from sunlab.app.compose import build_base, build_data, build_module, component
 from sunlab.app.trainer import build_trainer
 from sunlab.callbacks.alive import explained
 from sunlab.callbacks.ema import EMA
@@ -60,11 +60,11 @@ def _fit(loaded: LoadedConfig, resume: str | None, stop: Stop) -> Mapping[str, A
     folder = Path(config.run.dir) / config.run.name
     checkpoint = resume_path(resume, folder)
     seed_everything(config.seed, workers=True, verbose=False)
-    source = plug("sources", config.data.source)  # before the weights: data that are wrong are told within seconds
+    source = component("sources", config.data.source)  # before the weights: data that are wrong are told within seconds
     base = build_base(config)
     module = build_module(config, base)
     ledger = [LedgerKeeper(folder)] if config.run.ledger else []
-    callbacks = [plug("callbacks", request) for request in config.callbacks]
+    callbacks = [component("callbacks", request) for request in config.callbacks]
     trainer = build_trainer(config, folder, callbacks, [stop, *ledger], resumed=checkpoint is not None)
     data = build_data(config, base, accumulate=trainer.accumulate_grad_batches, source=source)
     if isinstance(data.source, Shards):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from registry import load_plugins
-from sunlab.app.compose import build_base, encoders_hash, own_device, plug
+from sunlab.app.compose import build_base, component, encoders_hash, own_device
 from sunlab.config.load import LoadedConfig
 from sunlab.data.base import Sample, Source
 from sunlab.data.precompute import images_of, write_latents
@@ -30,7 +30,7 @@ def precompute(loaded: LoadedConfig, *, out: str | Path, shard_size: int = 1024,
     ranks = launched()
     config = loaded.config
     load_plugins(config.plugins)
-    source: Source = plug("sources", config.data.source)
+    source: Source = component("sources", config.data.source)
     base = build_base(config).freeze().to(own_device(ranks))
 
     @torch.no_grad()

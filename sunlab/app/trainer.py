@@ -55,7 +55,7 @@ def build_trainer(
         ConfigError: the ranks are not the ones asked for, or Lightning refuses the settings.
     """
     ranks = require_ranks(config.trainer)
-    spending = Spending(config.budget.passes, config.budget.seconds)
+    spending = Spending(config.budget.nfe, config.budget.seconds)
     settings: dict[str, Any] = {
         "accelerator": "auto",
         "max_steps": 1000,

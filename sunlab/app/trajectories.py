@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from registry import load_plugins
-from sunlab.app.compose import build_base, build_sampling, own_device, plug
+from sunlab.app.compose import build_base, build_sampling, component, own_device
 from sunlab.config.load import LoadedConfig
 from sunlab.data.base import Pool, Source
 from sunlab.distributed.ranks import launched
@@ -25,14 +25,14 @@ def make_bank(loaded: LoadedConfig, *, out: str | Path, count: int, shard_size: 
     config = loaded.config
     load_plugins(config.plugins)
     base = build_base(config).freeze().to(own_device(ranks))
-    source: Source = plug("sources", config.data.source)
+    source: Source = component("sources", config.data.source)
     prompts = source.prompts(1_000_000)
     maker = BankMaker(
         base,
         build_sampling(config.teacher, base),
         build_sampling(config.student, base).times,
         prompts,
-        plug("negatives", config.data.negatives),
+        component("negatives", config.data.negatives),
         Pool(prompts, source.keywords(4096)),
         guidance=(config.teacher.guidance[0], config.teacher.guidance[-1]),
         describe={

@@ -54,5 +54,5 @@ BACKBONES: Registry[Backbone] = Registry(
     "backbone",
     base=Backbone,
     entry_points="sunlab.backbones",
-    plugs=("sunlab.backbones.diffusers_unet",),
+    components=("sunlab.backbones.diffusers_unet",),
 )

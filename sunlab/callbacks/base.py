@@ -8,7 +8,7 @@ CALLBACKS: Registry[Callback] = Registry(
     "callback",
     base=Callback,
     entry_points="sunlab.callbacks",
-    plugs=(
+    components=(
         "sunlab.callbacks.before_after",
         "sunlab.callbacks.ema",
         "sunlab.callbacks.loss_by_time",

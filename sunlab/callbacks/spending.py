@@ -15,7 +15,7 @@ class Spending(Callback):
     whatever a step costs.
 
     Args:
-        passes: pass-equivalents of all ranks together (`sunlab.diffusion.guidance.Passes.equivalents`); None: no limit.
+        nfe: pass-equivalents of all ranks together (`sunlab.diffusion.guidance.Passes.equivalents`); None: no limit.
         seconds: from the first step on, the time between two attempts left out; None: no limit.
 
     Attributes:
@@ -23,20 +23,20 @@ class Spending(Callback):
         elapsed: seconds so far.
     """
 
-    def __init__(self, passes: int | None = None, seconds: float | None = None):
-        self.passes, self.seconds = passes, seconds
+    def __init__(self, nfe: int | None = None, seconds: float | None = None):
+        self.nfe, self.seconds = nfe, seconds
         self.used, self.elapsed = 0.0, 0.0
         self._since, self._step = 0.0, 0
 
     @property
     def limited(self) -> bool:
-        return self.passes is not None or self.seconds is not None
+        return self.nfe is not None or self.seconds is not None
 
     @property
     def share(self) -> float:
         """Of the budget that is spent."""
-        if self.passes is not None:
-            return self.used / self.passes
+        if self.nfe is not None:
+            return self.used / self.nfe
         return 0.0 if self.seconds is None else self.elapsed / self.seconds
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:

@@ -1,4 +1,4 @@
-"""`sunlab list`: the plugs there are, what each can be told, and where it is defined."""
+"""`sunlab list`: the components there are, their parameters, and where it is defined."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 def add(subparsers: Any) -> None:
-    parser = subparsers.add_parser("list", help="show what can be plugged in", description=__doc__)
+    parser = subparsers.add_parser("list", help="show the components", description=__doc__)
     parser.add_argument("kind", nargs="?", help="losses, solvers, adapters, ...")
-    parser.add_argument("name", nargs="?", help="one plug: its documentation and parameters")
+    parser.add_argument("name", nargs="?", help="one component: its documentation and parameters")
     add_plugin(parser)
     parser.set_defaults(run=run)
 

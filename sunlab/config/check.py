@@ -8,26 +8,26 @@ from typing import Any, Literal, get_args, get_origin
 from registry import RegistryError, check_value, suggestion
 from sunlab.config.consistency import disagreements
 from sunlab.config.schema import Config
-from sunlab.config.shape import annotations_of, fields_of, is_list, listed_section, places_of, plug_kind, subsection
+from sunlab.config.shape import annotations_of, component_kind, fields_of, is_list, listed_section, places_of, subsection
 from sunlab.config.trainer import trainer_problems
 from sunlab.registries import KINDS, registry_of
 
 DEAR = frozenset({"trainer", "callbacks", "metrics"})
 """What needs Lightning or torchmetrics to be checked, which take seconds to import."""
 STAGES: tuple[frozenset[str], ...] = (frozenset(), frozenset(KINDS) - DEAR, frozenset(KINDS) | DEAR)
-"""Kinds of plugs that are looked at, one stage after the other: none, those that need torch, all."""
+"""Kinds of components that are looked at, one stage after the other: none, those that need torch, all."""
 
 
 class Check:
-    """Checks one tree: its keys and plain values, then the plugs, then what takes seconds to import. All problems of a stage
-    are told at once, before the next one is begun.
+    """Checks one tree: its keys and plain values, then the components, then what takes seconds to import. All problems of
+    a stage are reported at once, before the next one starts.
 
     Args:
         origin: dotted path -> where its value came from, for messages.
 
     Attributes:
         problems: one message each.
-        defaulted: paths of plug parameters that nobody gave.
+        defaulted: paths of component parameters that nobody gave.
     """
 
     def __init__(self, origin: Callable[[str], str]):
@@ -60,7 +60,7 @@ class Check:
         for key, value in values.items():
             here = f"{path}.{key}" if path else str(key)
             inner, listed = subsection(section, key), listed_section(section, key)
-            kind = plug_kind(section, key)
+            kind = component_kind(section, key)
             if key not in fields_of(section):
                 self.problem(here, f"no such key; {_meant(str(key), section, path)}")
             elif inner:
@@ -68,10 +68,10 @@ class Check:
             elif listed:
                 checked[key] = self._sections(listed, value, here)
             elif kind and is_list(section, key):
-                checked[key] = self._plugs(kind, value, here)
+                checked[key] = self._components(kind, value, here)
             elif kind:
                 optional = type(None) in get_args(annotations_of(section)[key])
-                checked[key] = None if value is None and optional else self._plug(kind, value, here)
+                checked[key] = None if value is None and optional else self._component(kind, value, here)
             else:
                 checked[key] = self._value(value, annotations_of(section)[key], here)
         return None if self.problems else section(**checked)
@@ -81,12 +81,12 @@ class Check:
             return self.problem(here, f"expected a list of sections with {', '.join(fields_of(section))}, got {value!r}")
         return [self._section(section, {**asdict(section()), **v}, f"{here}.{i}") for i, v in enumerate(value)]
 
-    def _plugs(self, kind: str, value: Any, here: str) -> Any:
+    def _components(self, kind: str, value: Any, here: str) -> Any:
         if not isinstance(value, list):
             return self.problem(here, f"expected a list of {kind}, got {value!r}")
-        return [self._plug(kind, item, f"{here}.{index}") for index, item in enumerate(value)]
+        return [self._component(kind, item, f"{here}.{index}") for index, item in enumerate(value)]
 
-    def _plug(self, kind: str, value: Any, here: str) -> Any:
+    def _component(self, kind: str, value: Any, here: str) -> Any:
         if kind not in self._looked_at:
             return value
         if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What several keys must agree on; looked at once every plain value is right by itself, the plugs and `trainer` aside."""
+"""Rules between several keys, checked once every plain value is valid by itself (components and `trainer` aside)."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ def disagreements(config: Config) -> Iterator[tuple[str, str]]:
         yield "teacher.guidance", f"expected [w], or [low, high] to draw from, got {guidance}"
     yield from _budget(config)
     yield from _length(config)
-    limited = config.budget.passes is not None or config.budget.seconds is not None
+    limited = config.budget.nfe is not None or config.budget.seconds is not None
     steps = config.trainer.get("max_steps", 1)  # its type is not checked yet
     if config.optimizer.schedule == "cosine" and not limited and type(steps) is int and steps < 1:
         yield "optimizer.schedule", "cosine falls to zero at trainer.max_steps, which must be positive for it"
@@ -44,10 +44,10 @@ def _budget(config: Config) -> Iterator[tuple[str, str]]:
     for key, value in vars(config.budget).items():
         if value is not None and value <= 0:
             yield f"budget.{key}", f"must be positive, got {value}"
-    if None not in (config.budget.passes, config.budget.seconds):
-        yield "budget", "give either passes or seconds"
-    if config.budget.passes is not None and config.task not in ("adapter", "student"):
-        yield "budget.passes", f"task {config.task!r} counts none; give budget.seconds"
+    if None not in (config.budget.nfe, config.budget.seconds):
+        yield "budget", "give either nfe or seconds"
+    if config.budget.nfe is not None and config.task not in ("adapter", "student"):
+        yield "budget.nfe", f"task {config.task!r} counts none; give budget.seconds"
     if config.budget.seconds is not None and config.task == "autoencoder":
         yield "budget.seconds", "the autoencoder's crops are a share of trainer.max_steps; give that instead"
 

@@ -12,7 +12,7 @@ from sunlab.config.interpolate import Resolved, resolve
 from sunlab.config.merge import Draft
 from sunlab.config.read import read_file, read_override
 from sunlab.config.schema import Config
-from sunlab.config.shape import chooses_plug, leaves
+from sunlab.config.shape import chooses_component, leaves
 from sunlab.config.write import dump
 from sunlab.errors import ConfigError
 
@@ -22,8 +22,8 @@ class LoadedConfig:
     """A checked configuration.
 
     Attributes:
-        config: the values; every plug is a mapping with `name` and all its parameters, defaults filled in.
-        origins: dotted path of each leaf -> "default", a file, "override" or "plug default".
+        config: the values; every component is a mapping with `name` and all its parameters, defaults filled in.
+        origins: dotted path of each leaf -> "default", a file, "override" or "component default".
         saved: plain values that may be written to files and that rerun the run: as `config`, but a value that the
             environment had a part in is the text of its interpolation.
     """
@@ -42,7 +42,7 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = (), *, p
 
     Args:
         files: YAML files, later ones win. The first one's name is the run's name unless `run.name` is given.
-        overrides: `key=value`, over all files; those that choose a plug come first, in whatever order they are given,
+        overrides: `key=value`, over all files; those that choose a component come first, in whatever order they are given,
             so that `loss.segments=3 loss=cfg` asks `cfg` for `segments` and does not lose it silently.
         plugins: files or modules to import before the check, besides `plugins:` in the files. Relative paths start at
             the working directory.
@@ -54,7 +54,7 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = (), *, p
     for path in map(Path, files):
         draft.add(read_file(path), str(path))
     pairs = [read_override(text) for text in overrides]
-    for key, value in sorted(pairs, key=lambda pair: not chooses_plug(pair[0])):
+    for key, value in sorted(pairs, key=lambda pair: not chooses_component(pair[0])):
         draft.override(key, value)
     if files and draft.origin("run.name") == "default":
         draft.add({"run": {"name": Path(files[0]).stem}}, f"name of {files[0]}")
@@ -84,7 +84,7 @@ def _checked(draft: Draft, resolved: Resolved) -> LoadedConfig:
     tree = asdict(config)
     origins = {path: draft.origin(path) for path, _ in leaves(tree)}
     defaulted = tuple(check.defaulted)
-    origins.update({path: "plug default" for path in origins if _within(path, defaulted)})
+    origins.update({path: "component default" for path in origins if _within(path, defaulted)})
     return LoadedConfig(config, origins, resolved.writable(draft.values, deepcopy(tree)))
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sunlab.config.schema import Config
-from sunlab.config.shape import is_list, leaves, listed_section, plug_kind, subsection
+from sunlab.config.shape import component_kind, is_list, leaves, listed_section, subsection
 from sunlab.errors import ConfigError
 
 
@@ -14,7 +14,7 @@ class Draft:
     """Plain values, not checked yet.
 
     Attributes:
-        values: the tree; a plug is a mapping with `name`, unless it is null or an interpolation.
+        values: the tree; a component is a mapping with `name`, unless it is null or an interpolation.
         origins: dotted path of a leaf -> where it came from.
     """
 
@@ -24,7 +24,7 @@ class Draft:
         self.add(asdict(Config()), "default")
 
     def add(self, layer: Mapping[str, Any], origin: str) -> None:
-        """Lay a layer over what is there. Another name of a plug drops the former plug's parameters; lists replace."""
+        """Merge a layer over the values. Another name of a component drops the former one's parameters; lists replace."""
         self._section(self.values, layer, Config, "", origin)
 
     def override(self, key: str, value: Any) -> None:
@@ -45,10 +45,10 @@ class Draft:
         for key, value in layer.items():
             here = f"{path}.{key}" if path else key
             inner = subsection(section, key)
-            if plug_kind(section, key) and is_list(section, key):
-                self._plugs(into, key, value, here, origin)
-            elif plug_kind(section, key):
-                self._plug(into, key, value, here, origin)
+            if component_kind(section, key) and is_list(section, key):
+                self._components(into, key, value, here, origin)
+            elif component_kind(section, key):
+                self._component(into, key, value, here, origin)
             elif listed := listed_section(section, key):
                 self._sections(into, key, value, listed, here, origin)
             elif inner and (value is None or isinstance(value, Mapping)):  # `trainer:` with nothing below it is empty
@@ -62,7 +62,7 @@ class Draft:
             else:
                 self._value(into, key, value, here, origin)
 
-    def _plug(self, into: Any, key: Any, value: Any, here: str, origin: str) -> None:
+    def _component(self, into: Any, key: Any, value: Any, here: str, origin: str) -> None:
         value, former = named(value), into[key] if isinstance(into, list) else into.get(key)
         keeps = isinstance(value, Mapping) and isinstance(former, Mapping)
         if keeps and value.get("name", former.get("name")) == former.get("name"):
@@ -70,11 +70,11 @@ class Draft:
         else:
             self._set(into, key, value, here, origin)
 
-    def _plugs(self, into: dict, key: str, value: Any, here: str, origin: str) -> None:
+    def _components(self, into: dict, key: str, value: Any, here: str, origin: str) -> None:
         former = into.get(key)
         if isinstance(former, list) and _indexes(value):
             for index, item in value.items():  # the override callbacks.0.every=5
-                self._plug(former, _place(index, former, here, origin), item, f"{here}.{index}", origin)
+                self._component(former, _place(index, former, here, origin), item, f"{here}.{index}", origin)
         else:
             self._set(into, key, [named(v) for v in value] if isinstance(value, list) else value, here, origin)
 
@@ -111,7 +111,7 @@ class Draft:
 
 
 def named(value: Any) -> Any:
-    """`msc` is short for `{name: msc}`; the text of an interpolation stays, it may stand for a whole plug."""
+    """`msc` is short for `{name: msc}`; the text of an interpolation stays, it may stand for a whole component."""
     return {"name": value} if isinstance(value, str) and "${" not in value else value
 
 

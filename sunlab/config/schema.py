@@ -1,6 +1,6 @@
 """The fixed sections of a configuration. Every field has a type, a default and one line of meaning.
 
-A field of type `Plug` takes a plug's name or a mapping with `name` and its parameters, and is checked against the
+A field of type `Component` takes a component's name or a mapping with `name` and its parameters, and is checked against the
 registry named in its metadata.
 """
 
@@ -8,11 +8,11 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Plug = str | dict[str, Any]
+Component = str | dict[str, Any]
 
 
-def plug(registry: str, default: Any) -> Any:
-    """A field that holds one plug of `registry`, or a list of them where the default is a list."""
+def component(registry: str, default: Any) -> Any:
+    """A field that holds one component of `registry`, or a list of them where the default is a list."""
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: deepcopy(default), metadata={"registry": registry})
     return field(default=default, metadata={"registry": registry})
@@ -39,10 +39,12 @@ class Model:
     family: str | None = None  # of a single file: sd15, sd21, sd21_base, sdxl, or a diffusers folder; null: by its tensors
     prediction_type: Literal["epsilon", "v_prediction"] | None = None  # null: as the base states
     zero_terminal_snr: bool | None = None  # rescale the schedule to end in pure noise; null: as the base states
-    backbone: Plug = plug("backbones", "diffusers_unet")  # how its U-Net is wrapped
+    backbone: Component = component("backbones", "diffusers_unet")  # how its U-Net is wrapped
     fresh: list[Literal["vae", "unet", "text_encoder"]] = field(default_factory=list)  # parts to start at random weights
     train_text: bool = True  # task teacher: the text encoder learns too; false: it stays as it is
-    lora: Plug | None = plug("adapters", None)  # task teacher: this LoRA learns a style, and the U-Net stays as it is
+    lora: Component | None = component(
+        "adapters", None
+    )  # task teacher: this LoRA learns a style, and the U-Net stays as it is
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of frozen weights
 
 
@@ -50,12 +52,14 @@ class Model:
 class Data:
     """What is trained on."""
 
-    source: Plug = plug("sources", {"name": "shards", "urls": ["emoji/noto/train-*.tar.gz"]})  # where samples come from
+    source: Component = component(
+        "sources", {"name": "shards", "urls": ["emoji/noto/train-*.tar.gz"]}
+    )  # where samples come from
     batch_size: int = 32  # samples in one optimizer step, over all ranks and accumulated micro-batches
     streams: int = 8  # virtual streams dealt to ranks and workers; a multiple of ranks x workers
     workers: int = 0  # loader processes of each rank
     cache: str | None = None  # folder for latents made once by the base's autoencoder; null: encode in every step
-    negatives: Plug = plug("negatives", "mixture")  # how negative prompts are drawn
+    negatives: Component = component("negatives", "mixture")  # how negative prompts are drawn
     caption_dropout: float = 0.0  # share of prompts replaced by the empty one
 
 
@@ -63,7 +67,7 @@ class Data:
 class Sampler:
     """A solver on a grid."""
 
-    solver: Plug = plug("solvers", "ddim")  # the solver
+    solver: Component = component("solvers", "ddim")  # the solver
     steps: int = 4  # steps from noise to the clean end
     spacing: Literal["trailing", "leading"] = "trailing"  # of the grid
 
@@ -72,7 +76,7 @@ class Sampler:
 class Teacher(Sampler):
     """The frozen base with classifier-free guidance."""
 
-    solver: Plug = plug("solvers", "dpmpp_2m")  # the solver
+    solver: Component = component("solvers", "dpmpp_2m")  # the solver
     steps: int = 24  # steps of its grid; a multiple of the student's, so that it contains the segments' ends
     guidance: list[float] = field(default_factory=lambda: [3.0])  # w, or [low, high] to draw from
 
@@ -102,7 +106,7 @@ class Optimizer:
 class Budget:
     """What the training may spend, in the place of `trainer.max_steps`; cosine then falls to zero where it is spent."""
 
-    passes: int | None = None  # pass-equivalents: teacher, targets, student, one each; a backward pass counts as two
+    nfe: int | None = None  # network evaluations: teacher, targets, student, one each; a backward pass counts as two
     seconds: float | None = None  # of training steps, over all attempts
 
 
@@ -112,8 +116,8 @@ class Accelerated:
 
     name: str = ""  # of its row
     adapter: str | None = None  # its file; null: the base itself with classifier-free guidance
-    over: Plug | None = plug("adapters", None)  # one that is not trained and stacks on it, as nag
-    solver: Plug | None = plug("solvers", None)  # null: the adapter's own, or dpmpp_2m
+    over: Component | None = component("adapters", None)  # one that is not trained and stacks on it, as nag
+    solver: Component | None = component("solvers", None)  # null: the adapter's own, or dpmpp_2m
     steps: int = 4  # from noise to the clean end
     guidance: float | None = None  # w; null: evaluate.guidance
     method: str | None = None  # of one training of several that differ in the seed: they are averaged under this name
@@ -128,16 +132,20 @@ class Evaluate:
     before: Sampler = field(default_factory=lambda: Sampler(solver="dpmpp_2m", steps=25))  # the teacher, with guidance
     guidance: float = 3.0  # w of before
     reference_steps: int = 50  # of the teacher that shows the solver's own error, from the same seeds
-    prompts: Plug = plug("sources", {"name": "shards", "urls": ["emoji/noto/test-*.tar.gz"]})  # held-out captions
+    prompts: Component = component("sources", {"name": "shards", "urls": ["emoji/noto/test-*.tar.gz"]})  # held-out captions
     prompt_file: str | None = None  # one prompt a line, in the place of the captions
-    negatives: Plug = plug("negatives", "mixture")  # how negative prompts are drawn
+    negatives: Component = component("negatives", "mixture")  # how negative prompts are drawn
     negative_file: str | None = None  # one negative prompt a line, drawn at random in their place
     count: int = 256  # pictures of each row
     batch: int = 64  # pictures at a time
     seed: int = 0  # of the pairs and of all noise
-    extractor: Plug = plug("extractors", "effnet_lite0")  # of the features
-    metrics: list[Plug] = plug("metrics", ["paired_features", "paired_l2", "kid", "frechet"])  # in the order of columns
-    alignment: Plug | None = plug("alignments", None)  # how pictures are held against their prompts; null: not at all
+    extractor: Component = component("extractors", "effnet_lite0")  # of the features
+    metrics: list[Component] = component(
+        "metrics", ["paired_features", "paired_l2", "kid", "frechet"]
+    )  # in the order of columns
+    alignment: Component | None = component(
+        "alignments", None
+    )  # how pictures are held against their prompts; null: not at all
     subsets: int = 8  # disjoint ones, behind the intervals
     control: int = 64  # pictures of each kind behind the negative control on the lab's backgrounds; 0: none
     timed: int = 8  # pictures of each row whose time is taken, one at a time
@@ -179,14 +187,14 @@ class Config:
     data: Data = field(default_factory=Data)
     teacher: Teacher = field(default_factory=Teacher)
     student: Sampler = field(default_factory=Sampler)
-    adapter: Plug | None = plug("adapters", "sun")  # null with task student: a full copy of the U-Net
-    loss: Plug = plug("losses", "msc")  # how the teacher is distilled
-    distance: Plug = plug("distances", "l2")  # between two states
-    weighting: Plug = plug("weightings", "uniform")  # of samples by time
+    adapter: Component | None = component("adapters", "sun")  # null with task student: a full copy of the U-Net
+    loss: Component = component("losses", "msc")  # how the teacher is distilled
+    distance: Component = component("distances", "l2")  # between two states
+    weighting: Component = component("weightings", "uniform")  # of samples by time
     autoencoder: Autoencoder = field(default_factory=Autoencoder)
     optimizer: Optimizer = field(default_factory=Optimizer)
     budget: Budget = field(default_factory=Budget)  # null both: trainer.max_steps ends the training
-    callbacks: list[Plug] = plug("callbacks", [])  # in order
+    callbacks: list[Component] = component("callbacks", [])  # in order
     trainer: dict[str, Any] = field(default_factory=dict)  # anything of lightning.Trainer
     matrix: Matrix = field(default_factory=Matrix)  # what `sunlab evaluate --matrix` crosses, and its bars
     evaluate: Evaluate = field(default_factory=Evaluate)  # what `sunlab evaluate` draws and measures

@@ -1,4 +1,4 @@
-"""What the schema says of a key: a section, a plug, a list of plugs, or a plain value."""
+"""What the schema says of a key: a section, a component, a list of components, or a plain value."""
 
 import typing
 from collections.abc import Iterator, Mapping
@@ -33,8 +33,8 @@ def listed_section(section: type, name: str) -> type | None:
     return item if listed else None
 
 
-def plug_kind(section: type, name: str) -> str | None:
-    """The registry's kind of a field that holds a plug or a list of plugs."""
+def component_kind(section: type, name: str) -> str | None:
+    """The registry's kind of a field that holds a component or a list of components."""
     field = fields_of(section).get(name)
     return field.metadata.get("registry") if field else None
 
@@ -55,16 +55,16 @@ def places_of(name: str, section: type = Config) -> tuple[str, ...]:
     return found
 
 
-def chooses_plug(key: str) -> bool:
-    """Whether setting `key` chooses a plug (`loss`, `loss.name`, `callbacks.0`) or a whole list of sections, rather than
-    something inside."""
+def chooses_component(key: str) -> bool:
+    """Whether `key` names a component (`loss`, `loss.name`, `callbacks.0`) or a whole list of sections, rather than a key
+    inside one."""
     section: type | None = Config
     parts = key.split(".")
     while parts:
         name = parts.pop(0)
         if section is None:
             return False
-        if plug_kind(section, name):
+        if component_kind(section, name):
             rest = parts[1:] if parts and is_list(section, name) else parts
             return rest in ([], ["name"])
         if listed := listed_section(section, name):

@@ -109,8 +109,8 @@ SOURCES: Registry[Source] = Registry(
     "data source",
     base=Source,
     entry_points="sunlab.sources",
-    plugs=("sunlab.data.shards", "sunlab.data.bank", "sunlab.data.latents"),
+    components=("sunlab.data.shards", "sunlab.data.bank", "sunlab.data.latents"),
 )
 NEGATIVES: Registry[NegativeSampler] = Registry(
-    "negative-prompt sampler", base=NegativeSampler, entry_points="sunlab.negatives", plugs=("sunlab.data.negatives",)
+    "negative-prompt sampler", base=NegativeSampler, entry_points="sunlab.negatives", components=("sunlab.data.negatives",)
 )

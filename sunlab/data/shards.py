@@ -223,7 +223,7 @@ def _hash(*told: object) -> str:
 
 
 def _name_of(request: str | dict[str, Any]) -> str:
-    """For tables: the plug's name, with its field where it has one."""
+    """For tables: the component's name, with its field where it has one."""
     if isinstance(request, str):
         return request
     return " ".join(str(request[key]) for key in ("name", "field") if key in request)

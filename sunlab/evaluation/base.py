@@ -50,5 +50,5 @@ METRICS: Registry[Metric] = Registry(
     "metric",
     base=Metric,
     entry_points="sunlab.metrics",
-    plugs=("sunlab.evaluation.paired", "sunlab.evaluation.kernel", "sunlab.evaluation.frechet"),
+    components=("sunlab.evaluation.paired", "sunlab.evaluation.kernel", "sunlab.evaluation.frechet"),
 )

@@ -48,5 +48,5 @@ EXTRACTORS: Registry[Extractor] = Registry(
     "feature extractor",
     base=Extractor,
     entry_points="sunlab.extractors",
-    plugs=("sunlab.evaluation.effnet", "sunlab.evaluation.inception", "sunlab.evaluation.clip"),
+    components=("sunlab.evaluation.effnet", "sunlab.evaluation.inception", "sunlab.evaluation.clip"),
 )

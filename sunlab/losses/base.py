@@ -96,7 +96,7 @@ LOSSES: Registry[Loss] = Registry(
     "loss",
     base=Loss,
     entry_points="sunlab.losses",
-    plugs=(
+    components=(
         "sunlab.losses.msc",
         "sunlab.losses.msc_rollout",
         "sunlab.losses.msc_segment",

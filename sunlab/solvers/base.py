@@ -66,7 +66,7 @@ SOLVERS: Registry[Solver] = Registry(
     "solver",
     base=Solver,
     entry_points="sunlab.solvers",
-    plugs=(
+    components=(
         "sunlab.solvers.ddim",
         "sunlab.solvers.dpmpp_2m",
         "sunlab.solvers.euler",

@@ -88,5 +88,5 @@ LAUNCHERS: Registry[Launcher] = Registry(
     "launcher",
     base=Launcher,
     entry_points="sunlab.launchers",
-    plugs=("sunlab.sweep.local", "sunlab.sweep.slurm"),
+    components=("sunlab.sweep.local", "sunlab.sweep.slurm"),
 )

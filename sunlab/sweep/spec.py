@@ -8,7 +8,7 @@ from typing import Any, Literal, get_type_hints
 from registry import RegistryError, check_value, suggestion
 from sunlab.config.read import read_file, read_override
 from sunlab.config.schema import Budget
-from sunlab.config.shape import chooses_plug
+from sunlab.config.shape import chooses_component
 from sunlab.errors import ConfigError
 
 Do = Literal["fit", "evaluate"]
@@ -62,7 +62,7 @@ def load_sweep(files: Sequence[str | Path], words: Sequence[str] = (), *, launch
 
     Args:
         files: later ones win, key by key.
-        words: `key=value`; those of the sweep's own keys (`launcher.threads=1`, `budget.passes=9000`, `name=again`) are
+        words: `key=value`; those of the sweep's own keys (`launcher.threads=1`, `budget.nfe=9000`, `name=again`) are
             its own, all others are overrides of every run, after everything that the file says.
         launcher: the launcher's name. Options that the files give to another one are dropped.
 
@@ -118,8 +118,8 @@ def merged(former: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any
 
 
 def _below(key: str, other: str) -> bool:
-    """Whether `other` says anew what `key` says, or chooses another plug than the one that `key` has a parameter of."""
-    whole = other.removesuffix(".name") if chooses_plug(other) else other
+    """Whether `other` says anew what `key` says, or chooses another component than the one that `key` has a parameter of."""
+    whole = other.removesuffix(".name") if chooses_component(other) else other
     return key == other or key.startswith(f"{whole}.")
 
 
@@ -163,8 +163,8 @@ def _disagreements(sweep: Sweep) -> list[str]:
             if not values:
                 found.append(f"list.{index}.grid.{key}: no values")
     found += [f"grid.{key}: no values" for key, values in sweep.grid.items() if not values]
-    if sweep.budget is not None and (sweep.budget.passes is None) == (sweep.budget.seconds is None):
-        found.append("budget: give either passes or seconds")
+    if sweep.budget is not None and (sweep.budget.nfe is None) == (sweep.budget.seconds is None):
+        found.append("budget: give either nfe or seconds")
     if not sweep.name or sweep.name in (".", "..") or "/" in sweep.name:
         found.append(f"name: is the name of one folder in dir, got {sweep.name!r}")
     return found

@@ -1,26 +1,26 @@
-"""Contract tests of every kind of plug, for plugs inside and outside the tree.
+"""Contract tests of every kind of component, for components inside and outside the tree.
 
     from sunlab.testing import LossContract
 
     class TestMine(LossContract):
-        plug = {"name": "mine", "delta": 0.1}
+        component = {"name": "mine", "delta": 0.1}
 
-`plug` is what a configuration would say: a name, or a mapping with `name` and parameters. The module that registers it
+`component` is what a configuration would say: a name, or a mapping with `name` and parameters. The module that registers it
 must have been imported. With `pytest.register_assert_rewrite("sunlab.testing")` in a conftest.py failures say more.
 """
 
 from sunlab.testing.adapter import AdapterContract
+from sunlab.testing.component import ComponentContract
 from sunlab.testing.distance import DistanceContract
 from sunlab.testing.launcher import LauncherContract
 from sunlab.testing.loss import LossContract
 from sunlab.testing.metric import MetricContract
 from sunlab.testing.negatives import NegativeSamplerContract
-from sunlab.testing.plug import PlugContract
 from sunlab.testing.solver import SolverContract
 from sunlab.testing.toy import ToyDenoiser
 from sunlab.testing.weighting import WeightingContract
 
-CONTRACTS: dict[str, type[PlugContract]] = {
+CONTRACTS: dict[str, type[ComponentContract]] = {
     contract.kind: contract
     for contract in (
         AdapterContract,
@@ -33,17 +33,17 @@ CONTRACTS: dict[str, type[PlugContract]] = {
         WeightingContract,
     )
 }
-"""Kind of plug, as in `sunlab.registries.KINDS` -> its contract."""
+"""Kind of component, as in `sunlab.registries.KINDS` -> its contract."""
 
 __all__ = [
     "CONTRACTS",
     "AdapterContract",
+    "ComponentContract",
     "DistanceContract",
     "LauncherContract",
     "LossContract",
     "MetricContract",
     "NegativeSamplerContract",
-    "PlugContract",
     "SolverContract",
     "ToyDenoiser",
     "WeightingContract",

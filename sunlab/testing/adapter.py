@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sunlab.testing.plug import PlugContract
+from sunlab.testing.component import ComponentContract
 from sunlab.types import Conditioning
 
 TEXT_WIDTH = 8
 
 
-class AdapterContract(PlugContract):
+class AdapterContract(ComponentContract):
     """Off, the U-Net is the base to the bit; on, each sample sees its own prompts and the adapter alone learns."""
 
     kind: ClassVar[str] = "adapters"

@@ -5,11 +5,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sunlab.testing.plug import PlugContract
+from sunlab.testing.component import ComponentContract
 from sunlab.testing.toy import SHAPE
 
 
-class DistanceContract(PlugContract):
+class DistanceContract(ComponentContract):
     """A distance is zero at equality, never negative, and one value a sample."""
 
     kind: ClassVar[str] = "distances"

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from sunlab.sweep.launchers import Job
-from sunlab.testing.plug import PlugContract
+from sunlab.testing.component import ComponentContract
 
 NEVER = Path("a folder that is not there")
 
 
-class LauncherContract(PlugContract):
+class LauncherContract(ComponentContract):
     """A launcher shows what it would start, and touches nothing doing so."""
 
     kind: ClassVar[str] = "launchers"

@@ -10,12 +10,12 @@ from sunlab.diffusion.schedule import Schedule
 from sunlab.diffusion.timesteps import grid
 from sunlab.losses.base import Flow, Terms
 from sunlab.registries import registry_of
-from sunlab.testing.plug import PlugContract
+from sunlab.testing.component import ComponentContract
 from sunlab.testing.toy import ToyDenoiser, toy_batch
 from sunlab.types import END, Batch
 
 
-class LossContract(PlugContract):
+class LossContract(ComponentContract):
     """A loss gives one value a sample, teaches the student, not the teacher, and draws by the batch's own numbers."""
 
     kind: ClassVar[str] = "losses"

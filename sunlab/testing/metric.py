@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from sunlab.evaluation.base import Metric
-from sunlab.testing.plug import PlugContract
+from sunlab.testing.component import ComponentContract
 
 PAIRS = 12
 
 
-class MetricContract(PlugContract):
+class MetricContract(ComponentContract):
     """A metric's values depend on the pairs alone: not on the batches they come in, nor on their order."""
 
     kind: ClassVar[str] = "metrics"

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from sunlab.data.base import Pool
 from sunlab.errors import SunlabError
-from sunlab.testing.plug import PlugContract
+from sunlab.testing.component import ComponentContract
 
 
-class NegativeSamplerContract(PlugContract):
+class NegativeSamplerContract(ComponentContract):
     """A sampler returns text, and draws by the random numbers that it is handed."""
 
     kind: ClassVar[str] = "negatives"

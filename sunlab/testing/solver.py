@@ -8,12 +8,12 @@ from torch import Tensor
 from sunlab.diffusion.schedule import Schedule
 from sunlab.diffusion.timesteps import grid
 from sunlab.errors import ConfigError
-from sunlab.testing.plug import PlugContract
+from sunlab.testing.component import ComponentContract
 from sunlab.testing.toy import SHAPE, PointDenoiser, ToyDenoiser
 from sunlab.types import END
 
 
-class SolverContract(PlugContract):
+class SolverContract(ComponentContract):
     """A solver moves each sample by its own times, keeps no state, and reaches the clean end."""
 
     kind: ClassVar[str] = "solvers"

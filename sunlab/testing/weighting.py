@@ -7,10 +7,10 @@ from torch import Tensor
 
 from sunlab.diffusion.schedule import Schedule
 from sunlab.diffusion.timesteps import grid
-from sunlab.testing.plug import PlugContract
+from sunlab.testing.component import ComponentContract
 
 
-class WeightingContract(PlugContract):
+class WeightingContract(ComponentContract):
     """A weighting is finite and never negative, at every jump and in prediction space (s = t)."""
 
     kind: ClassVar[str] = "weightings"

@@ -55,9 +55,9 @@ def test_the_passes_are_those_of_training(words, tiny_config, tiny_data):
 
 
 def test_what_autograd_keeps_is_what_it_keeps_of_a_real_pass(tiny_base_folder):
-    plug = {"name": "diffusers_unet", "attention": "eager"}
+    component = {"name": "diffusers_unet", "attention": "eager"}
     kept = []
-    for base in (load_base(tiny_base_folder, backbone=plug), outline_base(tiny_base_folder, backbone=plug)):
+    for base in (load_base(tiny_base_folder, backbone=component), outline_base(tiny_base_folder, backbone=component)):
         device, unet = base.device, base.backbone.unet
         x, t, given = (
             torch.zeros(2, 4, 8, 8, device=device),

@@ -68,9 +68,9 @@ def test_checkpointing_changes_no_gradient(kind, folders, tiny_data):
     gradients = []
     before = torch.random.get_rng_state()
     for on in (False, True):
-        plug = {"name": "diffusers_unet", "gradient_checkpointing": on}
+        component = {"name": "diffusers_unet", "gradient_checkpointing": on}
         torch.manual_seed(0)
-        student = module(kind, load_base(folders["sdxl"], backbone=plug))
+        student = module(kind, load_base(folders["sdxl"], backbone=component))
         with torch.no_grad():
             for p in student.trainable().values():
                 p.add_(0.01)
@@ -87,8 +87,10 @@ def test_checkpointing_changes_no_gradient(kind, folders, tiny_data):
 def test_compiled_it_draws_and_learns_the_same(folders, tiny_data, tmp_path):
     results = []
     for mode in ("none", "default"):
-        plug = {"name": "diffusers_unet", "compile": mode, "channels_last": mode != "none"}
-        student = train(module("sun", load_base(folders["sdxl"], backbone=plug)), tiny_data(batch_size=4), tmp_path / mode)
+        component = {"name": "diffusers_unet", "compile": mode, "channels_last": mode != "none"}
+        student = train(
+            module("sun", load_base(folders["sdxl"], backbone=component)), tiny_data(batch_size=4), tmp_path / mode
+        )
         results.append(student.trainable())
     assert results[0].keys() == results[1].keys()
     assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(*(r.values() for r in results), strict=True))

@@ -16,7 +16,7 @@ def run(config, folder, *words, **options):
 
 
 def test_ends_after_the_step_that_spends_the_passes(tiny_config, tmp_path):
-    done = run(tiny_config, tmp_path, f"budget.passes={4 * STEP - 1}", "trainer.max_steps=2")
+    done = run(tiny_config, tmp_path, f"budget.nfe={4 * STEP - 1}", "trainer.max_steps=2")
     assert done["trainer"].global_step == 4  # max_steps is not looked at
     cost = done["cost"]
     assert cost["teacher"] == 4 * 8 * 4 and cost["student"] == cost["backward"] == 4 * 8
@@ -26,7 +26,7 @@ def test_ends_after_the_step_that_spends_the_passes(tiny_config, tmp_path):
 
 
 def test_the_rate_is_zero_where_the_budget_is_spent(tiny_config, tmp_path):
-    done = run(tiny_config, tmp_path, f"budget.passes={3 * STEP}", "optimizer.warmup_steps=0")
+    done = run(tiny_config, tmp_path, f"budget.nfe={3 * STEP}", "optimizer.warmup_steps=0")
     module, trainer = done["module"], done["trainer"]
     assert module.spent() == 1
     assert module.optimization.factor(3, None, module.spent) == pytest.approx(0, abs=1e-12)
@@ -35,7 +35,7 @@ def test_the_rate_is_zero_where_the_budget_is_spent(tiny_config, tmp_path):
 
 
 def test_a_resumed_run_spends_what_is_left(tiny_config, tmp_path):
-    words = (f"budget.passes={5 * STEP}", "run.checkpoint_every=1")
+    words = (f"budget.nfe={5 * STEP}", "run.checkpoint_every=1")
     whole = run(tiny_config, tmp_path / "a", *words)
     with pytest.raises(Preempted):
         run(tiny_config, tmp_path / "b", *words, time_limit=0)
@@ -55,11 +55,11 @@ def test_ends_by_the_clock(tiny_config, tmp_path):
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        (["budget.passes=0"], "budget.passes: must be positive"),
-        (["budget.passes=1", "budget.seconds=1"], "give either passes or seconds"),
-        (["budget.passes=1", "task=teacher"], "task 'teacher' counts none; give budget.seconds"),
+        (["budget.nfe=0"], "budget.nfe: must be positive"),
+        (["budget.nfe=1", "budget.seconds=1"], "give either nfe or seconds"),
+        (["budget.nfe=1", "task=teacher"], "task 'teacher' counts none; give budget.seconds"),
         (["budget.seconds=1", "task=autoencoder"], "give that instead"),
-        (["budget.pases=1"], "did you mean 'passes'"),
+        (["budget.nef=1"], "did you mean 'nfe'"),
     ],
 )
 def test_errors(tiny_config, tmp_path, words, match):

@@ -116,7 +116,7 @@ def test_config_prints_yaml_that_reruns_with_the_origin_of_each_value(tiny, tmp_
     text = capsys.readouterr().out
     assert "seed: 5  # override\n" in text
     assert f"  name: msc  # {tiny}\n" in text
-    assert "  substeps: 6  # plug default\n" in text
+    assert "  substeps: 6  # component default\n" in text
     (tmp_path / "again.yaml").write_text(text)
     assert load_config([tmp_path / "again.yaml"]).config == load_config([tiny], ["loss.segments=2", "seed=5"]).config
 

@@ -22,7 +22,7 @@ def test_defaults_alone_are_a_configuration():
     assert isinstance(loaded.config, Config)
     assert loaded.config.loss["name"] == "msc" and "segments" in loaded.config.loss
     assert loaded.origins["loss.name"] == "default"
-    assert loaded.origins["loss.segments"] == "plug default"
+    assert loaded.origins["loss.segments"] == "component default"
     assert loaded.config.run.name == "run"
 
 

@@ -66,7 +66,7 @@ def test_states_the_version_of_the_api(tmp_path, wanted, fits):
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """Pretends that a package with an entry point is installed; returns the registry that it plugs into."""
+    """Pretends that a package with an entry point is installed; returns the registry that it registers in."""
 
     def install(source: str) -> Registry:
         package, group = f"dist_{uuid4().hex}", f"sunlab.test.{uuid4().hex}"

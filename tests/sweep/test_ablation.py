@@ -23,7 +23,7 @@ SMOKE = ROOT / "configs" / "ablation" / "smoke.yaml"
 def small(file, folder, base, shards):
     """The sweep with its own methods, over the tiny base, three pictures and some steps."""
     words = {
-        "dir": folder, "launcher": "inline_of_the_test", "budget.passes": 60, "plugins": f"[{MEANS}]",
+        "dir": folder, "launcher": "inline_of_the_test", "budget.nfe": 60, "plugins": f"[{MEANS}]",
         "model.base": base, "data.batch_size": 8, "data.streams": 4, "trainer.accelerator": "cpu",
         "trainer.enable_progress_bar": "false", "evaluate.prompts.urls": f"[{shards}]", "evaluate.count": 3,
         "evaluate.batch": 4, "evaluate.control": 0, "evaluate.timed": 1, "evaluate.shown": 1, "evaluate.before.steps": 2,
@@ -88,7 +88,7 @@ def test_every_run_is_a_right_configuration(file, monkeypatch):
     runs = plan(sweep)
     assert sweep.name == file.stem and len({run.id for run in runs}) == len(runs) >= 3
     trained = [run for run in runs if "fit" in run.do]
-    assert len({run.tree["budget"]["passes"] for run in trained}) == 1  # what is compared costs the same
+    assert len({run.tree["budget"]["nfe"] for run in trained}) == 1  # what is compared costs the same
     if sweep.baseline:
         assert any(sweep.baseline.startswith(run.label) for run in runs)
 

@@ -34,8 +34,8 @@ def test_an_identity_is_of_the_configuration_and_of_nothing_else(sweep_file):
     (other,) = runs_of(sweep_file("other", list=[{"name": "b", "overrides": {"loss": {"name": "msc"}}}]), "dir=elsewhere")
     (changed,) = runs_of(sweep_file("one", list=[{"name": "a"}]), "optimizer.lr=0.5")
     assert one.id == other.id != changed.id
-    (limited,) = runs_of(sweep_file("one", list=[{"name": "a"}]), "budget.passes=900")
-    assert limited.id != one.id and limited.tree["budget"]["passes"] == 900
+    (limited,) = runs_of(sweep_file("one", list=[{"name": "a"}]), "budget.nfe=900")
+    assert limited.id != one.id and limited.tree["budget"]["nfe"] == 900
 
 
 def test_equal_configurations_are_one_run_in_two_rows(sweep_file):
@@ -77,9 +77,7 @@ def test_a_child_meets_each_of_several_parents(sweep_file):
 
 
 def test_what_is_written_reads_back_and_reruns(sweep_file):
-    sweep = load_sweep(
-        [sweep_file(list=[{"name": "ä, #1", "grid": {"loss": ["msc", {"name": "cfg"}]}}])], ["budget.passes=9"]
-    )
+    sweep = load_sweep([sweep_file(list=[{"name": "ä, #1", "grid": {"loss": ["msc", {"name": "cfg"}]}}])], ["budget.nfe=9"])
     runs = plan(sweep)
     folder = write_plan(sweep, runs)
     assert read_plan(folder) == runs
@@ -110,8 +108,8 @@ def test_what_stands_in_braces_may_be_a_pattern_of_files(sweep_file):
         ({"list": [{"name": "a", "needs": ["b"]}, {"name": "b"}]}, "no group 'b' before this one"),
         ({"grid": {"loss": []}}, "grid.loss: no values"),
         ({"grid": {"loss": "msc"}}, "grid"),
-        ({"budget": {"pases": 3}}, r"did you mean 'passes'\?"),
-        ({"budget": {"passes": 3, "seconds": 4}}, "either passes or seconds"),
+        ({"budget": {"nef": 3}}, r"did you mean 'nfe'\?"),
+        ({"budget": {"nfe": 3, "seconds": 4}}, "either nfe or seconds"),
         ({"name": "a/b"}, "one folder in dir"),
         (
             {"list": [{"name": "row", "overrides": {"loss": "mcs"}}]},

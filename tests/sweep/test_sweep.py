@@ -27,7 +27,7 @@ def states(folder):
 
 def test_from_the_file_to_the_numbers(sweep_file, capsys):
     said = []
-    sweep = load_sweep([sweep_file(list=[{"name": "SUN"}, LORA, LATER], budget={"passes": 200})])
+    sweep = load_sweep([sweep_file(list=[{"name": "SUN"}, LORA, LATER], budget={"nfe": 200})])
     folder = start(sweep, said.append)
     assert states(folder) == {"SUN, seed 0": "done", "LoRA, seed 0": "done", "later, seed 0": "done"}
     runs, _ = look(folder)

@@ -63,7 +63,7 @@ FILTERS: Registry[Filter] = Registry(
     "filter",
     base=Filter,
     entry_points="sunlab.filters",
-    plugs=tuple(
+    components=tuple(
         f"sunlab.data.filters.{name}"
         for name in (
             *("aesthetic", "aspect_ratio", "caption_length", "json_field", "language", "nsfw", "similarity", "size"),

@@ -1,4 +1,4 @@
-"""What every plug promises, whatever its kind."""
+"""What every component promises, whatever its kind."""
 
 import inspect
 from typing import Any, ClassVar
@@ -7,16 +7,16 @@ from registry import Entry, Registry, check_value
 from sunlab.registries import registry_of
 
 
-class PlugContract:
+class ComponentContract:
     """Base of the contracts.
 
     Attributes:
-        kind: the kind of plug, as in `sunlab.registries.KINDS`.
-        plug: the plug under test, as a configuration would name it: a name, or a mapping with `name` and parameters.
+        kind: the kind of component, as in `sunlab.registries.KINDS`.
+        component: the component under test, as in a configuration: a name, or a mapping with `name` and parameters.
     """
 
     kind: ClassVar[str]
-    plug: ClassVar[Any]
+    component: ClassVar[Any]
 
     @property
     def registry(self) -> Registry[Any]:
@@ -24,15 +24,15 @@ class PlugContract:
 
     @property
     def entry(self) -> Entry[Any]:
-        return self.registry.get(self.registry.check(self.plug).name)
+        return self.registry.get(self.registry.check(self.component).name)
 
     def runtime(self) -> tuple[Any, ...]:
-        """The positional arguments that a plug of this kind is built with."""
+        """The positional arguments that a component of this kind is built with."""
         return ()
 
     def build(self, *runtime: Any) -> Any:
-        """The plug, from its defaults and what `plug` says. Args: runtime, in place of `self.runtime()`."""
-        return self.registry.build(self.plug, *(runtime or self.runtime()))
+        """The component, from its defaults and what `component` says. Args: runtime, in place of `self.runtime()`."""
+        return self.registry.build(self.component, *(runtime or self.runtime()))
 
     def test_it_builds(self) -> None:
         assert isinstance(self.build(), self.registry.base)
@@ -48,7 +48,7 @@ class PlugContract:
     def test_it_has_a_summary_of_one_line(self) -> None:
         own = inspect.cleandoc(vars(self.entry.factory).get("__doc__") or "")
         first, _, rest = own.partition("\n")
-        assert first, f"{self.entry.where}: the plug needs a docstring of its own"
+        assert first, f"{self.entry.where}: the component needs a docstring of its own"
         assert first.endswith("."), f"{self.entry.where}: the first line must be a sentence, got {first!r}"
         assert not rest.partition("\n")[0].strip(), f"{self.entry.where}: the line after the first must be blank"
 
