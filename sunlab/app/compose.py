@@ -1,11 +1,14 @@
 """From a checked configuration to runtime objects: what several use cases build alike."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from sunlab.adapters.lora import LoRA
+from sunlab.config.auto import AUTO, automatic, recorded, resolved
+from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Config, Sampler
 from sunlab.data.bank import Trajectories
 from sunlab.data.base import Source
@@ -14,7 +17,7 @@ from sunlab.data.datamodule import DataModule
 from sunlab.data.latents import Latents
 from sunlab.data.shards import Shards
 from sunlab.diffusion.timesteps import grid
-from sunlab.distributed.ranks import Ranks
+from sunlab.distributed.ranks import Ranks, first_rank
 from sunlab.errors import ConfigError
 from sunlab.modules.adapter import AdapterModule
 from sunlab.modules.autoencoder import AutoencoderModule
@@ -25,6 +28,7 @@ from sunlab.modules.teacher import TeacherModule
 from sunlab.modules.text_encoder import TextEncoderModule
 from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.pipelines.locate import is_hub_id
+from sunlab.precision import dtype_on, native, warn_if_slow
 from sunlab.registries import registry_of
 from sunlab.solvers import Sampling
 
@@ -46,7 +50,7 @@ def base_options(config: Config) -> dict[str, Any]:
     quiet(online=is_hub_id(model.base))
     return {
         "backbone": model.backbone,
-        "dtype": getattr(torch, model.dtype),
+        "dtype": dtype_on(model.dtype, own_device()),
         "family": model.family,
         "prediction_type": model.prediction_type,
         "zero_terminal_snr": model.zero_terminal_snr,
@@ -123,7 +127,36 @@ def build_module(config: Config, base: BaseModel) -> Module:
     return AdapterModule(base, adapter, loss, **options)
 
 
-def own_device(ranks: Ranks | None) -> str:
+def settle(loaded: LoadedConfig, device: str, *, checkpoint: Path | None = None, training: bool = False) -> LoadedConfig:
+    """The configuration with `trainer.precision` and `model.dtype` decided, where they are `auto`.
+
+    Prints one line for each: what was decided and why. Warns where bfloat16 is slow on `device`.
+
+    Args:
+        device: where the run computes.
+        checkpoint: of the run that goes on, which keeps its own; None: a new run.
+        training: whether `trainer.precision` is used; drawing has `model.dtype` alone.
+    """
+    found, kept = native(device), {}
+    if checkpoint is not None:
+        kept = recorded(loaded.saved, checkpoint.parent.parent / "config.yaml")
+    values: dict[tuple[str, str], str] = {}
+    for section, key in automatic(loaded.saved):
+        if key == "precision" and not training:
+            continue
+        own = kept.get(section, {}).get(key, AUTO)
+        values[section, key] = own if own != AUTO else found.precision if key == "precision" else found.dtype
+        reason = found.reason if own == AUTO else "as the run began"
+        if first_rank():
+            print(f"{section}.{key}: auto is {values[section, key]} ({reason})", flush=True)
+    loaded = resolved(loaded, values)
+    if training:
+        warn_if_slow(str(loaded.config.trainer.get("precision", "")), device, key="trainer.precision")
+    warn_if_slow(loaded.config.model.dtype, device, key="model.dtype")
+    return loaded
+
+
+def own_device(ranks: Ranks | None = None) -> str:
     """A GPU of its own for each rank of a machine, where there are any."""
     if not torch.cuda.is_available():
         return "cpu"

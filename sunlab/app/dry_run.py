@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from registry import load_plugins
-from sunlab.app.compose import base_options, build_module, component
+from sunlab.app.compose import base_options, build_module, component, settle
+from sunlab.app.trainer import training_device
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Config
 from sunlab.diffusion.guidance import Passes, guided
@@ -74,6 +75,7 @@ def plan(loaded: LoadedConfig) -> Plan:
     Raises:
         ConfigError: a base that is not there without `model.family`, or parts that do not fit each other.
     """
+    loaded = settle(loaded, training_device(loaded.config.trainer), training=True)
     config = loaded.config
     load_plugins(config.plugins)
     options = base_options(config)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from registry import load_plugins
-from sunlab.app.compose import base_options, build_sampling, component
+from sunlab.app.compose import base_options, build_sampling, component, own_device, settle
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Accelerated, Config, Sampler
 from sunlab.data.base import Pool, Source
@@ -47,10 +47,11 @@ def evaluate(loaded: LoadedConfig, *, matrix: bool = False, pictures: Path | Non
     """
     keep_freed_memory()
     quiet(online=any(map(is_hub_id, loaded.config.evaluate.bases or [loaded.config.model.base])))
+    device = own_device()
+    loaded = settle(loaded, device)
     config = loaded.config
     load_plugins(config.plugins)
     folder, asked = Path(config.run.dir) / config.run.name, config.evaluate
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     if not asked.variants:
         raise ConfigError("evaluate.variants: nothing to compare; give a list of name, adapter, solver, steps, guidance")
     bases = asked.bases or [config.model.base]

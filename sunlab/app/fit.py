@@ -8,8 +8,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 
 from registry import load_plugins
-from sunlab.app.compose import build_base, build_data, build_module, component
-from sunlab.app.trainer import build_trainer
+from sunlab.app.compose import build_base, build_data, build_module, component, settle
+from sunlab.app.trainer import build_trainer, training_device
 from sunlab.callbacks.alive import explained
 from sunlab.callbacks.ema import EMA
 from sunlab.callbacks.ledger import LedgerKeeper
@@ -59,6 +59,8 @@ def _fit(loaded: LoadedConfig, resume: str | None, stop: Stop) -> Mapping[str, A
     load_plugins(config.plugins)
     folder = Path(config.run.dir) / config.run.name
     checkpoint = resume_path(resume, folder)
+    loaded = settle(loaded, training_device(config.trainer), checkpoint=checkpoint, training=True)
+    config = loaded.config
     seed_everything(config.seed, workers=True, verbose=False)
     source = component("sources", config.data.source)  # before the weights: data that are wrong are told within seconds
     base = build_base(config)

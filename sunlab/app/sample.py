@@ -13,6 +13,7 @@ from sunlab.pipelines.draw import Request, draw, with_adapter, with_guidance
 from sunlab.pipelines.heeded import scale_of, unheeded
 from sunlab.pipelines.locate import asset, is_hub_id
 from sunlab.pipelines.picture import grid_image, save_png
+from sunlab.precision import AUTO, dtype_on
 from sunlab.solvers import SOLVERS, Sampling
 
 
@@ -43,7 +44,7 @@ def sample_grid(
     quiet(online=is_hub_id(base))
     if adapter is not None:
         require_file(asset(adapter))
-    model = load_base(base).freeze()
+    model = load_base(base, dtype=dtype_on(AUTO, "cpu")).freeze()
     if adapter is None:
         bind, name, w = with_guidance(model), "dpmpp_2m", 3.0
     else:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from sunlab.app.sweep import build_launcher
+from sunlab.config.auto import recorded
 from sunlab.config.load import LoadedConfig
+from sunlab.config.write import dump
 from sunlab.errors import ConfigError
 from sunlab.files import read_json, write_json, write_text
 from sunlab.sweep.environment import environment
@@ -36,7 +38,8 @@ def prepare(loaded: LoadedConfig, options: Mapping[str, Any]) -> Submission:
     folder = Path(config.run.dir) / config.run.name
     words = ("fit", "--config", str((folder / "config.yaml").absolute()), "--resume", "auto")
     job = Job(config.run.name, config.run.name, folder, trainer=config.trainer, words=words)
-    return Submission(build_launcher(options), options, job, loaded.to_yaml(), config.seed)
+    text = dump(recorded(loaded.saved, folder / "config.yaml"))  # as the run began, so that it is known as the same one
+    return Submission(build_launcher(options), options, job, text, config.seed)
 
 
 def submit(asked: Submission) -> tuple[str, bool]:

@@ -1,13 +1,14 @@
 """Lightning's Trainer, as every run has it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import (
@@ -39,6 +40,14 @@ def build_ranks(ranks: Ranks | None) -> ClusterEnvironment:
     os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port), "SLURM_NTASKS": str(ranks.count)}
     os.environ |= {"SLURM_NTASKS_PER_NODE": str(ranks.per_node), "SLURM_NNODES": str(ranks.nodes)}
     return SLURMEnvironment(auto_requeue=False)
+
+
+def training_device(trainer: Mapping[str, Any]) -> str:
+    """The type of device that Lightning will choose: cpu, cuda or mps."""
+    asked = trainer.get("accelerator", "auto")
+    if asked in ("auto", "gpu"):
+        return "cuda" if CUDAAccelerator.is_available() else "mps" if MPSAccelerator.is_available() else "cpu"
+    return str(asked)
 
 
 def build_trainer(

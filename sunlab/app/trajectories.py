@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from registry import load_plugins
-from sunlab.app.compose import build_base, build_sampling, component, own_device
+from sunlab.app.compose import build_base, build_sampling, component, own_device, settle
 from sunlab.config.load import LoadedConfig
 from sunlab.data.base import Pool, Source
 from sunlab.distributed.ranks import launched
@@ -22,6 +22,7 @@ def make_bank(loaded: LoadedConfig, *, out: str | Path, count: int, shard_size: 
     ranks = launched()
     share = slice(None) if ranks is None else slice(ranks.rank, None, ranks.count)
     keep_freed_memory()
+    loaded = settle(loaded, own_device(ranks))
     config = loaded.config
     load_plugins(config.plugins)
     base = build_base(config).freeze().to(own_device(ranks))

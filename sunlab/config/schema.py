@@ -45,7 +45,7 @@ class Model:
     lora: Component | None = component(
         "adapters", None
     )  # task teacher: this LoRA learns a style, and the U-Net stays as it is
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of frozen weights
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # of frozen weights; auto: bfloat16 where native
 
 
 @dataclass
@@ -195,6 +195,6 @@ class Config:
     optimizer: Optimizer = field(default_factory=Optimizer)
     budget: Budget = field(default_factory=Budget)  # null both: trainer.max_steps ends the training
     callbacks: list[Component] = component("callbacks", [])  # in order
-    trainer: dict[str, Any] = field(default_factory=dict)  # anything of lightning.Trainer
+    trainer: dict[str, Any] = field(default_factory=dict)  # arguments of lightning.Trainer; precision: auto is the device's
     matrix: Matrix = field(default_factory=Matrix)  # what `sunlab evaluate --matrix` crosses, and its bars
     evaluate: Evaluate = field(default_factory=Evaluate)  # what `sunlab evaluate` draws and measures

@@ -11,7 +11,7 @@ ELSEWHERE = {
     "default_root_dir": "files go to `run.dir`/`run.name`",
     "plugins": "they are Python objects, and the configuration's own `plugins:` are sunlab's",
 }
-HALF = "the frozen weights' type is model.dtype, what is trained is float32; give bf16-mixed, 16-mixed or 32-true"
+HALF = "the frozen weights' type is model.dtype, what is trained is float32; give auto, bf16-mixed, 16-mixed or 32-true"
 WHOLE = {"16-true", "bf16-true", "64-true", "64", 64, "transformer-engine", "transformer-engine-float16"}
 """Precisions that would convert the whole module."""
 
@@ -33,6 +33,8 @@ def trainer_problems(values: Mapping[str, Any]) -> list[tuple[str, str]]:
             found.append((key, f"lightning.Trainer takes no such argument; {suggestion(key, known)}"))
         elif key == "precision" and isinstance(value, (str, int)) and value in WHOLE:
             found.append((key, f"{value!r} is not taken; {HALF}"))
+        elif key == "precision" and value == "auto":
+            continue  # resolved before Lightning sees it; see `sunlab.precision`
         elif key == "logger":
             if not isinstance(value, bool) and value is not None:
                 found.append((key, f"expected true, false or null, got {value!r}"))

@@ -64,6 +64,12 @@ def launched(environ: Mapping[str, str] = os.environ) -> Ranks | None:
     return Ranks("srun", nodes, count // nodes, rank, local_rank, node)
 
 
+def first_rank() -> bool:
+    """Whether this process is the first of its run, which alone writes and prints."""
+    ranks = launched()
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0 if ranks is None else ranks.rank == 0
+
+
 def require_ranks(trainer: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Ranks | None:
     """Look at what started this process before anything heavy is loaded.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from time import time
 from typing import Literal
 
-from sunlab.distributed.ranks import launched
+from sunlab.distributed.ranks import first_rank
 from sunlab.distributed.signals import Signals
 from sunlab.errors import INTERNAL, INTERRUPTED, ConfigError, Preempted, exit_code
 from sunlab.files import hold
@@ -79,8 +79,3 @@ def ended(status: Status, error: BaseException) -> Status:
     code = INTERNAL if code is None else code
     state: Literal["stopped", "failed"] = "stopped" if stopped else "failed"
     return replace(status, state=state, ended=time(), exit_code=code, error=told[:LONGEST])
-
-
-def first_rank() -> bool:
-    ranks = launched()
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0 if ranks is None else ranks.rank == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from registry import suggestion
+from sunlab.config.auto import recorded
 from sunlab.config.write import dump
 from sunlab.errors import ConfigError
 from sunlab.files import read_json, write_json, write_text
@@ -27,8 +28,8 @@ def write_plan(sweep: Sweep, runs: Sequence[Run]) -> Path:
     named = folder / "logs"
     named.mkdir(parents=True, exist_ok=True)
     for run in runs:
-        text = dump(resolved(run, home.as_posix()))
         file = home / run.id / "config.yaml"
+        text = dump(recorded(resolved(run, home.as_posix()), file))
         write_json(home / run.id / "run.json", {key: getattr(run, key) for key in SAVED})
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
             write_text(file, text)
