@@ -27,6 +27,7 @@ def consistency(
     points: Tensor,
     skip: int,
     states: States,
+    pure_start: bool = False,
 ) -> Terms:
     """d(f(x_t, t), sg f(x_u, u)): x_u is one guided teacher step from x_t, and f carries both to the edge s below t
     (arXiv 2303.01469, definition 1, with the edges of arXiv 2405.18407; the target is the same student without gradient). At
@@ -39,6 +40,7 @@ def consistency(
         skip: k, u = max(t - k, s).
         states: `data`, forward-noised; `teacher`, a stored trajectory's: the student learns at the stored times alone and is
             asked between them, so the bank must hold many more times than the student's grid.
+        pure_start: see `state_at`; the published recipes noise the data forward at the first time too.
 
     Raises:
         ConfigError: the data do not offer what `states` needs.
@@ -48,7 +50,7 @@ def consistency(
         points = stored[stored > edges[-1]]
     t = points.to(edges)[batch.draws.integers("time", 0, len(points))]
     s = edges[(edges[None, :] >= t[:, None]).sum(1)]
-    x_t = state_at(states, batch, t, torch.zeros_like(t), student)
+    x_t = state_at(states, batch, t, torch.zeros_like(t), student, pure_start=pure_start)
     with torch.no_grad():
         u = torch.maximum(t - skip, s)
         x_u = teacher.jump(x_t, t, u)

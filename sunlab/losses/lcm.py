@@ -24,7 +24,7 @@ class LCM(Loss):
             that is `msc_segment` with one segment.
         sigma_data: d.
         timestep_scaling: the factor on t in c_skip and c_out, 10 in the recipe.
-        states: where x_t comes from; `data` in the recipe.
+        states: where x_t comes from; `data`, forward-noised at every time, in the recipe.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ class MSCSegment(Loss):
     """Consistency inside each segment: the student at t and at t - k, both carried to the segment's end.
 
     t is one of a segment's start, start - k, start - 2k, ...; x_{t-k} comes from x_t by one guided teacher step; the target
-    is the student itself without gradient.
+    is the student itself without gradient. With `states: data` x_t at the grid's first time is pure noise, as at sampling.
 
     Args:
         segments: segments of the grid; null: the student's steps.
@@ -33,5 +33,5 @@ class MSCSegment(Loss):
         points = torch.cat([torch.arange(a, s, -self.skip) for a, s in pairwise(edges.tolist())])
         return consistency(
             batch, student, teacher, distance,
-            jump=student.jump, edges=edges, points=points, skip=self.skip, states=self.states,
+            jump=student.jump, edges=edges, points=points, skip=self.skip, states=self.states, pure_start=True,
         )  # fmt: skip

@@ -20,7 +20,7 @@ class PCM(Loss):
     Args:
         segments: M, phases; null: the student's steps.
         skip: k, the distance of the points.
-        states: where x_t comes from; `data` in the paper.
+        states: where x_t comes from; `data`, forward-noised at every time, in the paper.
     """
 
     def __init__(self, *, segments: int | None = None, skip: int = 20, states: States = "data"):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from registry import Registry
 from sunlab.diffusion.schedule import Schedule
-from sunlab.types import Denoiser
+from sunlab.types import END, Denoiser
 
 
 class Solver(ABC):
@@ -19,6 +19,8 @@ class Solver(ABC):
     A solver keeps no state between calls: what a multistep method remembers is handed from step to step as `memory`, None
     at the start.
     """
+
+    end: int = END  # the time at which a path that is solved to `END` arrives
 
     def __init__(self, schedule: Schedule):
         self.schedule = schedule

@@ -1,5 +1,7 @@
 """Strategic stochastic sampling, of trajectory consistency distillation (arXiv 2402.19159)."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,7 @@ from sunlab.diffusion.schedule import Schedule
 from sunlab.errors import ConfigError
 from sunlab.solvers.base import SOLVERS, Solver
 from sunlab.solvers.renoise import Paths, paths, renoise
-from sunlab.types import Denoiser
+from sunlab.types import END, Denoiser
 
 
 @SOLVERS.register("tcd")
@@ -20,21 +22,26 @@ class TCD(Solver):
     Args:
         gamma: 0 is DDIM, deterministic; 1 jumps all the way, nearly as `lcm` does (diffusers calls it `eta`).
         seed: of the noise.
+        end: where the step to the clean end arrives: `first_step`, at t = 0, which still has sigma_0 of noise, as the
+            authors' code and diffusers' TCDScheduler do; `clean`, at x_0.
 
     Raises:
         ConfigError: gamma outside [0, 1].
     """
 
-    def __init__(self, schedule: Schedule, *, gamma: float = 0.3, seed: int = 0):
+    def __init__(
+        self, schedule: Schedule, *, gamma: float = 0.3, seed: int = 0, end: Literal["first_step", "clean"] = "first_step"
+    ):
         super().__init__(schedule)
         if not 0 <= gamma <= 1:
             raise ConfigError(f"solver.gamma is a share, 0 to 1, got {gamma}")
-        self.gamma, self.seed = gamma, seed
+        self.gamma, self.seed, self.end = gamma, seed, 0 if end == "first_step" else END
 
     def step(
         self, denoise: Denoiser, x: Tensor, t: Tensor, s: Tensor, memory: Paths | None = None
     ) -> tuple[Tensor, Paths | None]:
         prediction = denoise(x, t)
+        still, s = t == s, s.clamp(min=self.end)
         u = torch.where(s > 0, ((1 - self.gamma) * s).floor().to(s.dtype), s)
         alpha_u, sigma_u = self.schedule.at(u, x)
         moved, known = alpha_u * prediction.x_0 + sigma_u * prediction.epsilon, memory
@@ -44,4 +51,4 @@ class TCD(Solver):
             ratio = self.schedule.alpha_sigma(s)[0] / self.schedule.alpha_sigma(u)[0]
             fresh = (1 - ratio**2).clamp(min=0).sqrt()
             moved = ratio.to(x).reshape(shape) * moved + fresh.to(x).reshape(shape) * renoise(known, s, x)
-        return torch.where((t == s).reshape(shape), x, moved), known
+        return torch.where(still.reshape(shape), x, moved), known

@@ -24,7 +24,7 @@ def test_the_formula(hand, segments, edges):
         phase = phases[phases <= index].max()
         assert s == before[phase]
         a, b = hand.alpha_sigma(t)
-        x = noise[row].numpy() if t == 999 else (a * batch.latents[row] + b * noise[row]).numpy()
+        x = (a * batch.latents[row] + b * noise[row]).numpy()
         nearer = hand.ddim(teacher.numpy(row), x, [t, before[index]])
         at_the_edge = index == phase
         target = nearer if at_the_edge else hand.ddim(student.numpy(row), nearer, [before[index], s])

@@ -66,18 +66,17 @@ def handed(monkeypatch):
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("steps", GRIDS)
 def test_tcd_without_noise(steps, kind):
-    """diffusers' last step ends at t = 0."""
     scheduler = TCDScheduler(**SD, prediction_type=kind)
     built = solver("tcd", scheduler, gamma=0.0)
     expected = theirs(scheduler, GRIDS[steps], start(), eta=0.0)
-    assert (ours(built, scheduler, [*GRIDS[steps], 0], start()) - expected).abs().max() < TOLERANCE
+    assert (ours(built, scheduler, [*GRIDS[steps], -1], start()) - expected).abs().max() < TOLERANCE
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("steps", GRIDS)
 def test_tcd_without_noise_is_ddim(steps, kind):
     scheduler = TCDScheduler(**SD, prediction_type=kind)
-    ddim, tcd = solver("ddim", scheduler), solver("tcd", scheduler, gamma=0.0)
+    ddim, tcd = solver("ddim", scheduler), solver("tcd", scheduler, gamma=0.0, end="clean")
     times = [*GRIDS[steps], -1]
     torch.testing.assert_close(ours(tcd, scheduler, times, start()), ours(ddim, scheduler, times, start()))
 
@@ -89,7 +88,7 @@ def test_tcd_with_the_same_noise(handed, gamma, kind):
     built = solver("tcd", scheduler, gamma=gamma, seed=5)
     handed("scheduling_tcd", noise_of(built, times[1:]))
     expected = theirs(scheduler, times, start(), eta=gamma)
-    assert (ours(built, scheduler, [*times, 0], start()) - expected).abs().max() < TOLERANCE
+    assert (ours(built, scheduler, [*times, -1], start()) - expected).abs().max() < TOLERANCE
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -147,6 +146,7 @@ def test_the_distribution(name, options):
             eta = options.get("eta", 1.0)
             kept, fresh = a_s * on_x_0 + b_s * (1 - eta**2) ** 0.5 * on_epsilon, b_s * eta
         else:
+            a_s, b_s = map(float, schedule.alpha_sigma(s := max(s, 0)))
             u = int((1 - options["gamma"]) * s) if s > 0 else s
             a_u, b_u = map(float, schedule.alpha_sigma(u))
             kept, fresh = a_s / a_u * (a_u * on_x_0 + b_u * on_epsilon), (1 - (a_s / a_u) ** 2) ** 0.5
