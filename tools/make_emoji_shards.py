@@ -1,6 +1,6 @@
 """Draws emoji with captions into LAION-style webdataset shards, the same to the byte wherever it runs.
 
-    python tools/make_emoji_shards.py --out sunlab/assets/emoji/noto --style noto --gzip
+    python tools/make_emoji_shards.py --out sunlab/lab/assets/emoji/noto --style noto --gzip
 
 A sample is `{key}.webp` (lossless), `{key}.txt` (the caption) and `{key}.json` (what is drawn and said). Keys, captions,
 attributes and splits are the same in every style. Needs `pillow` and `resvg-py`, and `npm` for the first run.

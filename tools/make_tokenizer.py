@@ -1,6 +1,6 @@
 """Cuts CLIP's tokenizer down to the words of a shard folder: the same pieces for those words, in a small vocabulary.
 
-    python tools/make_tokenizer.py --shards sunlab/assets/emoji/noto --out FOLDER
+    python tools/make_tokenizer.py --shards sunlab/lab/assets/emoji/noto --out FOLDER
 
 Every byte stays a token, so that any text can be tokenized; of the 48,894 merges only those that the words of captions,
 names and keywords (and of usual negative prompts) go through are kept, in CLIP's order.

@@ -1,6 +1,6 @@
 """Train the lab's judge: which emoji, background and size does a picture show? Two to three minutes on one core.
 
-    python tools/train_classifier.py --out sunlab/assets/emoji/classifier.safetensors
+    python tools/train_classifier.py --out sunlab/lab/assets/emoji/classifier.safetensors
 
 Of every emoji some combinations of background and size, chosen by a hash, are held out, and the accuracy on them is
 printed: as they are, after the base's autoencoder, and blurred. The pictures to be judged are softer than artwork, so it

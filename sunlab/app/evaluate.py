@@ -27,9 +27,10 @@ from sunlab.evaluation.seeds import over_seeds
 from sunlab.evaluation.strength import strength
 from sunlab.export import read_adapter
 from sunlab.memory import keep_freed_memory
+from sunlab.packaged import asset
 from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.pipelines.draw import Request
-from sunlab.pipelines.locate import asset, is_hub_id, locate
+from sunlab.pipelines.locate import is_hub_id, locate
 from sunlab.registries import registry_of
 
 

@@ -24,7 +24,8 @@ from sunlab.evaluation.pairs import random_pairs
 from sunlab.evaluation.side_by_side import HEADER, Row, rows_of
 from sunlab.export import load_adapter, read_adapter
 from sunlab.export.load import check_base
-from sunlab.pipelines.base import BaseModel, asset
+from sunlab.packaged import asset
+from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.compare import Variant, draw_all
 from sunlab.pipelines.draw import Drawn, Request, draw, with_adapter
 from sunlab.pipelines.picture import grid_image, save_png

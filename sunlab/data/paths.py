@@ -8,10 +8,9 @@ from pathlib import Path
 
 from braceexpand import braceexpand
 
-import sunlab
 from sunlab.errors import DataError
+from sunlab.packaged import folders
 
-ASSETS = Path(sunlab.__file__).parent / "assets"
 MOST = 1_000_000  # files that one pattern may name
 _RANGE = re.compile(r"\{(-?\d{1,18})\.\.(-?\d{1,18})")
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
@@ -20,7 +19,7 @@ _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
 def expand(pattern: str) -> list[Path]:
     """The files that `pattern` names, globs sorted by name.
 
-    A relative pattern is tried in the working directory, then in the package's `sunlab/assets`.
+    A relative pattern is tried in the working directory, then among the packaged assets (`sunlab.packaged`).
 
     Raises:
         DataError: for a URL or a command (`pipe:...`), for broken braces, or where no file is found.
@@ -47,7 +46,7 @@ def braces(pattern: str) -> list[str]:
 
 def places(part: str) -> list[str]:
     """Where a path or glob is looked for."""
-    return [part] if Path(part).is_absolute() else [str(folder / part) for folder in (Path.cwd(), ASSETS)]
+    return [part] if Path(part).is_absolute() else [str(folder / part) for folder in (Path.cwd(), *folders())]
 
 
 def _find(part: str, pattern: str) -> list[Path]:

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 from sunlab.data.base import Sample
 from sunlab.errors import DataError
 from sunlab.files import replacing
-from sunlab.pipelines.base import asset
+from sunlab.packaged import asset
 
 SIDE = 64  # pixels: pictures of another size are resized
 WEIGHTS = "emoji/classifier.safetensors"

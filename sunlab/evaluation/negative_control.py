@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sunlab.evaluation.classifier import judge, load_classifier
-from sunlab.pipelines.base import ASSETS
+from sunlab.packaged import asset
 from sunlab.pipelines.draw import Request
 
-SHARDS = ASSETS / "emoji" / "noto"
+MANIFEST = "emoji/noto/manifest.json"
 PHRASES = {"background": "a {} background", "size": "a {} picture"}  # as the lab's captions name each alone
 Draw = Callable[[Request], Tensor]
 """A way to draw: request -> pictures (B, 3, H, W) in [0, 1]."""
@@ -67,7 +67,7 @@ def questions(teacher: Draw, pictures: int) -> Questions:
 
     A negative prompt that names something the picture does not show has nothing to suppress.
     """
-    subjects = json.loads((SHARDS / "manifest.json").read_text())["subjects"]
+    subjects = json.loads(asset(MANIFEST).read_text())["subjects"]
     prompts = [subjects[(7 * i) % len(subjects)] for i in range(pictures)]
     seeds = [5000 + i for i in range(pictures)]
     empty = Request(prompts, [""] * pictures, seeds)

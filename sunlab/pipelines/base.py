@@ -18,15 +18,14 @@ from sunlab.encoders.text_xl import CLIPTextPair
 from sunlab.encoders.vae import Autoencoder
 from sunlab.errors import ConfigError
 from sunlab.hashing import files_hash
-from sunlab.pipelines.families import ASSETS
 from sunlab.pipelines.folder import read_folder
-from sunlab.pipelines.locate import asset, locate
+from sunlab.pipelines.locate import locate
 from sunlab.pipelines.parts import Parts
 from sunlab.pipelines.save import save_base
 from sunlab.pipelines.single_file import read_single_file
 from sunlab.types import Conditioning, PredictionType
 
-__all__ = ["ASSETS", "BaseModel", "asset", "load_base", "quiet", "save_base", "wrap"]
+__all__ = ["BaseModel", "load_base", "quiet", "save_base", "wrap"]
 
 
 @dataclass(frozen=True)

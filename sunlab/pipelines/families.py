@@ -8,8 +8,7 @@ from typing import Any
 from sunlab.encoders.tokenizer import END, clip_tokenizer
 from sunlab.errors import ConfigError, DataError
 
-ASSETS = Path(__file__).parents[1] / "assets"
-FAMILIES = ASSETS / "families"
+FAMILIES = Path(__file__).parents[1] / "assets" / "families"
 
 Shape = Callable[[str], tuple[int, ...] | None]
 """Name of a tensor -> its shape, None where there is none."""

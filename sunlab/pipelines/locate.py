@@ -4,18 +4,13 @@ import re
 from pathlib import Path
 
 from sunlab.errors import ConfigError, StorageError
-from sunlab.pipelines.families import ASSETS
+from sunlab.packaged import asset, folders
 from sunlab.pipelines.weights import PICKLED, refuse_pickle
 
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
 WANTED = ["model_index.json", "*/*.json", "*/merges.txt", "unet/*.safetensors", "vae/*.safetensors",
           "text_encoder*/*.safetensors"]  # fmt: skip
 UNWANTED = ["safety_checker/*", "feature_extractor/*", "*.non_ema.*", "*flax*", "*onnx*", "*openvino*"]
-
-
-def asset(path: str | Path) -> Path:
-    """A file as named, or the one of that name inside the package."""
-    return Path(path) if Path(path).exists() else ASSETS / path
 
 
 def is_hub_id(base: str | Path) -> bool:
@@ -40,7 +35,7 @@ def locate(base: str | Path) -> Path:
         return place
     elif is_hub_id(base):
         return fetch(str(base))
-    known = sorted(path.parent.name for path in ASSETS.glob("*/model_index.json"))
+    known = sorted(path.parent.name for folder in folders() for path in folder.glob("*/model_index.json"))
     found = [p for p in sorted(place.glob("*")) if p.suffix in (".safetensors", *PICKLED)] if place.is_dir() else []
     hint = f"; in that folder there is {found[0]}" if found else ""
     raise ConfigError(

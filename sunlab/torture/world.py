@@ -9,10 +9,11 @@ from random import Random
 from typing import Any
 
 from sunlab.draws import keyed_seed
+from sunlab.packaged import asset
 from sunlab.torture.ranks import PATIENCE, Job, Main, Outcome, start
 from sunlab.torture.samples import picture_sample, write_shard
 
-LAB = Path(__file__).parents[1] / "assets" / "emoji-sd"
+LAB = "emoji-sd"
 PROBES = "sunlab.torture.probes"
 UNET: dict[str, Any] = {
     "_class_name": "UNet2DConditionModel",
@@ -77,10 +78,11 @@ class World:
         folder = self.folder / "base"
         if not folder.is_dir():
             folder.mkdir(parents=True)
-            shutil.copy(LAB / "model_index.json", folder)
+            lab = asset(LAB)
+            shutil.copy(lab / "model_index.json", folder)
             for part in ("scheduler", "tokenizer"):
-                shutil.copytree(LAB / part, folder / part)
-            text = json.loads((LAB / "text_encoder" / "config.json").read_text()) | TEXT
+                shutil.copytree(lab / part, folder / part)
+            text = json.loads((lab / "text_encoder" / "config.json").read_text()) | TEXT
             for part, config in (("unet", UNET), ("vae", VAE), ("text_encoder", text)):
                 (folder / part).mkdir()
                 (folder / part / "config.json").write_text(json.dumps(config))

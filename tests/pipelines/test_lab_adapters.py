@@ -5,7 +5,7 @@ import pytest
 import sunlab
 from sunlab.draws import Draws
 from sunlab.evaluation.classifier import judge, load_classifier
-from sunlab.pipelines.families import ASSETS
+from sunlab.lab import ASSETS
 from sunlab.pipelines.locate import locate
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in diffusers

@@ -12,7 +12,7 @@ from PIL import Image, ImageChops
 
 pytest.importorskip("resvg_py")
 ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "sunlab" / "assets" / "emoji" / "noto"
+SHIPPED = ROOT / "sunlab" / "lab" / "assets" / "emoji" / "noto"
 NAMES = {"1f34e": "red-apple", "1f415-200d-1f9ba": "service-dog", "1f347": "grapes", "1f1eb-1f1f7": "flag-france"}
 
 

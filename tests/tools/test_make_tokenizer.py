@@ -7,7 +7,7 @@ import pytest
 
 transformers = pytest.importorskip("transformers")
 ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "sunlab" / "assets" / "emoji" / "noto"
+SHIPPED = ROOT / "sunlab" / "lab" / "assets" / "emoji" / "noto"
 
 
 @pytest.fixture(scope="module")

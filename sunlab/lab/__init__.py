@@ -1,0 +1,9 @@
+"""The lab: small models and data that ship with sunlab, and the components that judge them.
+
+Nothing in the core imports this package. Its files are found by name (`emoji-sd`, `emoji/...`) through `sunlab.packaged`, as
+those of any plug-in are.
+"""
+
+from pathlib import Path
+
+ASSETS = Path(__file__).parent / "assets"
