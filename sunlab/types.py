@@ -30,19 +30,21 @@ class Conditioning:
     Attributes:
         tokens: the text encoder's hidden states (B, L, d).
         pooled: the pooled embedding (B, p), for bases that take one (SDXL).
-        added: further conditions by the U-Net's names for them (SDXL's `time_ids`), each (B, ...).
+        added: further conditions by the network's names for them (SDXL's `time_ids`), each (B, ...).
+        mask: (B, L) bool, False at padding that the network does not attend to; None: it attends to every token.
     """
 
     tokens: Tensor
     pooled: Tensor | None = None
     added: Mapping[str, Tensor] = field(default_factory=dict)
+    mask: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def map(self, function) -> Conditioning:  # noqa: ANN001
-        pooled = None if self.pooled is None else function(self.pooled)
-        return Conditioning(function(self.tokens), pooled, {k: function(v) for k, v in self.added.items()})
+        pooled, mask = (None if tensor is None else function(tensor) for tensor in (self.pooled, self.mask))
+        return Conditioning(function(self.tokens), pooled, {k: function(v) for k, v in self.added.items()}, mask)
 
     def __getitem__(self, index) -> Conditioning:  # noqa: ANN001
         return self.map(lambda tensor: tensor[index])
@@ -50,11 +52,15 @@ class Conditioning:
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
         """Along the batch. All parts must have the same fields."""
-        pooled = [part.pooled for part in parts]
+
+        def joined(rows: Sequence[Tensor | None]) -> Tensor | None:
+            return None if rows[0] is None else torch.cat([row for row in rows if row is not None])
+
         return Conditioning(
             torch.cat([part.tokens for part in parts]),
-            None if pooled[0] is None else torch.cat([p for p in pooled if p is not None]),
+            joined([part.pooled for part in parts]),
             {k: torch.cat([part.added[k] for part in parts]) for k in parts[0].added},
+            joined([part.mask for part in parts]),
         )
 
 
@@ -168,6 +174,6 @@ class Denoiser(Protocol):
 class Adapting(Protocol):
     """What a backbone needs to know of the adapter of a pass."""
 
-    def inputs(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> dict[str, object]:
-        """Keyword arguments for the U-Net's `forward` in a pass with the adapter on."""
+    def state(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> object:
+        """What the adapter's layers receive in a pass with the adapter on."""
         ...

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
 from sunlab.app.sample import sample_grid
+from sunlab.backbones.sd.attention import passing
 from sunlab.diffusion.timesteps import grid
 from sunlab.errors import DataError
 from sunlab.export import load_adapter, read_adapter, save_adapter
@@ -42,7 +43,7 @@ def ask(unet, adapter):
     g = torch.Generator().manual_seed(0)
     x, positive, negative = (torch.randn(1, *shape, generator=g) for shape in ((4, 8, 8), (77, 16), (77, 16)))
     adapter.switch(True)
-    more = adapter.inputs(Conditioning(positive), Conditioning(negative), torch.tensor([3.0]))
+    more = passing(adapter.state(Conditioning(positive), Conditioning(negative), torch.tensor([3.0])))
     with torch.no_grad():
         return unet(x, 500, encoder_hidden_states=positive, return_dict=False, **more)[0]
 

@@ -21,7 +21,7 @@ class Adapter(nn.Module, ABC):
     """The plug's name and parameters, as the adapter file states them."""
 
     steered: bool = False
-    """Whether `inputs` heeds the guidance scale."""
+    """Whether `state` depends on the guidance scale."""
 
     @abstractmethod
     def attach(self, unet: nn.Module) -> None:
@@ -32,11 +32,11 @@ class Adapter(nn.Module, ABC):
         """Leave the U-Net as it was found, to the bit."""
 
     def switch(self, on: bool) -> None:
-        """For adapters that live inside the U-Net's weights (LoRA). Others are on in a pass that gets `inputs`."""
+        """For adapters that live inside the U-Net's weights (LoRA). Others are on in a pass with a `state`."""
 
     @abstractmethod
-    def inputs(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> dict[str, Any]:
-        """The U-Net's further keyword arguments in a pass with the adapter on; guidance (B,)."""
+    def state(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> Any:
+        """The state of a pass with the adapter on, for `Backbone.predict`; None if its layers need none. guidance (B,)."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:

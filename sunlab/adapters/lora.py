@@ -53,8 +53,8 @@ class LoRA(Adapter):
             if isinstance(module, BaseTunerLayer) and module.disable_adapters is on:
                 module._disable_adapters = not on  # enable_adapters() would also change requires_grad
 
-    def inputs(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> dict[str, Any]:
-        return {}
+    def state(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> Any:
+        return None
 
     def tensors(self) -> dict[str, Tensor]:
         marks = (f".lora_A.{NAME}.", f".lora_B.{NAME}.")

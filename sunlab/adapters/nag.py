@@ -72,10 +72,9 @@ class NAG(Adapter):
         if self.inner is not None:
             self.inner.switch(on)
 
-    def inputs(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> dict[str, Any]:
-        given = {} if self.inner is None else self.inner.inputs(positive, negative, guidance)
-        attention = {"sun": BranchInputs.of(negative.tokens), **given.get("cross_attention_kwargs", {})}
-        return {**given, "cross_attention_kwargs": attention}
+    def state(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> Any:
+        inner = None if self.inner is None else self.inner.state(positive, negative, guidance)
+        return BranchInputs.of(negative.tokens) if inner is None else inner
 
     def tensors(self) -> dict[str, Tensor]:
         return {} if self.inner is None else self.inner.tensors()

@@ -69,8 +69,8 @@ class SUN(Adapter):
             self._placement.remove()
             self._placement = None
 
-    def inputs(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> dict[str, Any]:
-        return {"cross_attention_kwargs": {"sun": BranchInputs.of(negative.tokens)}}
+    def state(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> Any:
+        return BranchInputs.of(negative.tokens)
 
     def tensors(self) -> dict[str, Tensor]:
         named: dict[str, Tensor] = {}

@@ -44,8 +44,8 @@ class SUNLoRA(Adapter):
     def switch(self, on: bool) -> None:
         self.lora.switch(on)
 
-    def inputs(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> dict[str, Any]:
-        return self.sun.inputs(positive, negative, guidance)
+    def state(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> Any:
+        return self.sun.state(positive, negative, guidance)
 
     def tensors(self) -> dict[str, Tensor]:
         return {**self.sun.tensors(), **self.lora.tensors()}

@@ -63,12 +63,11 @@ class SUNW(Adapter):
             self._placement = None
             self.sun.detach()
 
-    def inputs(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> dict[str, Any]:
-        given = self.sun.inputs(positive, negative, guidance)
+    def state(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> Any:
+        given = self.sun.state(positive, negative, guidance)
         excess = guidance - 1
         gain_positive = excess if self.steers == "offset" else None
-        steered = replace(given["cross_attention_kwargs"]["sun"], gain=excess, gain_positive=gain_positive)
-        return {**given, "cross_attention_kwargs": {"sun": steered}}
+        return replace(given, gain=excess, gain_positive=gain_positive)
 
     def tensors(self) -> dict[str, Tensor]:
         curves = {f"{key.replace('/', '.')}.{NAME}": rho for key, rho in self.curves.items()}

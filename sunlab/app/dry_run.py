@@ -137,8 +137,8 @@ def kept_by_a_sample(config: Config, module: Module, base: BaseModel) -> int:
     backbone = getattr(module, "copy", None) or base.backbone
 
     def forward() -> Tensor:
-        inputs = {} if adapter is None else adapter.inputs(given, given, w)
-        return backbone.predict(x, t, given, inputs)
+        state = None if adapter is None else adapter.state(given, given, w)
+        return backbone.predict(x, t, given, state)
 
     return activations(backbone.unet, forward)
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from registry import Registry
+from sunlab.backbones.attention import Attachment, Extension, TextAttention, TokenContext
 from sunlab.diffusion.path import DiscreteVP, ProbabilityPath
 from sunlab.diffusion.prediction import Prediction
 from sunlab.diffusion.schedule import Schedule
@@ -15,7 +16,7 @@ from sunlab.types import Conditioning, PredictionType
 
 
 class Backbone(nn.Module, ABC):
-    """A noise-prediction network with the schedule that it was trained on.
+    """A denoising network with the schedule that it was trained on.
 
     Attributes:
         unet: the wrapped network, whose parameters these are.
@@ -39,13 +40,28 @@ class Backbone(nn.Module, ABC):
         return self.path.step(t).float()
 
     @abstractmethod
-    def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, inputs: Mapping[str, Any] | None = None) -> Tensor:
-        """The raw output (B, C, H, W) at x (B, C, H, W), t (B,); `inputs` are an adapter's further keyword arguments."""
+    def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
+        """The raw output (B, C, H, W) at x (B, C, H, W), t (B,). `state` reaches the attached extensions in this pass alone;
+        without one they are off."""
 
-    def forward(
-        self, x: Tensor, t: Tensor, conditioning: Conditioning, inputs: Mapping[str, Any] | None = None
-    ) -> Prediction:
-        value = self.predict(x, t, conditioning, inputs)
+    @abstractmethod
+    def context(self, conditioning: Conditioning) -> TokenContext:
+        """The prompt exactly as the attention layers receive it."""
+
+    @abstractmethod
+    def text_attention(self) -> Mapping[str, TextAttention]:
+        """The layers that an adapter may extend, by path, in the network's order."""
+
+    @abstractmethod
+    def extend(self, extensions: Mapping[str, Extension]) -> Attachment:
+        """Attach extensions to layers of `text_attention`, by path; on top of those that are there.
+
+        Raises:
+            ConfigError: a layer runs code of another library that cannot be composed with; nothing has been changed then.
+        """
+
+    def forward(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Prediction:
+        value = self.predict(x, t, conditioning, state)
         alpha, sigma = self.schedule.at(t, x)
         return Prediction(value, self.prediction_type, x, alpha, sigma)
 
@@ -54,5 +70,5 @@ BACKBONES: Registry[Backbone] = Registry(
     "backbone",
     base=Backbone,
     entry_points="sunlab.backbones",
-    components=("sunlab.backbones.diffusers_unet",),
+    components=("sunlab.backbones.sd.unet",),
 )

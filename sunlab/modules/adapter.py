@@ -36,8 +36,8 @@ class AdapterModule(DistillationModule):
         self.adapter.switch(on)
 
     def predict_student(self, x: Tensor, t: Tensor, batch: Batch) -> Any:
-        inputs = self.adapter.inputs(batch.positive, batch.negative, batch.guidance)
-        return self.base.backbone(x, t, batch.positive, inputs)
+        state = self.adapter.state(batch.positive, batch.negative, batch.guidance)
+        return self.base.backbone(x, t, batch.positive, state)
 
     def bind_student(self) -> Bind:
         return with_adapter(self.base, self.adapter)

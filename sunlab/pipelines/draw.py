@@ -33,12 +33,12 @@ def with_adapter(base: BaseModel, adapter: Adapter) -> Bind:
     """The base with the adapter on, one pass an evaluation."""
 
     def bind(positive: Conditioning, negative: Conditioning, w: Tensor, passes: Passes) -> Denoiser:
-        inputs = adapter.inputs(positive, negative, w)
+        state = adapter.state(positive, negative, w)
 
         def denoise(x: Tensor, t: Tensor) -> Prediction:
             adapter.switch(True)
             passes.student += len(x)
-            return base.backbone(x, t, positive, inputs)
+            return base.backbone(x, t, positive, state)
 
         return denoise
 

@@ -4,7 +4,7 @@ import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sunlab.adapters import Adapter
 from sunlab.adapters.processors import below
+from sunlab.backbones.sd.attention import STATE
 from sunlab.errors import ConfigError
 from sunlab.pipelines.heeded import scale_of, unheeded
 from sunlab.pipelines.schedulers import check_scheduler
@@ -29,8 +30,8 @@ class Plug:
         scheduler, own: the pipeline's own scheduler and class, set aside.
         with_lora: the adapter is, or has, a LoRA in the U-Net's layers.
         w: the guidance scale of the generation that is going on, None between generations.
-        inputs: what every U-Net pass of this generation is handed.
-        handed: whether the pipeline has asked for them since, to hand them on.
+        state: the adapter's, of every U-Net pass of this generation.
+        handed: whether the pipeline has read it since, to pass it on.
         aside: the adapter is out of the U-Net for a moment.
     """
 
@@ -42,7 +43,7 @@ class Plug:
     own: type
     with_lora: bool = False
     w: float | None = None
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    state: Any = None
     handed: bool = False
     aside: bool = False
 
@@ -97,12 +98,10 @@ class Plug:
         guidance = torch.full((len(positive),), self.w, device=positive.device)
         self.adapter.switch(True)
         self.handed = False
-        self.inputs = self.adapter.inputs(Conditioning(positive), Conditioning(negative), guidance)
-        if strange := self.inputs.keys() - {"cross_attention_kwargs"}:
-            raise ConfigError(f"this adapter hands the U-Net {sorted(strange)}, which diffusers' pipelines cannot pass on")
+        self.state = self.adapter.state(Conditioning(positive), Conditioning(negative), guidance)
 
     def end(self) -> None:
-        self.w, self.inputs = None, {}
+        self.w, self.state = None, None
 
 
 class Plugged:
@@ -121,7 +120,7 @@ class Plugged:
         state.begin(bound.arguments)
         try:
             drawn = own.__call__(*bound.args, **bound.kwargs)
-            if state.inputs and not state.handed:
+            if state.state is not None and not state.handed:
                 raise ConfigError(
                     f"{type(self).__name__} hands its U-Net no cross_attention_kwargs, so the adapter had no part"
                 )
@@ -176,9 +175,9 @@ class Plugged:
     @property
     def cross_attention_kwargs(self) -> Any:
         given = super().cross_attention_kwargs  # type: ignore[misc]
-        ours = self._sunlab.inputs.get("cross_attention_kwargs")
+        state = self._sunlab.state
         self._sunlab.handed = True
-        return given if ours is None else {**(given or {}), **ours}
+        return given if state is None else {**(given or {}), STATE: state}
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

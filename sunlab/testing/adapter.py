@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from sunlab.backbones.sd.attention import passing
 from sunlab.testing.component import ComponentContract
 from sunlab.types import Conditioning
 
@@ -29,9 +30,9 @@ class AdapterContract(ComponentContract):
         """The U-Net's output (B, 4, 8, 8), with the adapter on where one is given."""
         x = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(3))[rows]
         positive, negative, w = self.prompts(1)[rows], self.prompts(2)[rows], torch.tensor([2.0, 4.0, 8.0])[rows]
-        inputs = {} if adapter is None else adapter.inputs(positive, negative, w)
+        state = None if adapter is None else adapter.state(positive, negative, w)
         t = torch.tensor([999, 499, 249])[rows]
-        return unet(x, t, encoder_hidden_states=positive.tokens, return_dict=False, **inputs)[0]
+        return unet(x, t, encoder_hidden_states=positive.tokens, return_dict=False, **passing(state))[0]
 
     def attached(self) -> tuple[Any, Any]:
         """U-Net and adapter, the adapter's parameters moved off their initial values, and switched on."""

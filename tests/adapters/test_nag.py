@@ -10,6 +10,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from sunlab.adapters.attention import Branch, BranchInputs, SUNCrossAttention
 from sunlab.adapters.lora import ATTENTION
 from sunlab.adapters.nag import NAG, NAGCrossAttention
+from sunlab.backbones.sd.attention import passing
 from sunlab.errors import ConfigError
 from sunlab.export import load_adapter, save_adapter
 from sunlab.pipelines.base import load_base
@@ -90,7 +91,7 @@ def ask(unet, adapter=None):
     inputs = {}
     if adapter is not None:
         adapter.switch(True)
-        inputs = adapter.inputs(Conditioning(positive), Conditioning(negative), torch.tensor([2.0, 4.0]))
+        inputs = passing(adapter.state(Conditioning(positive), Conditioning(negative), torch.tensor([2.0, 4.0])))
     with torch.no_grad():
         return unet(x, 500, encoder_hidden_states=positive, return_dict=False, **inputs)[0]
 

@@ -10,6 +10,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor, AttnP
 
 from sunlab.adapters.attention import Branch, BranchInputs, SUNCrossAttention
 from sunlab.adapters.sun import SUN
+from sunlab.backbones.sd.attention import passing
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
 
@@ -191,9 +192,8 @@ def ask(unet):
         negative = normal(rows, 77, 16, seed=6) if negative is None else negative
         more = {}
         if adapter is not None:
-            more = adapter.inputs(
-                Conditioning(positive.to(dtype)), Conditioning(negative.to(dtype)), torch.full((rows,), 3.0)
-            )
+            prompts = Conditioning(positive.to(dtype)), Conditioning(negative.to(dtype))
+            more = passing(adapter.state(*prompts, torch.full((rows,), 3.0)))
         x = normal(rows, 4, 8, 8, seed=7).to(dtype)
         with torch.no_grad():
             return unet(x, 500, encoder_hidden_states=positive.to(dtype), return_dict=False, **more)[0]

@@ -6,6 +6,7 @@ import torch
 from sunlab.adapters.lora import ATTENTION, LoRA
 from sunlab.adapters.sun import SUN
 from sunlab.adapters.sun_lora import SUNLoRA
+from sunlab.backbones.sd.attention import passing
 from sunlab.errors import ConfigError
 from sunlab.export import load_adapter, save_adapter
 from sunlab.pipelines.base import load_base
@@ -21,7 +22,7 @@ def ask(unet, adapter):
     g = torch.Generator().manual_seed(0)
     x, positive, negative = (torch.randn(2, *shape, generator=g) for shape in ((4, 8, 8), (77, 16), (77, 16)))
     adapter.switch(True)
-    inputs = adapter.inputs(Conditioning(positive), Conditioning(negative), torch.tensor([2.0, 4.0]))
+    inputs = passing(adapter.state(Conditioning(positive), Conditioning(negative), torch.tensor([2.0, 4.0])))
     with torch.no_grad():
         return unet(x, 500, encoder_hidden_states=positive, return_dict=False, **inputs)[0]
 

@@ -8,6 +8,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 
 from sunlab.adapters.attention import BranchInputs, SUNCrossAttention
 from sunlab.adapters.sun_w import SUNW, bent
+from sunlab.backbones.sd.attention import passing
 from sunlab.errors import ConfigError
 from sunlab.export import load_adapter, save_adapter
 from sunlab.pipelines.base import load_base
@@ -26,7 +27,7 @@ def prompts():
 
 def ask(unet, adapter=None, w=(1.0, 3.0, 8.0)):
     x, positive, negative = prompts()
-    inputs = {} if adapter is None else adapter.inputs(positive, negative, torch.tensor(w))
+    inputs = {} if adapter is None else passing(adapter.state(positive, negative, torch.tensor(w)))
     with torch.no_grad():
         return unet(x, 500, encoder_hidden_states=positive.tokens, return_dict=False, **inputs)[0]
 
@@ -54,7 +55,7 @@ def test_the_layer(unet):
     )
     _, positive, negative = prompts()
     hidden = torch.randn(3, 10, attn.to_q.in_features, generator=torch.Generator().manual_seed(1))
-    given = adapter.inputs(positive, negative, torch.tensor([1.0, 3.0, 8.0]))["cross_attention_kwargs"]["sun"]
+    given = adapter.state(positive, negative, torch.tensor([1.0, 3.0, 8.0]))
     plain = BranchInputs(negative.tokens)
     with torch.no_grad():
         base, sun, out = (processor(attn, hidden, positive.tokens, sun=s) for s in (None, plain, given))
@@ -86,7 +87,7 @@ def test_the_negative_branch_alone(unet):
     attn, branches = unet.get_submodule(path), adapter.sun.layers[path.replace(".", "/")]
     _, positive, negative = prompts()
     hidden = torch.randn(3, 10, attn.to_q.in_features, generator=torch.Generator().manual_seed(1))
-    given = adapter.inputs(positive, negative, torch.tensor([1.0, 3.0, 8.0]))["cross_attention_kwargs"]["sun"]
+    given = adapter.state(positive, negative, torch.tensor([1.0, 3.0, 8.0]))
     plain, blind = BranchInputs(negative.tokens), SUNCrossAttention(AttnProcessor2_0(), None, branches["positive"])
     with torch.no_grad():
         sun, out = (processor(attn, hidden, positive.tokens, sun=s) for s in (plain, given))
@@ -100,7 +101,7 @@ def test_the_curve_is_learnt(unet):
     adapter = SUNW()
     adapter.attach(unet)
     x, positive, negative = prompts()
-    inputs = adapter.inputs(positive, negative, torch.tensor([2.0, 3.0, 8.0]))
+    inputs = passing(adapter.state(positive, negative, torch.tensor([2.0, 3.0, 8.0])))
     unet(x, 500, encoder_hidden_states=positive.tokens, return_dict=False, **inputs)[0].square().mean().backward()
     assert all(curve.grad is not None and bool(curve.grad != 0) for curve in adapter.curves.values())
     assert len(adapter.curves) == len(adapter.sun.layers)

@@ -311,7 +311,7 @@ def test_nothing_of_a_generation_is_kept(pipe, sun_file):
 
     def bind(positive, negative):
         begin(positive, negative)
-        kept.extend((weakref.ref(positive), weakref.ref(pipe._sunlab.inputs["cross_attention_kwargs"]["sun"].cache)))
+        kept.extend((weakref.ref(positive), weakref.ref(pipe._sunlab.state.cache)))
 
     pipe._sunlab.bind = bind
     for _ in range(3):

@@ -6,7 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from sunlab.backbones.attention import Extension, TokenContext
 from sunlab.backbones.base import BACKBONES, Backbone
+from sunlab.backbones.sd.attention import UNetAttachment, UNetTextAttention, passing, text_attention
 from sunlab.diffusion.schedule import Schedule
 from sunlab.types import Conditioning, PredictionType
 
@@ -54,10 +56,21 @@ class DiffusersUNet(Backbone):
         if compile != "none":
             self.unet.compile(mode=compile)  # in place: names of parameters and the module itself stay as they are
 
-    def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, inputs: Mapping[str, Any] | None = None) -> Tensor:
+    def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
         dtype = self.unet.dtype
-        given = {"encoder_hidden_states": conditioning.tokens.to(dtype), **(inputs or {})}
+        given: dict[str, Any] = {"encoder_hidden_states": conditioning.tokens.to(dtype), **passing(state)}
+        if conditioning.mask is not None:
+            given["encoder_attention_mask"] = conditioning.mask
         if conditioning.pooled is not None:
             given["added_cond_kwargs"] = {"text_embeds": conditioning.pooled.to(dtype), **conditioning.added}
         output = self.unet(x.to(dtype), t, return_dict=False, **given)[0]
         return output.to(x.dtype)
+
+    def context(self, conditioning: Conditioning) -> TokenContext:
+        return TokenContext(conditioning.tokens, conditioning.mask)
+
+    def text_attention(self) -> dict[str, UNetTextAttention]:
+        return text_attention(self.unet)
+
+    def extend(self, extensions: Mapping[str, Extension]) -> UNetAttachment:
+        return UNetAttachment(self.unet, extensions)

@@ -1,0 +1,111 @@
+"""What an adapter sees of a network: the attention layers over the prompt, and one pass through such a layer."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TokenContext:
+    """A prompt as the attention layers receive it, after the network's own projections of it.
+
+    Attributes:
+        tokens: (B, L, d).
+        mask: (B, L) bool, False at padding, or None if every token is attended to.
+    """
+
+    tokens: Tensor
+    mask: Tensor | None = None
+
+
+class TextAttention(ABC):
+    """An attention layer over the prompt that an adapter may extend.
+
+    In cross-attention the queries are those of the image, the keys and values those of the prompt. In joint attention this
+    is the image side: image queries, and the output projection of the image stream.
+
+    Attributes:
+        width: channels h of the queries, keys and values, over all heads.
+        text_width: width d of the tokens that `to_k` and `to_v` take.
+        heads: number of heads.
+        to_k, to_v: the layer's own projections, (B, L, d) -> (B, L, h), wrapped by LoRA or not.
+    """
+
+    width: int
+    text_width: int
+    heads: int
+    to_k: nn.Module
+    to_v: nn.Module
+
+    @property
+    @abstractmethod
+    def plain(self) -> bool:
+        """Whether the layer's output is `out(Z)` of its own attention Z and nothing else, neither an extension nor another
+        library's addition such as an IP-Adapter."""
+
+    @property
+    @abstractmethod
+    def extended(self) -> bool:
+        """Whether an extension is attached."""
+
+    def norm_k(self, key: Tensor) -> Tensor:
+        """The layer's norm of keys (B, heads, L, c); the identity if it has none."""
+        return key
+
+    @abstractmethod
+    def out(self, z: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The output projection of z (B, P, h), with `bias` (h,) instead of its own where given (see `shifted_bias`)."""
+
+    @abstractmethod
+    def out_offset(self, offset: Tensor) -> Tensor:
+        """The output projection of an offset (B, P, h), without its bias: out(z + offset) - out(z)."""
+
+    def shifted_bias(self, shift: Tensor | None, z: Tensor) -> Tensor | None:
+        """The bias with which `out(z, bias)` is `out(z + shift)`, shift (h,); None if the projection is not one matrix and
+        one bias on z's device (under LoRA, quantised, offloaded)."""
+        return None
+
+
+class AttentionCall(ABC):
+    """One pass through an extended layer.
+
+    Attributes:
+        layer: the layer.
+        tokens: the positive prompt as the layer receives it (B, L, d).
+        plain: whether `below()` is the layer's plain output, see `TextAttention.plain`.
+    """
+
+    layer: TextAttention
+    tokens: Tensor
+    plain: bool
+
+    @abstractmethod
+    def query(self) -> Tensor:
+        """(B, heads, P, c), normalised and rotated as the layer does; best a view of (B, P, heads, c)."""
+
+    @abstractmethod
+    def mask(self) -> Tensor | None:
+        """Of the positive tokens, added to the scores: (B, heads or 1, 1 or P, L), or None."""
+
+    @abstractmethod
+    def below(self, state: Any = None) -> Tensor:
+        """The output (B, P, h) without this extension: that of the extensions attached before it, given `state`, or that
+        of the layer itself."""
+
+
+Extension = Callable[[AttentionCall, Any], Tensor]
+"""(call, state of the pass) -> the layer's output (B, P, h). Called in passes with a state alone."""
+
+
+class Attachment(Protocol):
+    """Extensions attached to layers."""
+
+    def remove(self) -> None:
+        """Restore the layers to the bit. What another library has put there since stays.
+
+        Raises:
+            ConfigError: an extension attached later uses one of these.
+        """
