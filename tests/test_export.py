@@ -21,7 +21,7 @@ from sunlab.losses.cfg import CFG
 from sunlab.modules.adapter import AdapterModule
 from sunlab.modules.student import StudentModule
 from sunlab.pipelines.base import load_base
-from sunlab.solvers import Sampling
+from sunlab.solvers import Sampler
 from sunlab.solvers.dpmpp_2m import DPMpp2M
 from sunlab.types import Conditioning
 
@@ -156,7 +156,7 @@ def test_what_a_module_exports_is_what_sample_draws_with(kind, tiny_base_folder,
     """Solver, grid and guidance are found in the header, whatever was trained."""
     base = load_base(tiny_base_folder)
     schedule = base.backbone.schedule
-    options = {"student": Sampling(DPMpp2M(schedule), grid(2)), "guidance": (2.0, 6.0)}
+    options = {"student": Sampler(DPMpp2M(schedule), grid(2)), "guidance": (2.0, 6.0)}
     if kind == "sun":
         module = AdapterModule(base, SUN(), CFG(), **options)
     else:

@@ -35,7 +35,7 @@ def state(folder: Path) -> dict:
     """What the run's last checkpoint says of its weights, optimizer, schedule, averages, data and passes."""
     saved = torch.load(folder / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)
     averages = [v for k, v in saved["callbacks"].items() if k.startswith("EMA")]
-    kept = {k: saved[k] for k in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "passes") if k in saved}
+    kept = {k: saved[k] for k in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "nfe") if k in saved}
     return {**kept, "ema": averages, "data": saved["DataModule"]}
 
 

@@ -20,7 +20,7 @@ from bench.networks import fused, tiny_decoder, twin
 from bench.timing import Clock, goal, machine, paired, ratios, summary
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
-from sunlab.diffusion.guidance import Passes
+from sunlab.diffusion.guidance import NetworkEvaluations
 from sunlab.diffusion.timesteps import grid
 from sunlab.memory import keep_freed_memory
 from sunlab.pipelines.base import BaseModel, load_base, quiet
@@ -66,9 +66,9 @@ def loops(base: BaseModel, bound: dict[str, Bind], batch: int, *, single: bool) 
         times = grid(STEPS[name], train_steps=schedule.steps).to(base.device)
         solver = solvers.get(name, DDIM(schedule))
         if single:
-            denoise = bound[name](positive, negative, w, Passes())
+            denoise = bound[name](positive, negative, w, NetworkEvaluations())
             return lambda: denoise(x, t)
-        return lambda: solver.solve(bound[name](positive, negative, w, Passes()), x, times)
+        return lambda: solver.solve(bound[name](positive, negative, w, NetworkEvaluations()), x, times)
 
     return {name: loop(name) for name in bound}
 

@@ -31,7 +31,7 @@ from sunlab.memory import keep_freed_memory
 from sunlab.modules.adapter import AdapterModule
 from sunlab.modules.student import StudentModule
 from sunlab.pipelines.base import BaseModel, load_base, quiet
-from sunlab.solvers import Sampling
+from sunlab.solvers import Sampler
 from sunlab.solvers.ddim import DDIM
 from sunlab.types import Samples, Trajectory
 
@@ -77,7 +77,7 @@ def ours(base: BaseModel, kind: str) -> Case:
     own, module = twin(base), None
     if kind == OURS:
         schedule = own.backbone.schedule
-        solver = Sampling(DDIM(schedule), grid(50, train_steps=schedule.steps))
+        solver = Sampler(DDIM(schedule), grid(50, train_steps=schedule.steps))
         module = StudentModule(own, RECIPE, lora=LoRA(), distance=PseudoHuber(c=1e-3), teacher=solver, guidance=(6.0, 16.0))
     else:
         module = AdapterModule(own, SUN(), MSC(states="teacher" if kind == STORED else "data"))

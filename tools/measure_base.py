@@ -24,7 +24,7 @@ from sunlab.evaluation.negative_control import SHARDS, control_of, questions
 from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.pipelines.picture import grid_image, save_png
-from sunlab.solvers import Sampling
+from sunlab.solvers import Sampler
 from sunlab.solvers.dpmpp_2m import DPMpp2M
 
 
@@ -49,7 +49,7 @@ def main() -> None:
     seeds = range(arguments.seed, arguments.seed + len(samples))
     request = Request([s.prompt for s in samples], [""] * len(samples), seeds)
     schedule = base.backbone.schedule
-    sampling = Sampling(DPMpp2M(schedule), grid(arguments.steps, train_steps=schedule.steps))
+    sampling = Sampler(DPMpp2M(schedule), grid(arguments.steps, train_steps=schedule.steps))
     print(
         f"{len(samples)} captions of split {arguments.split}, {arguments.steps}-step DPM-Solver++, chance of an emoji ",
         end="",
@@ -101,7 +101,7 @@ def _fit(told: dict[str, Tensor], classifier: Classifier, fact: dict[str, str], 
             yield logs[:, classifier.labels[head].index(fact[head])]
 
 
-def _images(base: BaseModel, sampling: Sampling, w: float, request: Request) -> Tensor:
+def _images(base: BaseModel, sampling: Sampler, w: float, request: Request) -> Tensor:
     return draw(base, sampling, with_guidance(base), request, w=w).images
 
 

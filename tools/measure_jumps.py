@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from sunlab.data.bank import Trajectories
-from sunlab.diffusion.guidance import Passes
+from sunlab.diffusion.guidance import NetworkEvaluations
 from sunlab.diffusion.timesteps import grid
 from sunlab.errors import DataError, SunlabError
 from sunlab.evaluation.methods import Method
 from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.pipelines.draw import Bind, with_backbone, with_guidance
-from sunlab.solvers import SOLVERS, Sampling
+from sunlab.solvers import SOLVERS, Sampler
 
 PLAIN = "no adapter, positive prompt only"
 
@@ -60,7 +60,7 @@ def report(asked: argparse.Namespace) -> str:
         raise DataError(
             f"{asked.bank}: it holds {bank.times.tolist()}, not {missing}; make it with student.steps={asked.steps}"
         )
-    sampling = Sampling(SOLVERS.build(asked.solver, schedule), times)
+    sampling = Sampler(SOLVERS.build(asked.solver, schedule), times)
     measured = {
         name: errors(base, bank, sampling, binding, batch=asked.batch)
         for name, binding in methods(base, sampling, asked.adapter).items()
@@ -75,7 +75,7 @@ def report(asked: argparse.Namespace) -> str:
     )
 
 
-def methods(base: BaseModel, sampling: Sampling, adapters: Sequence[str]) -> dict[str, AbstractContextManager[Bind]]:
+def methods(base: BaseModel, sampling: Sampler, adapters: Sequence[str]) -> dict[str, AbstractContextManager[Bind]]:
     """Name of a row -> what binds the base to prompts; the first is the one without an adapter."""
     rows: dict[str, AbstractContextManager[Bind]] = {PLAIN: nullcontext(with_backbone(base.backbone))}
     for given in adapters:
@@ -86,10 +86,10 @@ def methods(base: BaseModel, sampling: Sampling, adapters: Sequence[str]) -> dic
 
 @torch.no_grad()
 def errors(
-    base: BaseModel, bank: Trajectories, sampling: Sampling, binding: AbstractContextManager[Bind], *, batch: int
+    base: BaseModel, bank: Trajectories, sampling: Sampler, binding: AbstractContextManager[Bind], *, batch: int
 ) -> tuple[Tensor, float]:
     """Root mean square errors (N, S + 1), one a segment and that at the rollout's end, and U-Net passes a jump."""
-    rows, passes, asked = [], Passes(), 0
+    rows, passes, asked = [], NetworkEvaluations(), 0
     with binding as bind:
         for positive, negative, w, states in batches(base, bank, sampling.times, batch):
             denoise = bind(base.encode(positive), base.encode(negative), w, passes)

@@ -21,7 +21,7 @@ from sunlab.evaluation.kernel import unbiased_mmd2
 from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.pipelines.picture import grid_image, save_png
-from sunlab.solvers import Sampling
+from sunlab.solvers import Sampler
 from sunlab.solvers.dpmpp_2m import DPMpp2M
 
 
@@ -69,7 +69,7 @@ def main() -> None:
 def drawn(model: BaseModel, samples: list[Sample], w: float) -> Tensor:
     """25-step DPM-Solver++ with guidance, a seed a caption."""
     schedule = model.backbone.schedule
-    sampling = Sampling(DPMpp2M(schedule), grid(25, train_steps=schedule.steps))
+    sampling = Sampler(DPMpp2M(schedule), grid(25, train_steps=schedule.steps))
     request = Request([s.prompt for s in samples], [""] * len(samples), range(len(samples)))
     return draw(model, sampling, with_guidance(model), request, w=w).images
 

@@ -9,7 +9,8 @@ import torch
 from sunlab.adapters.lora import LoRA
 from sunlab.config.auto import AUTO, automatic, recorded, resolved
 from sunlab.config.load import LoadedConfig
-from sunlab.config.schema import Config, Sampler
+from sunlab.config.schema import Config
+from sunlab.config.schema import Sampler as SamplerConfig
 from sunlab.data.bank import Trajectories
 from sunlab.data.base import Source
 from sunlab.data.cache import cache_tag, cached
@@ -30,7 +31,7 @@ from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.pipelines.locate import is_hub_id
 from sunlab.precision import dtype_on, native, warn_if_slow
 from sunlab.registries import registry_of
-from sunlab.solvers import Sampling
+from sunlab.solvers import Sampler
 
 PATIENCE = 0.9  # of run.timeout, for a loader worker: its own rank should tell before the others' patience is over
 
@@ -91,10 +92,10 @@ def build_data(config: Config, base: BaseModel, *, accumulate: int = 1, source: 
     )
 
 
-def build_sampling(sampler: Sampler, base: BaseModel) -> Sampling:
+def build_sampler(sampler: SamplerConfig, base: BaseModel) -> Sampler:
     schedule = base.backbone.schedule
     times = grid(sampler.steps, spacing=sampler.spacing, train_steps=schedule.steps)
-    return Sampling(component("solvers", sampler.solver, schedule), times)
+    return Sampler(component("solvers", sampler.solver, schedule), times)
 
 
 def build_module(config: Config, base: BaseModel) -> Module:
@@ -114,8 +115,8 @@ def build_module(config: Config, base: BaseModel) -> Module:
     options = {
         "distance": component("distances", config.distance),
         "weighting": weighting,
-        "teacher": build_sampling(config.teacher, base),
-        "student": build_sampling(config.student, base),
+        "teacher": build_sampler(config.teacher, base),
+        "student": build_sampler(config.student, base),
         "guidance": (config.teacher.guidance[0], config.teacher.guidance[-1]),
         "optimization": optimization,
     }

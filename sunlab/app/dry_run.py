@@ -12,10 +12,10 @@ from sunlab.app.compose import base_options, build_module, component, settle
 from sunlab.app.trainer import training_device
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Config
-from sunlab.diffusion.guidance import Passes, guided
+from sunlab.diffusion.guidance import NetworkEvaluations, guided
 from sunlab.diffusion.prediction import Prediction
 from sunlab.draws import Draws
-from sunlab.losses import Flow
+from sunlab.losses import BoundSampler
 from sunlab.modules.base import Module
 from sunlab.modules.distillation import DistillationModule
 from sunlab.modules.footprint import Footprint, activations, footprint
@@ -47,7 +47,7 @@ class Plan:
     batch: int
     ranks: int
     micro: int
-    passes: Passes | None
+    passes: NetworkEvaluations | None
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -107,7 +107,7 @@ def plan(loaded: LoadedConfig) -> Plan:
     )
 
 
-def steps_of(config: Config, passes: Passes | None) -> int:
+def steps_of(config: Config, passes: NetworkEvaluations | None) -> int:
     """Optimizer steps: those of the trainer, or as many as `budget.nfe` allows."""
     if config.budget.nfe and passes is not None:
         return int(config.budget.nfe // (passes.equivalents / SAMPLES * config.data.batch_size))
@@ -143,9 +143,9 @@ def kept_by_a_sample(config: Config, module: Module, base: BaseModel) -> int:
     return activations(backbone.unet, forward)
 
 
-def count_passes(config: Config, module: DistillationModule) -> Passes:
+def count_passes(config: Config, module: DistillationModule) -> NetworkEvaluations:
     """The passes of `SAMPLES` samples: the loss itself is asked, with a network that only counts."""
-    passes, seeds = Passes(), range(SAMPLES)
+    passes, seeds = NetworkEvaluations(), range(SAMPLES)
     draws, shape, schedule = Draws(seeds), (1, 2, 2), module.base.backbone.schedule
     times = module.student.times
     blank = Conditioning(torch.zeros(SAMPLES, 1, 1))
@@ -167,7 +167,10 @@ def count_passes(config: Config, module: DistillationModule) -> Passes:
         passes.backward += len(x) if torch.is_grad_enabled() else 0
         return network(x, t)
 
-    teacher = guided(network, blank, blank, batch.guidance, passes=passes)
-    flows = Flow(student, module.student.solver, times), Flow(teacher, module.teacher.solver, module.teacher.times)
-    component("losses", config.loss)(batch, *flows, module.distance)
+    teacher = guided(network, blank, blank, batch.guidance, nfe=passes)
+    bound = (
+        BoundSampler(student, module.student.solver, times),
+        BoundSampler(teacher, module.teacher.solver, module.teacher.times),
+    )
+    component("losses", config.loss)(batch, *bound, module.distance)
     return passes

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from registry import load_plugins
-from sunlab.app.compose import base_options, build_sampling, component, own_device, settle
+from sunlab.app.compose import base_options, build_sampler, component, own_device, settle
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Accelerated, Config, Sampler
 from sunlab.data.base import Pool, Source
@@ -151,8 +151,8 @@ def build_protocol(config: Config, base: BaseModel, request: Request, extractor:
     asked = config.evaluate
     solver = solver_spec(asked.before.solver)
     label = f"{solver['name']} {{}} steps, CFG {asked.guidance:g}"
-    before = Method(label.format(asked.before.steps), build_sampling(asked.before, base), asked.guidance, solver)
-    longer = build_sampling(replace(asked.before, steps=asked.reference_steps), base)
+    before = Method(label.format(asked.before.steps), build_sampler(asked.before, base), asked.guidance, solver)
+    longer = build_sampler(replace(asked.before, steps=asked.reference_steps), base)
     metrics, alignment = build_judges(config)
     return Protocol(
         request=request,
@@ -181,7 +181,7 @@ def build_method(asked: Accelerated, guidance: float, base: BaseModel) -> Method
     file = None if asked.adapter is None else asset(asked.adapter)
     own = read_adapter(file).header.get("solver", "ddim") if file is not None else "dpmpp_2m"
     solver = solver_spec(asked.solver or own)
-    sampling = build_sampling(Sampler(solver=solver, steps=asked.steps), base)
+    sampling = build_sampler(Sampler(solver=solver, steps=asked.steps), base)
     w = guidance if asked.guidance is None else asked.guidance
     over = None if asked.over is None else {"name": asked.over} if isinstance(asked.over, str) else asked.over
     return Method(asked.name, sampling, w, solver, file, over)

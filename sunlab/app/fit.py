@@ -96,7 +96,7 @@ def cost(trainer: Trainer, module: LightningModule, source: Source) -> dict[str,
     """Steps, U-Net passes by kind (on the first rank: of all), pass-equivalents and seconds, over all attempts; and the
     passes that a bank of trajectories cost before, which are in none of the others."""
     (spending,) = [c for c in trainer.callbacks if isinstance(c, Spending)]  # type: ignore[attr-defined]
-    passes = vars(module.passes) if hasattr(module, "passes") else {}
+    passes = vars(module.nfe) if hasattr(module, "nfe") else {}
     stored = {"stored": source.passes} if isinstance(source, Trajectories) else {}
     return {"steps": trainer.global_step, **passes, "equivalents": spending.used, "seconds": spending.elapsed, **stored}
 

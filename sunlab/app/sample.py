@@ -15,7 +15,7 @@ from sunlab.pipelines.heeded import scale_of, unheeded
 from sunlab.pipelines.locate import is_hub_id
 from sunlab.pipelines.picture import grid_image, save_png
 from sunlab.precision import AUTO, dtype_on
-from sunlab.solvers import SOLVERS, Sampling
+from sunlab.solvers import SOLVERS, Sampler
 
 
 def sample_grid(
@@ -55,7 +55,7 @@ def sample_grid(
         for sentence in unheeded(plugged, header, scale="--guidance", w=guidance, negative=asked):
             warnings.warn(sentence, stacklevel=2)
     schedule = model.backbone.schedule
-    sampling = Sampling(SOLVERS.build(solver or name, schedule, key="--solver"), grid(steps, train_steps=schedule.steps))
+    sampling = Sampler(SOLVERS.build(solver or name, schedule, key="--solver"), grid(steps, train_steps=schedule.steps))
     w = w if guidance is None or adapter is not None else guidance
     rows = []
     for prompt, negative in zip(prompts, negatives, strict=True):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from registry import load_plugins
-from sunlab.app.compose import build_base, build_sampling, component, own_device, settle
+from sunlab.app.compose import build_base, build_sampler, component, own_device, settle
 from sunlab.config.load import LoadedConfig
 from sunlab.data.base import Pool, Source
 from sunlab.distributed.ranks import launched
@@ -30,8 +30,8 @@ def make_bank(loaded: LoadedConfig, *, out: str | Path, count: int, shard_size: 
     prompts = source.prompts(1_000_000)
     maker = BankMaker(
         base,
-        build_sampling(config.teacher, base),
-        build_sampling(config.student, base).times,
+        build_sampler(config.teacher, base),
+        build_sampler(config.student, base).times,
         prompts,
         component("negatives", config.data.negatives),
         Pool(prompts, source.keywords(4096)),

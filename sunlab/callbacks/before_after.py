@@ -29,7 +29,7 @@ from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.compare import Variant, draw_all
 from sunlab.pipelines.draw import Drawn, Request, draw, with_adapter
 from sunlab.pipelines.picture import grid_image, save_png
-from sunlab.solvers import Sampling
+from sunlab.solvers import Sampler
 from sunlab.solvers.dpmpp_2m import DPMpp2M
 
 GUIDED = "DPM-Solver++"
@@ -114,7 +114,7 @@ class BeforeAfter(Callback):
         schedule = base.backbone.schedule
 
         def teacher(steps: int) -> Variant:
-            sampling = Sampling(DPMpp2M(schedule), grid(steps, train_steps=schedule.steps))
+            sampling = Sampler(DPMpp2M(schedule), grid(steps, train_steps=schedule.steps))
             return Variant(f"{GUIDED} {steps} steps, CFG {w:g}", sampling, module.bind_teacher(), w)
 
         n = module.student.steps

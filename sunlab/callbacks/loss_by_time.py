@@ -11,7 +11,7 @@ from sunlab.callbacks.base import CALLBACKS
 
 @CALLBACKS.register("loss_by_time")
 class LossByTime(Callback):
-    """Logs the mean unweighted loss in bins of the time at which the student was asked, over all ranks.
+    """Logs the mean unweighted loss in bins of the time of the student, over all ranks.
 
     Args:
         bins: equal parts of 0 ... 999.
@@ -28,11 +28,11 @@ class LossByTime(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        terms = outputs.get("terms") if isinstance(outputs, dict) else None
-        if terms is None:
+        output = outputs.get("output") if isinstance(outputs, dict) else None
+        if output is None:
             return
-        where = (terms.t.cpu() * self.bins // 1000).clamp(0, self.bins - 1)
-        self.total.index_add_(0, where, terms.values.detach().float().cpu())
+        where = (output.t.cpu() * self.bins // 1000).clamp(0, self.bins - 1)
+        self.total.index_add_(0, where, output.values.detach().float().cpu())
         self.count.index_add_(0, where, torch.ones(len(where)))
         if trainer.global_step % self.every == 0 and trainer.global_step > self.last:
             self.last = trainer.global_step

@@ -14,7 +14,7 @@ from sunlab.diffusion.timesteps import grid
 from sunlab.modules.distillation import DistillationModule
 from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.pipelines.picture import grid_image, save_png
-from sunlab.solvers import Sampling
+from sunlab.solvers import Sampler
 from sunlab.solvers.dpmpp_2m import DPMpp2M
 
 
@@ -62,7 +62,7 @@ class SampleImages(Callback):
             sampling, bind = module.student, module.bind_student()
         else:
             schedule = base.backbone.schedule
-            sampling = Sampling(DPMpp2M(schedule), grid(self.steps, train_steps=schedule.steps))
+            sampling = Sampler(DPMpp2M(schedule), grid(self.steps, train_steps=schedule.steps))
             bind = with_guidance(base)
         drawn = draw(base, sampling, bind, self.request, w=self.guidance)
         module.train(mode)

@@ -15,7 +15,7 @@ class Spending(Callback):
     whatever a step costs.
 
     Args:
-        nfe: pass-equivalents of all ranks together (`sunlab.diffusion.guidance.Passes.equivalents`); None: no limit.
+        nfe: `NetworkEvaluations.equivalents` of all ranks together; None: no limit.
         seconds: from the first step on, the time between two attempts left out; None: no limit.
 
     Attributes:
@@ -52,7 +52,7 @@ class Spending(Callback):
             return  # gradients are still being accumulated
         self._step = trainer.global_step
         now = time.monotonic()
-        mine = (getattr(getattr(module, "passes", None), "equivalents", 0), now - self._since)
+        mine = (getattr(getattr(module, "nfe", None), "equivalents", 0), now - self._since)
         self._since = now
         used, elapsed = torch.tensor(mine, dtype=torch.float64, device=_device(module)).unbind()
         self.used = float(trainer.strategy.reduce(used, reduce_op="sum"))

@@ -34,7 +34,7 @@ class Throughput(Callback):
         now = time.perf_counter()
         rate = self._samples / max(now - self._since, 1e-9)
         module.log("samples/s", rate, prog_bar=True, batch_size=len(batch))
-        passes = getattr(module, "passes", None)
+        passes = getattr(module, "nfe", None)
         if passes is not None:
             mine = torch.tensor(passes.equivalents, device=module.device)
             module.log("passes", float(trainer.strategy.reduce(mine, reduce_op="sum")), batch_size=len(batch))

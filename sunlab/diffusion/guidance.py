@@ -14,7 +14,7 @@ Forward = Callable[..., Prediction]
 
 
 @dataclass
-class Passes:
+class NetworkEvaluations:
     """U-Net passes counted by sample: a guided evaluation of B samples is 2 B passes."""
 
     teacher: int = 0
@@ -28,7 +28,7 @@ class Passes:
 
 
 def guided(
-    forward: Forward, positive: Conditioning, negative: Conditioning, w: Tensor, *, passes: Passes | None = None
+    forward: Forward, positive: Conditioning, negative: Conditioning, w: Tensor, *, nfe: NetworkEvaluations | None = None
 ) -> Denoiser:
     """Classifier-free guidance over the frozen base: both passes in one batch. Where w is 1 for all samples the negative
     pass has no effect and is left out."""
@@ -36,8 +36,8 @@ def guided(
     one_pass = bool((w == 1).all())
 
     def denoise(x: Tensor, t: Tensor) -> Prediction:
-        if passes is not None:
-            passes.teacher += len(x) * (1 if one_pass else 2)
+        if nfe is not None:
+            nfe.teacher += len(x) * (1 if one_pass else 2)
         if one_pass:
             return forward(x, t, positive)
         joint = forward(torch.cat([x, x]), torch.cat([t, t]), both)

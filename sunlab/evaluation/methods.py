@@ -12,7 +12,7 @@ from sunlab.export import load_adapter, plug_untrained
 from sunlab.hashing import files_hash
 from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.draw import Bind, with_adapter, with_guidance
-from sunlab.solvers import Sampling
+from sunlab.solvers import Sampler
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Method:
     """
 
     name: str
-    sampling: Sampling
+    sampling: Sampler
     w: float
     solver: Mapping[str, Any]
     adapter: Path | None = None

@@ -24,7 +24,7 @@ class Stepper(Protocol):
 
 
 @dataclass(frozen=True)
-class Flow:
+class BoundSampler:
     """A denoiser bound to a batch's prompts, the solver that integrates it, and the grid on which it is sampled.
 
     Attributes:
@@ -61,7 +61,7 @@ class DistanceFunction(Protocol):
 
 
 @dataclass(frozen=True)
-class Terms:
+class LossOutput:
     """What a loss returns, before weighting and mean.
 
     Attributes:
@@ -81,7 +81,7 @@ class Loss(ABC):
     """Distils the teacher into the student. One instance lives as long as the training."""
 
     @abstractmethod
-    def __call__(self, batch: Batch, student: Flow, teacher: Flow, distance: DistanceFunction) -> Terms:
+    def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
         """Per-sample values.
 
         Args:

@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from sunlab.losses.base import LOSSES, DistanceFunction, Flow, Loss, Terms
+from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput
 from sunlab.losses.states import States, state_at
 from sunlab.types import Batch
 
@@ -22,7 +22,7 @@ class CFG(Loss):
     def __init__(self, *, states: States = "data", space: Literal["epsilon", "v", "x_0"] = "epsilon"):
         self.states, self.space = states, space
 
-    def __call__(self, batch: Batch, student: Flow, teacher: Flow, distance: DistanceFunction) -> Terms:
+    def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
         index = batch.draws.integers("segment", 0, len(student.times) - 1)
         t = student.times[index]
         if self.states == "data":
@@ -30,4 +30,4 @@ class CFG(Loss):
         x_t = state_at(self.states, batch, t, index, student)
         with torch.no_grad():
             wanted = getattr(teacher.denoise(x_t, t), self.space)
-        return Terms(distance(getattr(student.denoise(x_t, t), self.space), wanted), t, t)
+        return LossOutput(distance(getattr(student.denoise(x_t, t), self.space), wanted), t, t)

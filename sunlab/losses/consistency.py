@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sunlab.errors import ConfigError
-from sunlab.losses.base import DistanceFunction, Flow, Terms
+from sunlab.losses.base import BoundSampler, DistanceFunction, LossOutput
 from sunlab.losses.states import state_at
 from sunlab.types import Batch
 
@@ -18,8 +18,8 @@ Jump = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def consistency(
     batch: Batch,
-    student: Flow,
-    teacher: Flow,
+    student: BoundSampler,
+    teacher: BoundSampler,
     distance: DistanceFunction,
     *,
     jump: Jump,
@@ -28,7 +28,7 @@ def consistency(
     skip: int,
     states: States,
     pure_start: bool = False,
-) -> Terms:
+) -> LossOutput:
     """d(f(x_t, t), sg f(x_u, u)): x_u is one guided teacher step from x_t, and f carries both to the edge s below t
     (arXiv 2303.01469, definition 1, with the edges of arXiv 2405.18407; the target is the same student without gradient). At
     u = s nothing is left to carry, which is the boundary condition.
@@ -57,7 +57,7 @@ def consistency(
         there = u == s
         carried = jump(x_u, torch.where(there, t, u), s)  # the student is not asked at the edge, where it never learns
         target = torch.where(there.reshape(-1, 1, 1, 1), x_u, carried)
-    return Terms(distance(jump(x_t, t, s), target), t, s)
+    return LossOutput(distance(jump(x_t, t, s), target), t, s)
 
 
 def require_skip(skip: int) -> int:

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sunlab.losses.base import LOSSES, DistanceFunction, Flow, Loss, Terms
+from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput
 from sunlab.losses.consistency import States, consistency, require_skip
 from sunlab.types import END, Batch
 
@@ -39,7 +39,7 @@ class LCM(Loss):
         self.skip, self.boundary, self.states = require_skip(skip), boundary, states
         self.sigma_data, self.timestep_scaling = sigma_data, timestep_scaling
 
-    def __call__(self, batch: Batch, student: Flow, teacher: Flow, distance: DistanceFunction) -> Terms:
+    def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
         last = student.solver.schedule.steps - 1
         end = 0 if self.boundary == "karras" else END
         edges = torch.tensor([last, end]).to(student.times)

@@ -7,7 +7,7 @@ import torch
 
 from sunlab.diffusion.timesteps import between, grid
 from sunlab.errors import ConfigError
-from sunlab.losses.base import LOSSES, DistanceFunction, Flow, Loss, Terms
+from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput
 from sunlab.losses.states import States, state_at
 from sunlab.types import Batch
 
@@ -38,7 +38,7 @@ class MSC(Loss):
             raise ConfigError(f"loss.start: uniform needs loss.states: data, there are no {states} states between the times")
         self.segments, self.substeps, self.states, self.start = segments, substeps, states, start
 
-    def __call__(self, batch: Batch, student: Flow, teacher: Flow, distance: DistanceFunction) -> Terms:
+    def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
         if self.segments is not None:
             times = grid(self.segments, train_steps=student.solver.schedule.steps)
             student = replace(student, times=times.to(student.times))
@@ -53,4 +53,4 @@ class MSC(Loss):
         else:
             with torch.no_grad():
                 target = teacher.solve(x_t, between(t, s, self.substeps))
-        return Terms(distance(student.jump(x_t, t, s), target), t, s)
+        return LossOutput(distance(student.jump(x_t, t, s), target), t, s)

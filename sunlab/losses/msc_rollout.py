@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sunlab.errors import ConfigError
-from sunlab.losses.base import LOSSES, DistanceFunction, Flow, Loss, Terms
+from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput
 from sunlab.types import Batch
 
 
@@ -27,7 +27,7 @@ class MSCRollout(Loss):
             raise ConfigError(f"loss.through counts jumps: give at least 1, or null for all, got {through}")
         self.through = through
 
-    def __call__(self, batch: Batch, student: Flow, teacher: Flow, distance: DistanceFunction) -> Terms:
+    def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
         times, n = student.times, len(batch)
         if batch.trajectory is not None:
             wanted = [batch.trajectory.at(time.expand(n)) for time in times]
@@ -40,11 +40,11 @@ class MSCRollout(Loss):
             x = student.jump(x, t.expand(n), s.expand(n))
             values.append(distance(x, wanted[index + 1]))
         logs = {f"loss at {s}": v.detach().mean() for s, v in zip(times[1:].tolist(), values, strict=True)}
-        return Terms(torch.stack(values).mean(0), times[0].expand(n), times[-1].expand(n), logs)
+        return LossOutput(torch.stack(values).mean(0), times[0].expand(n), times[-1].expand(n), logs)
 
 
 @torch.no_grad()
-def teacher_states(teacher: Flow, noise: Tensor, times: Tensor) -> list[Tensor]:
+def teacher_states(teacher: BoundSampler, noise: Tensor, times: Tensor) -> list[Tensor]:
     """The teacher's states at `times` (K + 1,), integrated on its own grid from `noise` (B, C, H, W), the first of them.
 
     Raises:

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 
 from sunlab.diffusion.timesteps import grid
-from sunlab.losses.base import LOSSES, DistanceFunction, Flow, Loss, Terms
+from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput
 from sunlab.losses.consistency import States, consistency, require_skip
 from sunlab.types import Batch
 
@@ -26,7 +26,7 @@ class MSCSegment(Loss):
     def __init__(self, *, segments: int | None = None, skip: int = 20, states: States = "data"):
         self.segments, self.skip, self.states = segments, require_skip(skip), states
 
-    def __call__(self, batch: Batch, student: Flow, teacher: Flow, distance: DistanceFunction) -> Terms:
+    def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
         edges = student.times
         if self.segments is not None:
             edges = grid(self.segments, train_steps=student.solver.schedule.steps).to(edges)

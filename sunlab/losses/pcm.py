@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sunlab.losses.base import LOSSES, DistanceFunction, Flow, Loss, Terms
+from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput
 from sunlab.losses.consistency import States, consistency, require_skip
 from sunlab.types import Batch
 
@@ -26,7 +26,7 @@ class PCM(Loss):
     def __init__(self, *, segments: int | None = None, skip: int = 20, states: States = "data"):
         self.segments, self.skip, self.states = segments, require_skip(skip), states
 
-    def __call__(self, batch: Batch, student: Flow, teacher: Flow, distance: DistanceFunction) -> Terms:
+    def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
         last = student.solver.schedule.steps - 1
         points = torch.arange(last, 0, -self.skip)
         edges = phase_edges(points, self.segments or len(student.times) - 1).to(student.times)

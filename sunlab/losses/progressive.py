@@ -5,7 +5,7 @@ from torch import Tensor
 
 from sunlab.diffusion.schedule import Schedule
 from sunlab.diffusion.timesteps import between
-from sunlab.losses.base import LOSSES, DistanceFunction, Flow, Loss, Terms
+from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput
 from sunlab.losses.states import States, state_at
 from sunlab.types import Batch
 
@@ -25,14 +25,14 @@ class Progressive(Loss):
     def __init__(self, *, states: States = "data"):
         self.states = states
 
-    def __call__(self, batch: Batch, student: Flow, teacher: Flow, distance: DistanceFunction) -> Terms:
+    def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
         index = batch.draws.integers("segment", 0, len(student.times) - 1)
         t, s = student.times[index], student.times[index + 1]
         x_t = state_at(self.states, batch, t, index, student)
         with torch.no_grad():
             x_s = teacher.solve(x_t, between(t, s, 2))
             target = inverted(student.solver.schedule, x_t, t, x_s, s)
-        return Terms(distance(student.denoise(x_t, t).x_0, target), t, s)
+        return LossOutput(distance(student.denoise(x_t, t).x_0, target), t, s)
 
 
 def inverted(schedule: Schedule, x_t: Tensor, t: Tensor, x_s: Tensor, s: Tensor) -> Tensor:

@@ -5,13 +5,15 @@ from typing import Literal
 from torch import Tensor
 
 from sunlab.errors import ConfigError
-from sunlab.losses.base import Flow
+from sunlab.losses.base import BoundSampler
 from sunlab.types import Batch
 
 States = Literal["data", "teacher", "student"]
 
 
-def state_at(states: States, batch: Batch, t: Tensor, step: Tensor, student: Flow, *, pure_start: bool = True) -> Tensor:
+def state_at(
+    states: States, batch: Batch, t: Tensor, step: Tensor, student: BoundSampler, *, pure_start: bool = True
+) -> Tensor:
     """x_t (B, C, H, W).
 
     Args:

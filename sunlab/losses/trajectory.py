@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from sunlab.losses.base import LOSSES, DistanceFunction, Flow, Loss, Terms
+from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput
 from sunlab.losses.states import state_at
 from sunlab.types import Batch
 
@@ -24,7 +24,7 @@ class TrajectoryRegression(Loss):
     def __init__(self, *, target: Literal["segment", "next", "end"] = "segment"):
         self.target = target
 
-    def __call__(self, batch: Batch, student: Flow, teacher: Flow, distance: DistanceFunction) -> Terms:
+    def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
         stored = student.times if batch.trajectory is None else batch.trajectory.times.to(student.times)
         index = batch.draws.integers("state", 0, len(stored) - 1)
         t = stored[index]
@@ -34,4 +34,4 @@ class TrajectoryRegression(Loss):
             s = student.times[(student.times[None, :] >= t[:, None]).sum(1)]
         else:
             s = stored[index + 1] if self.target == "next" else stored[-1].expand_as(t)
-        return Terms(distance(student.jump(x_t, t, s), batch.trajectory.at(s)), t, s)
+        return LossOutput(distance(student.jump(x_t, t, s), batch.trajectory.at(s)), t, s)

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sunlab.diffusion.guidance import Passes, guided
+from sunlab.diffusion.guidance import NetworkEvaluations, guided
 from sunlab.diffusion.timesteps import grid
 from sunlab.draws import Draws
 from sunlab.export.header import spacing_of
 from sunlab.export.shapes import describe_base
-from sunlab.losses import Distance, Flow, Loss, Weighting
+from sunlab.losses import BoundSampler, Distance, Loss, Weighting
 from sunlab.losses.distances import L2
 from sunlab.losses.weighting import Uniform
 from sunlab.modules.base import Module
@@ -19,14 +19,14 @@ from sunlab.modules.conditioning import positive_of
 from sunlab.modules.optimization import Optimization
 from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.draw import Bind, with_guidance
-from sunlab.solvers import SOLVERS, Sampling
+from sunlab.solvers import SOLVERS, Sampler
 from sunlab.solvers.ddim import DDIM
 from sunlab.solvers.dpmpp_2m import DPMpp2M
 from sunlab.types import Batch, Conditioning, Denoiser, Samples
 
 
 class DistillationModule(Module):
-    """Samples -> batch -> the two flows -> per-sample loss -> weighting, mean.
+    """Samples -> batch -> the two bound samplers -> per-sample loss -> weighting, mean.
 
     Args:
         base: frozen.
@@ -43,8 +43,8 @@ class DistillationModule(Module):
         *,
         distance: Distance | None = None,
         weighting: Weighting | None = None,
-        teacher: Sampling | None = None,
-        student: Sampling | None = None,
+        teacher: Sampler | None = None,
+        student: Sampler | None = None,
         guidance: tuple[float, float] = (3.0, 3.0),
         optimization: Optimization | None = None,
     ):
@@ -53,11 +53,11 @@ class DistillationModule(Module):
         self.unet, self.text = base.backbone.unet, base.text.model  # the autoencoder comes to the device when it is needed
         schedule = base.backbone.schedule
         self.loss, self.distance, self.weighting = loss, distance or L2(), weighting or Uniform()
-        self.teacher = teacher or Sampling(DPMpp2M(schedule), grid(24, train_steps=schedule.steps))
-        self.student = student or Sampling(DDIM(schedule), grid(4, train_steps=schedule.steps))
+        self.teacher = teacher or Sampler(DPMpp2M(schedule), grid(24, train_steps=schedule.steps))
+        self.student = student or Sampler(DDIM(schedule), grid(4, train_steps=schedule.steps))
         self.guidance = guidance
         self.optimization = optimization or Optimization()
-        self.passes = Passes()  # of this rank; those of all, on the first rank, whenever a checkpoint is written
+        self.nfe = NetworkEvaluations()  # of this rank; those of all, on the first rank, whenever a checkpoint is written
 
     @abstractmethod
     def predict_student(self, x: Tensor, t: Tensor, batch: Batch) -> Any:
@@ -80,9 +80,9 @@ class DistillationModule(Module):
         """How `draw` asks the teacher, with guidance."""
         guide = with_guidance(self.base)
 
-        def bind(positive: Conditioning, negative: Conditioning, w: Tensor, passes: Passes) -> Denoiser:
+        def bind(positive: Conditioning, negative: Conditioning, w: Tensor, nfe: NetworkEvaluations) -> Denoiser:
             self.switch(False)
-            return guide(positive, negative, w, passes)
+            return guide(positive, negative, w, nfe)
 
         return bind
 
@@ -98,12 +98,12 @@ class DistillationModule(Module):
 
     def training_step(self, samples: Samples, index: int) -> dict[str, Any]:
         batch = self.encode(samples)
-        terms = self.loss(batch, self.student_flow(batch), self.teacher_flow(batch), self.distance)
+        output = self.loss(batch, self.student_sampler(batch), self.teacher_sampler(batch), self.distance)
         self.switch(True)  # recomputed activations (gradient checkpointing) must be the student's
-        weights = self.weighting(self.base.backbone.schedule, terms.t, terms.s).to(terms.values)
-        loss = (terms.values * weights).mean()
-        self.note(len(batch), loss=loss, **terms.logs)
-        return {"loss": loss, "terms": terms}
+        weights = self.weighting(self.base.backbone.schedule, output.t, output.s).to(output.values)
+        loss = (output.values * weights).mean()
+        self.note(len(batch), loss=loss, **output.logs)
+        return {"loss": loss, "output": output}
 
     @torch.no_grad()
     def encode(self, samples: Samples) -> Batch:
@@ -122,25 +122,25 @@ class DistillationModule(Module):
             trajectory=samples.trajectory,
         )
 
-    def student_flow(self, batch: Batch) -> Flow:
+    def student_sampler(self, batch: Batch) -> BoundSampler:
         def denoise(x: Tensor, t: Tensor) -> Any:
-            self.passes.student += len(x)
-            self.passes.backward += len(x) if torch.is_grad_enabled() else 0
+            self.nfe.student += len(x)
+            self.nfe.backward += len(x) if torch.is_grad_enabled() else 0
             self.switch(True)
             return self.predict_student(x, t, batch)
 
-        return Flow(denoise, self.student.solver, self.student.times.to(self.device))
+        return BoundSampler(denoise, self.student.solver, self.student.times.to(self.device))
 
-    def teacher_flow(self, batch: Batch) -> Flow:
-        inner = guided(self.base.backbone, batch.positive, batch.negative, batch.guidance, passes=self.passes)
+    def teacher_sampler(self, batch: Batch) -> BoundSampler:
+        inner = guided(self.base.backbone, batch.positive, batch.negative, batch.guidance, nfe=self.nfe)
 
         def denoise(x: Tensor, t: Tensor) -> Any:
             self.switch(False)
             with torch.no_grad():
                 return inner(x, t)
 
-        flow: Denoiser = denoise
-        return Flow(flow, self.teacher.solver, self.teacher.times.to(self.device))
+        bound: Denoiser = denoise
+        return BoundSampler(bound, self.teacher.solver, self.teacher.times.to(self.device))
 
     def header(self) -> dict[str, Any]:
         """What the exported file says of its training and use."""
@@ -154,24 +154,24 @@ class DistillationModule(Module):
             "times": self.student.times.tolist(),
             "base": describe_base(self.unet),
             "guidance": list(self.guidance),
-            "training": {"loss": type(self.loss).__name__, "steps": self.global_step, **vars(self.passes)},
+            "training": {"loss": type(self.loss).__name__, "steps": self.global_step, **vars(self.nfe)},
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """On all ranks, as Lightning saves: an exchange between them is safe here."""
         super().on_save_checkpoint(checkpoint)
-        self._gather_passes()
-        checkpoint["passes"] = vars(self.passes).copy()
+        self._gather_nfe()
+        checkpoint["nfe"] = vars(self.nfe).copy()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self.passes = Passes(**checkpoint["passes"]) if self.global_rank == 0 else Passes()
+        self.nfe = NetworkEvaluations(**checkpoint["nfe"]) if self.global_rank == 0 else NetworkEvaluations()
 
-    def _gather_passes(self) -> None:
+    def _gather_nfe(self) -> None:
         """Those of all ranks onto the first, so that neither file nor budget depends on how many there are, now or when the
         run goes on. The sum over ranks stays."""
         if self._trainer is None or self._trainer.world_size == 1:
             return
-        counted = torch.tensor(list(vars(self.passes).values()), device=self.device)
+        counted = torch.tensor(list(vars(self.nfe).values()), device=self.device)
         total = self._trainer.strategy.reduce(counted, reduce_op="sum").tolist()
-        self.passes = Passes(*total) if self.global_rank == 0 else Passes()
+        self.nfe = NetworkEvaluations(*total) if self.global_rank == 0 else NetworkEvaluations()

@@ -9,7 +9,7 @@ from sunlab.adapters import Adapter
 from sunlab.diffusion.prediction import target
 from sunlab.draws import Draws
 from sunlab.export.lora import save_lora
-from sunlab.losses import Terms, Weighting
+from sunlab.losses import LossOutput, Weighting
 from sunlab.losses.weighting import Uniform
 from sunlab.modules.base import Module
 from sunlab.modules.conditioning import positive_of
@@ -71,7 +71,7 @@ class TeacherModule(Module):
         values = (prediction.value - wanted).square().flatten(1).mean(1)
         loss = (values * self.weighting(schedule, t, t).to(values)).mean()
         self.note(len(samples), loss=loss)
-        return {"loss": loss, "terms": Terms(values.detach(), t, t)}
+        return {"loss": loss, "output": LossOutput(values.detach(), t, t)}
 
     def export(self, folder: Path) -> list[Path]:
         """A diffusers folder of the whole base, fp16; or the LoRA, as `pipe.load_lora_weights` takes it."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.draw import Bind, Drawn, Request, draw
-from sunlab.solvers import Sampling
+from sunlab.solvers import Sampler
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Variant:
     """
 
     name: str
-    sampling: Sampling
+    sampling: Sampler
     bind: Bind
     w: float
 

@@ -9,22 +9,22 @@ from torch import Tensor
 
 from sunlab.adapters import Adapter
 from sunlab.backbones import Backbone
-from sunlab.diffusion.guidance import Passes, guided
+from sunlab.diffusion.guidance import NetworkEvaluations, guided
 from sunlab.diffusion.prediction import Prediction
 from sunlab.draws import Draws
 from sunlab.pipelines.base import BaseModel
-from sunlab.solvers import Sampling
+from sunlab.solvers import Sampler
 from sunlab.types import Conditioning, Denoiser
 
-Bind = Callable[[Conditioning, Conditioning, Tensor, Passes], Denoiser]
+Bind = Callable[[Conditioning, Conditioning, Tensor, NetworkEvaluations], Denoiser]
 """(positive, negative, guidance, counter) -> a denoiser bound to them."""
 
 
 def with_guidance(base: BaseModel) -> Bind:
     """The base under classifier-free guidance, two passes an evaluation."""
 
-    def bind(positive: Conditioning, negative: Conditioning, w: Tensor, passes: Passes) -> Denoiser:
-        return guided(base.backbone, positive, negative, w, passes=passes)
+    def bind(positive: Conditioning, negative: Conditioning, w: Tensor, nfe: NetworkEvaluations) -> Denoiser:
+        return guided(base.backbone, positive, negative, w, nfe=nfe)
 
     return bind
 
@@ -32,12 +32,12 @@ def with_guidance(base: BaseModel) -> Bind:
 def with_adapter(base: BaseModel, adapter: Adapter) -> Bind:
     """The base with the adapter on, one pass an evaluation."""
 
-    def bind(positive: Conditioning, negative: Conditioning, w: Tensor, passes: Passes) -> Denoiser:
+    def bind(positive: Conditioning, negative: Conditioning, w: Tensor, nfe: NetworkEvaluations) -> Denoiser:
         state = adapter.state(positive, negative, w)
 
         def denoise(x: Tensor, t: Tensor) -> Prediction:
             adapter.switch(True)
-            passes.student += len(x)
+            nfe.student += len(x)
             return base.backbone(x, t, positive, state)
 
         return denoise
@@ -48,9 +48,9 @@ def with_adapter(base: BaseModel, adapter: Adapter) -> Bind:
 def with_backbone(backbone: Backbone) -> Bind:
     """One pass an evaluation of a network that is blind to negative prompts and guidance."""
 
-    def bind(positive: Conditioning, negative: Conditioning, w: Tensor, passes: Passes) -> Denoiser:
+    def bind(positive: Conditioning, negative: Conditioning, w: Tensor, nfe: NetworkEvaluations) -> Denoiser:
         def denoise(x: Tensor, t: Tensor) -> Prediction:
-            passes.student += len(x)
+            nfe.student += len(x)
             return backbone(x, t, positive)
 
         return denoise
@@ -95,7 +95,7 @@ class Drawn:
 
 
 @torch.no_grad()
-def draw(base: BaseModel, sampling: Sampling, bind: Bind, request: Request, *, w: float, batch: int = 64) -> Drawn:
+def draw(base: BaseModel, sampling: Sampler, bind: Bind, request: Request, *, w: float, batch: int = 64) -> Drawn:
     """Draw the pictures of a request.
 
     Args:
@@ -103,15 +103,15 @@ def draw(base: BaseModel, sampling: Sampling, bind: Bind, request: Request, *, w
         w: the guidance scale.
         batch: pictures at a time.
     """
-    images, latents, started, passes = [], [], time.perf_counter(), Passes()
+    images, latents, started, nfe = [], [], time.perf_counter(), NetworkEvaluations()
     for start in range(0, len(request), batch):
         part = request.part(start, start + batch)
         scale = torch.full((len(part),), float(w), device=base.device)
-        inner = bind(base.encode(part.prompts), base.encode(part.negatives), scale, passes)
+        inner = bind(base.encode(part.prompts), base.encode(part.negatives), scale, nfe)
         noise = Draws(part.seeds, device=base.device).normal("noise", base.backbone.sample_shape)
         x = sampling.solver.solve(inner, noise, sampling.times.to(base.device))
         latents.append(x)
         images.append(base.autoencoder.decode(x))
     seconds = time.perf_counter() - started
     n = max(len(request), 1)
-    return Drawn(torch.cat(images), torch.cat(latents), passes.equivalents / n, seconds / n)
+    return Drawn(torch.cat(images), torch.cat(latents), nfe.equivalents / n, seconds / n)

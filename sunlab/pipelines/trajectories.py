@@ -14,7 +14,7 @@ from sunlab.diffusion.guidance import guided
 from sunlab.draws import Draws, keyed_seed
 from sunlab.errors import ConfigError, DataError
 from sunlab.pipelines.base import BaseModel
-from sunlab.solvers import Sampling
+from sunlab.solvers import Sampler
 
 
 class BankMaker:
@@ -37,7 +37,7 @@ class BankMaker:
     def __init__(
         self,
         base: BaseModel,
-        teacher: Sampling,
+        teacher: Sampler,
         stored: torch.Tensor,
         prompts: Sequence[str],
         negatives: NegativeSampler,

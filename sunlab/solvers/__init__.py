@@ -1,5 +1,5 @@
 """Solvers of the probability-flow ODE, one a file, one signature."""
 
-from sunlab.solvers.base import SOLVERS, Sampling, Solver
+from sunlab.solvers.base import SOLVERS, Sampler, Solver
 
-__all__ = ["SOLVERS", "Sampling", "Solver"]
+__all__ = ["SOLVERS", "Sampler", "Solver"]

@@ -53,7 +53,7 @@ class Solver(ABC):
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampler:
     """How a model is sampled: a solver on a grid of times, (K + 1,) descending, the last is `END`."""
 
     solver: Solver

@@ -51,7 +51,7 @@ def test_the_passes_are_those_of_training(words, tiny_config, tiny_data):
     module.log = lambda *args, **kwargs: None
     module.training_step(next(iter(tiny_data().loader())), 0)
     foretold = plan(config).passes
-    assert {k: v / SAMPLES for k, v in vars(foretold).items()} == {k: v / 8 for k, v in vars(module.passes).items()}
+    assert {k: v / SAMPLES for k, v in vars(foretold).items()} == {k: v / 8 for k, v in vars(module.nfe).items()}
 
 
 def test_what_autograd_keeps_is_what_it_keeps_of_a_real_pass(tiny_base_folder):

@@ -11,7 +11,7 @@ from sunlab.draws import Draws
 from sunlab.errors import ConfigError
 from sunlab.pipelines.base import load_base
 from sunlab.pipelines.draw import Request, draw, with_guidance
-from sunlab.solvers import Sampling
+from sunlab.solvers import Sampler
 from sunlab.solvers.ddim import DDIM
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in diffusers
@@ -45,7 +45,7 @@ def test_guided_sampling_is_diffusers_own(family, zero, folders):
     over = {"rescale_betas_zero_snr": zero, **({} if kind is None else {"prediction_type": kind})}
     pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, **over)
     schedule = base.backbone.schedule
-    sampling = Sampling(DDIM(schedule), grid(4))
+    sampling = Sampler(DDIM(schedule), grid(4))
     ours = draw(base, sampling, with_guidance(base), Request(PROMPTS, ["", ""], SEEDS), w=3.0)
     noise = Draws(SEEDS).normal("noise", (4, 8, 8))
     theirs = pipe(PROMPTS, num_inference_steps=4, guidance_scale=3.0, latents=noise, output_type="latent").images

@@ -1,6 +1,6 @@
 import torch
 
-from sunlab.diffusion.guidance import Passes, guided
+from sunlab.diffusion.guidance import NetworkEvaluations, guided
 from sunlab.diffusion.prediction import Prediction
 from sunlab.diffusion.schedule import Schedule
 from sunlab.types import Conditioning
@@ -43,8 +43,8 @@ def test_guided_is_the_formula():
 
 
 def test_two_passes_in_one_call():
-    backbone, passes = Backbone("epsilon"), Passes()
-    denoise = guided(backbone, POSITIVE, NEGATIVE, torch.full((3,), 3.0), passes=passes)
+    backbone, passes = Backbone("epsilon"), NetworkEvaluations()
+    denoise = guided(backbone, POSITIVE, NEGATIVE, torch.full((3,), 3.0), nfe=passes)
     denoise(X, T)
     assert backbone.sizes == [6] and passes.teacher == 6
     denoise(X, T)
@@ -52,18 +52,18 @@ def test_two_passes_in_one_call():
 
 
 def test_guidance_one_is_one_pass_over_the_positive_prompt():
-    backbone, passes = Backbone("epsilon"), Passes()
-    value = guided(backbone, POSITIVE, NEGATIVE, torch.ones(3), passes=passes)(X, T).value
+    backbone, passes = Backbone("epsilon"), NetworkEvaluations()
+    value = guided(backbone, POSITIVE, NEGATIVE, torch.ones(3), nfe=passes)(X, T).value
     assert backbone.sizes == [3] and passes.teacher == 3
     assert torch.equal(value, backbone(X, T, POSITIVE).value)
 
 
 def test_one_sample_beyond_one_needs_both_passes():
-    backbone, passes = Backbone("epsilon"), Passes()
-    value = guided(backbone, POSITIVE, NEGATIVE, torch.tensor([1.0, 1.0, 2.0]), passes=passes)(X, T).value
+    backbone, passes = Backbone("epsilon"), NetworkEvaluations()
+    value = guided(backbone, POSITIVE, NEGATIVE, torch.tensor([1.0, 1.0, 2.0]), nfe=passes)(X, T).value
     assert passes.teacher == 6
     torch.testing.assert_close(value[:2], backbone(X, T, POSITIVE).value[:2])
 
 
 def test_pass_equivalents():
-    assert Passes(teacher=12, student=3, backward=3).equivalents == 21
+    assert NetworkEvaluations(teacher=12, student=3, backward=3).equivalents == 21

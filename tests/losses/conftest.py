@@ -11,7 +11,7 @@ import torch
 from sunlab.diffusion.prediction import Prediction
 from sunlab.diffusion.schedule import Schedule
 from sunlab.draws import Draws
-from sunlab.losses.base import Flow
+from sunlab.losses.base import BoundSampler
 from sunlab.registries import registry_of
 from sunlab.types import Batch, Conditioning, Trajectory
 
@@ -73,7 +73,7 @@ class Toy:
 
 
 def flow(denoise, solver, times):
-    return Flow(denoise, registry_of("solvers").build(solver, SCHEDULE), torch.tensor(times))
+    return BoundSampler(denoise, registry_of("solvers").build(solver, SCHEDULE), torch.tensor(times))
 
 
 def batch(seeds, *, latents=True, trajectory=None):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sunlab.diffusion.guidance import Passes, guided
+from sunlab.diffusion.guidance import NetworkEvaluations, guided
 from sunlab.errors import ConfigError
 from sunlab.losses.cfg import CFG
 from sunlab.types import Conditioning
@@ -22,7 +22,7 @@ def teacher(hand, w, passes=None):
     def forward(x, t, conditioning):
         return hand.Toy(0.5, conditioning.tokens.flatten().tolist())(x, t)
 
-    return guided(forward, tokens(POSITIVE), tokens(NEGATIVE), w, passes=passes)
+    return guided(forward, tokens(POSITIVE), tokens(NEGATIVE), w, nfe=passes)
 
 
 def in_space(space, epsilon, x, alpha, sigma):
@@ -34,7 +34,7 @@ def in_space(space, epsilon, x, alpha, sigma):
 @pytest.mark.parametrize("states", ["data", "teacher", "student"])
 def test_the_formula(hand, states, space):
     stored = hand.trajectory(SEEDS, TIMES)
-    batch, passes = hand.batch(SEEDS, trajectory=stored), Passes()
+    batch, passes = hand.batch(SEEDS, trajectory=stored), NetworkEvaluations()
     student = hand.Toy(0.8, POSITIVE)
     flows = hand.flow(student, "ddim", TIMES), hand.flow(teacher(hand, batch.guidance, passes), "ddim", TIMES)
     terms = CFG(states=states, space=space)(batch, *flows, hand.squared)

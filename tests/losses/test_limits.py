@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sunlab.diffusion.prediction import Prediction
-from sunlab.losses.base import Flow
+from sunlab.losses.base import BoundSampler
 from sunlab.losses.pcm import phase_edges
 from sunlab.registries import registry_of
 from sunlab.types import Trajectory
@@ -53,10 +53,12 @@ class ExactStudent(Gaussian):
 def measure(hand, request, solver, *, edges, teacher_times, trajectory=None):
     """The values' root, so that it falls as the error does, of those away from the clean end: there one step of the schedule
     is not small, however many there are."""
-    student = Flow(
+    student = BoundSampler(
         ExactStudent(hand.SCHEDULE, edges), registry_of("solvers").build("ddim", hand.SCHEDULE), torch.tensor(edges)
     )
-    teacher = Flow(Gaussian(hand.SCHEDULE), registry_of("solvers").build(solver, hand.SCHEDULE), torch.tensor(teacher_times))
+    teacher = BoundSampler(
+        Gaussian(hand.SCHEDULE), registry_of("solvers").build(solver, hand.SCHEDULE), torch.tensor(teacher_times)
+    )
     batch = hand.batch(SEEDS, trajectory=trajectory)
     terms = registry_of("losses").build(request)(batch, student, teacher, hand.squared)
     return float(terms.values[terms.t >= 300].mean().sqrt())

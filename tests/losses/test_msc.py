@@ -8,7 +8,7 @@ import torch
 
 from sunlab.diffusion.prediction import Prediction
 from sunlab.errors import ConfigError
-from sunlab.losses.base import Flow
+from sunlab.losses.base import BoundSampler
 from sunlab.losses.msc import MSC
 from sunlab.registries import registry_of
 
@@ -136,8 +136,8 @@ class Gaussian:
 def test_the_exact_student_is_left_with_the_teachers_solver_error(hand, solver, order):
     exact = Gaussian(hand.SCHEDULE)
     times, batch = torch.tensor([900, 600, 300]), hand.batch(range(16))
-    student = Flow(exact, exact, times)
-    teacher = Flow(exact, registry_of("solvers").build(solver, hand.SCHEDULE), times)
+    student = BoundSampler(exact, exact, times)
+    teacher = BoundSampler(exact, registry_of("solvers").build(solver, hand.SCHEDULE), times)
     counts = (12, 25, 50, 100)
     errors = [float(MSC(substeps=m)(batch, student, teacher, hand.squared).values.mean().sqrt()) for m in counts]
     slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]

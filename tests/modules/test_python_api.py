@@ -12,7 +12,7 @@ from sunlab.data.datamodule import DataModule
 from sunlab.data.negatives import Mixture
 from sunlab.data.shards import Shards
 from sunlab.errors import ConfigError
-from sunlab.losses import Terms
+from sunlab.losses import LossOutput
 from sunlab.losses.cfg import CFG
 from sunlab.losses.msc import MSC
 from sunlab.modules.adapter import AdapterModule
@@ -159,7 +159,7 @@ class TeacherLast(CFG):
     def __call__(self, batch, student, teacher, distance):
         t = torch.full((len(batch),), 500)
         asked = student.denoise(batch.latents, t).epsilon
-        return Terms(distance(asked, teacher.denoise(batch.latents, t).epsilon), t, t)
+        return LossOutput(distance(asked, teacher.denoise(batch.latents, t).epsilon), t, t)
 
 
 @pytest.mark.parametrize("kind", ["adapter", "lora"])

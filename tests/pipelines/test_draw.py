@@ -12,7 +12,7 @@ from sunlab.diffusion.timesteps import grid
 from sunlab.draws import Draws
 from sunlab.pipelines.base import load_base, save_base
 from sunlab.pipelines.draw import Request, draw, with_adapter, with_guidance
-from sunlab.solvers import Sampling
+from sunlab.solvers import Sampler
 from sunlab.solvers.ddim import DDIM
 from sunlab.solvers.dpmpp_2m import DPMpp2M
 
@@ -24,7 +24,7 @@ REQUEST = Request(PROMPTS, NEGATIVES, SEEDS)
 
 def sampling(base, kind, steps):
     schedule = base.backbone.schedule
-    return Sampling(kind(schedule), grid(steps, train_steps=schedule.steps))
+    return Sampler(kind(schedule), grid(steps, train_steps=schedule.steps))
 
 
 def diffusers_pipeline(folder):

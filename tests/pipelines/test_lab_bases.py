@@ -8,7 +8,7 @@ from sunlab.evaluation.classifier import judge, load_classifier
 from sunlab.pipelines.base import load_base
 from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.pipelines.locate import locate
-from sunlab.solvers import Sampling
+from sunlab.solvers import Sampler
 from sunlab.solvers.dpmpp_2m import DPMpp2M
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in diffusers
@@ -27,7 +27,7 @@ def test_plain_diffusers_draws_the_same(name):
     theirs = pipeline(PROMPTS, num_inference_steps=12, guidance_scale=3.0, latents=noise, output_type="pt").images
     base = load_base(name).freeze()
     schedule = base.backbone.schedule
-    sampling = Sampling(DPMpp2M(schedule), grid(12, train_steps=schedule.steps))
+    sampling = Sampler(DPMpp2M(schedule), grid(12, train_steps=schedule.steps))
     ours = draw(base, sampling, with_guidance(base), Request(PROMPTS, ["", ""], SEEDS), w=3.0).images
     assert float((ours - theirs).abs().max()) < 0.02
     tiger, croissant = judge(load_classifier(), theirs)

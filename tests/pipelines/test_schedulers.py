@@ -45,7 +45,7 @@ def base():
 
 
 def times_and_step(scheduler):
-    """Sampling times and two steps from fixed inputs: what a setting may change."""
+    """Sampler times and two steps from fixed inputs: what a setting may change."""
     scheduler.set_timesteps(4)
     g = torch.Generator().manual_seed(0)
     x, output = torch.randn(2, 1, 4, 8, 8, generator=g)
