@@ -4,6 +4,13 @@
 
 A sample is `{key}.webp` (lossless), `{key}.txt` (the caption) and `{key}.json` (what is drawn and said). Keys, captions,
 attributes and splits are the same in every style. Needs `pillow` and `resvg-py`, and `npm` for the first run.
+
+A style of your own is an iconify package in a folder or an npm tarball:
+
+    npm pack @iconify-json/NAME
+    python tools/make_emoji_shards.py --out data/emoji/mine --style mine --package iconify-json-NAME-VERSION.tgz
+
+Emoji that it does not draw are left out, and listed at the end and in the manifest.
 """
 
 import argparse
@@ -20,8 +27,8 @@ from pathlib import Path
 
 from emoji.artwork import BACKGROUNDS, SIZES, Artwork, artwork_pixels, compose, encode
 from emoji.captions import Drawing, draw, phrase
-from emoji.catalogue import CATEGORIES, catalogue
-from emoji.packages import KEYWORDS, STYLES, Files, fetch
+from emoji.catalogue import CATEGORIES, catalogue, with_style
+from emoji.packages import KEYWORDS, STYLES, Files, Package, fetch, read_local
 
 SPLITS = ("train", "test", "unseen")
 
@@ -32,6 +39,7 @@ def make_shards(
     out: Path,
     *,
     style: str = "noto",
+    own: tuple[Package, Files] | None = None,
     categories: Iterable[str] = CATEGORIES,
     variants: int = 16,
     seed: int = 0,
@@ -40,22 +48,35 @@ def make_shards(
     compress: bool = False,
     names: Collection[str] | None = None,
 ) -> dict:
-    """Writes the shards of one style and their manifest.json into `out`, and returns the manifest."""
-    emoji = catalogue(packages, keywords, categories)
+    """Writes the shards of one style and their manifest.json into `out`, and returns the manifest.
+
+    Args:
+        packages: of the styles in the table, which define the emoji, their names and splits.
+        style: one of the table, or the name of `own`.
+        own: a package that the table does not know, see `read_local`.
+    """
+    emoji, missing = catalogue(packages, keywords, categories), []
     if names is not None:
         if unknown := set(names) - {one.name for one in emoji}:
             raise SystemExit(f"no such emoji in these categories: {', '.join(sorted(unknown))}")
         emoji = [one for one in emoji if one.name in names]
+    package, files = (STYLES[style], packages[style]) if own is None else own
+    if own is not None:
+        emoji, missing = with_style(emoji, style, files)
+        if not emoji:
+            raise SystemExit(
+                f"{package.name} draws none of the {len(missing)} emoji: no codepoint or name of its icons is known"
+            )
     drawings = [draw(one, variant, seed) for one in emoji for variant in range(variants)]
     drawings.sort(key=lambda drawing: hashlib.sha256(f"{seed} {drawing.key}".encode()).digest())
-    artwork = Artwork(packages[style])
+    artwork = Artwork(files)
     out.mkdir(parents=True, exist_ok=True)
     shards = []
     for split in SPLITS:
         members = [drawing for drawing in drawings if drawing.split == split]
         for number, start in enumerate(range(0, len(members), shard_size)):
             part = members[start : start + shard_size]
-            content = _tar(file for drawing in part for file in sample_files(drawing, artwork, style, size))
+            content = _tar(file for drawing in part for file in sample_files(drawing, artwork, style, package, size))
             path = out / f"{split}-{number:05d}.tar{'.gz' if compress else ''}"
             path.write_bytes(gzip.compress(content, mtime=0) if compress else content)
             shards.append(
@@ -70,8 +91,8 @@ def make_shards(
     manifest = {
         "tool": "tools/make_emoji_shards.py",
         "style": style,
-        "license": STYLES[style].licence,
-        "sources": [asdict(STYLES[style]), asdict(KEYWORDS)],
+        "license": package.licence,
+        "sources": [asdict(package), asdict(KEYWORDS)],
         "parameters": {
             "categories": list(categories),
             "variants": variants,
@@ -84,6 +105,7 @@ def make_shards(
         "backgrounds": BACKGROUNDS,
         "sizes": SIZES,
         "emoji": len(emoji),
+        **({"left_out": [one.name for one in missing]} if own is not None else {}),
         "subjects": sorted({phrase(one.emoji.name) for one in drawings if one.split == "train"}),
         "samples": dict(Counter(drawing.split for drawing in drawings)),
         "shards": shards,
@@ -92,12 +114,11 @@ def make_shards(
     return manifest
 
 
-def sample_files(drawing: Drawing, artwork: Artwork, style: str, frame: int) -> list[tuple[str, bytes]]:
+def sample_files(drawing: Drawing, artwork: Artwork, style: str, package: Package, frame: int) -> list[tuple[str, bytes]]:
     """The three files of one sample."""
     icon = drawing.emoji.icons[style]
     rendered = artwork.render(icon, artwork_pixels(drawing.size, frame))
     image = encode(compose(rendered, drawing.background, frame))
-    package = STYLES[style]
     facts = {
         "key": drawing.key,
         "caption": drawing.caption,
@@ -143,7 +164,8 @@ def _tar(files: Iterable[tuple[str, bytes]]) -> bytes:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards and manifest.json")
-    parser.add_argument("--style", choices=STYLES, default="noto")
+    parser.add_argument("--style", default="noto", help=f"{', '.join(STYLES)}; with --package a name of your own")
+    parser.add_argument("--package", type=Path, help="a style of your own: folder or npm tarball of an iconify package")
     parser.add_argument("--categories", nargs="+", default=CATEGORIES, help="noto's categories to draw")
     parser.add_argument("--names", type=Path, help="draw only these, a name a line, such as tools/emoji/lab.txt")
     parser.add_argument("--variants", type=int, default=16, help="drawings of each emoji; 16 draw each combination once")
@@ -158,11 +180,18 @@ def main() -> None:
         help="folder the npm packages are kept in",
     )
     arguments = parser.parse_args()
+    if (arguments.style in STYLES) == (arguments.package is not None):
+        parser.error(
+            f"--style: {arguments.style!r} is one of the table; name the style of --package otherwise"
+            if arguments.package is not None
+            else f"--style: {arguments.style!r} is none of {', '.join(STYLES)}; give its --package"
+        )
     manifest = make_shards(
         {style: fetch(package, arguments.packages) for style, package in STYLES.items()},
         fetch(KEYWORDS, arguments.packages),
         arguments.out,
         style=arguments.style,
+        own=None if arguments.package is None else read_local(arguments.package),
         categories=arguments.categories,
         variants=arguments.variants,
         seed=arguments.seed,
@@ -173,6 +202,10 @@ def main() -> None:
     )
     total = sum(shard["bytes"] for shard in manifest["shards"])
     print(f"{manifest['emoji']} emoji, {manifest['samples']}, {len(manifest['shards'])} shards, {total:,} bytes")
+    if left_out := manifest.get("left_out"):
+        print(f"left out, {arguments.package} does not draw them: {', '.join(left_out)}")
+    if manifest["license"] == "unknown":
+        print("the package states no licence (package.json or info.json); find it before you share the shards")
 
 
 if __name__ == "__main__":

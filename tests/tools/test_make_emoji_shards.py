@@ -127,6 +127,95 @@ def test_wrong_package_is_refused(tool, tmp_path):
         packages.fetch(packages.KEYWORDS, tmp_path)
 
 
+CIRCLE = '<circle cx="8" cy="16" r="6" fill="#c0ffee"/>'  # in the left half
+
+
+@pytest.fixture
+def own(tool, tmp_path):
+    """`own(icons, **files)` -> a made-up iconify package in a folder, as `read_local` returns it."""
+
+    def make_package(icons, **files):
+        folder = tmp_path / "mine"
+        folder.mkdir(exist_ok=True)
+        contents = {"icons": {"prefix": "mine", "width": 32, "height": 32, **icons}, **files}
+        for name, content in contents.items():
+            (folder / f"{name}.json").write_text(json.dumps(content))
+        return importlib.import_module("emoji.packages").read_local(folder)
+
+    return make_package
+
+
+def test_a_package_of_ones_own_is_drawn_and_what_it_lacks_reported(tool, packages, keywords, own, tmp_path):
+    """No chars.json: an icon named as noto's, an alias named by codepoint; the third emoji is missing."""
+    icons = {"icons": {"RedApple": {"body": CIRCLE}, "bunch": {"body": CIRCLE}}, "aliases": {"u1f347": {"parent": "bunch"}}}
+    about = {"name": "@me/mine", "version": "2.0.0", "license": "CC0-1.0"}
+    manifest = make(tool, packages, keywords, tmp_path / "out", style="mine", own=own(icons, package=about))
+    assert manifest["left_out"] == ["service dog"] and manifest["emoji"] == 2 and manifest["license"] == "CC0-1.0"
+    assert manifest["sources"][0]["name"] == "@me/mine" and len(manifest["sources"][0]["sha256"]) == 64
+    make(tool, packages, keywords, tmp_path / "noto")
+    mine, noto = ({facts["key"]: caption for _, caption, facts in read(tmp_path / name)} for name in ("out", "noto"))
+    assert {key.split("-")[0] for key in mine} == {"1f34e", "1f347"} and mine.items() <= noto.items()
+
+
+@pytest.mark.parametrize("chars", [{}, {"1f34e-fe0f": "pomme"}])
+def test_icons_are_found_by_codepoint_before_name(tool, packages, keywords, own, tmp_path, chars):
+    icons = {"icons": {"red-apple": {"body": CIRCLE}, "pomme": {"body": CIRCLE}}}
+    make(tool, packages, keywords, tmp_path / "out", style="mine", own=own(icons, chars=chars))
+    urls = {facts["url"] for *_, facts in read(tmp_path / "out")}
+    assert {url.rsplit("#")[1] for url in urls} == {"pomme" if chars else "red-apple"}
+
+
+@pytest.mark.parametrize(
+    ("alias", "box"),
+    [
+        ({}, (2, 10, 14, 22)),
+        ({"hFlip": True}, (18, 10, 30, 22)),
+        ({"rotate": 1}, (10, 2, 22, 14)),
+        ({"hFlip": True, "rotate": 2}, (2, 10, 14, 22)),
+        ({"vFlip": True, "rotate": 3}, (10, 18, 22, 30)),
+    ],
+)
+def test_an_alias_flips_and_turns_its_parent(own, alias, box):
+    """The bounding box of the drawn circle, worked out by hand."""
+    icons = {"icons": {"a": {"body": CIRCLE}}, "aliases": {"b": {"parent": "a", **alias}, "c": {"parent": "b"}}}
+    artwork = importlib.import_module("emoji.artwork").Artwork(own(icons)[1])
+    assert artwork.render("c", 32).getbbox() == box
+
+
+@pytest.mark.parametrize(
+    ("icons", "message"),
+    [
+        ({"icons": {"unknown": {"body": CIRCLE}}}, "draws none of the 3 emoji"),
+        ({"icons": {}, "aliases": {"red-apple": {"parent": "b"}, "b": {"parent": "red-apple"}}}, "'red-apple' is no icon"),
+    ],
+)
+def test_a_package_without_a_usable_icon_is_refused(tool, packages, keywords, own, tmp_path, icons, message):
+    with pytest.raises(SystemExit, match=message):
+        make(tool, packages, keywords, tmp_path / "out", style="mine", own=own(icons))
+
+
+def test_what_is_no_package_is_refused(tool, tmp_path):
+    read_local = importlib.import_module("emoji.packages").read_local
+    with pytest.raises(SystemExit, match="does not exist"):
+        read_local(tmp_path / "nothing")
+    with pytest.raises(SystemExit, match=r"neither icons\.json"):
+        read_local(tmp_path)
+    (tmp_path / "broken.tgz").write_bytes(b"no tarball")
+    with pytest.raises(SystemExit, match="cannot be read as a tarball"):
+        read_local(tmp_path / "broken.tgz")
+    (tmp_path / "icons.json").write_text("{")
+    with pytest.raises(SystemExit, match="not valid JSON"):
+        importlib.import_module("emoji.artwork").Artwork(read_local(tmp_path)[1])
+
+
+@pytest.mark.parametrize("words", [["--style", "mine"], ["--style", "noto", "--package", "x"]])
+def test_a_style_is_of_the_table_or_has_a_package(tool, monkeypatch, capsys, words):
+    monkeypatch.setattr("sys.argv", ["make_emoji_shards.py", "--out", "x", *words])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert "--package" in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("noun", "adjective", "phrase"),
     [

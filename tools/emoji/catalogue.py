@@ -4,9 +4,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from emoji.packages import STYLES, Files
+from emoji.packages import STYLES, Files, read_json
 
 CATEGORIES = ("Animals & Nature", "Food & Drink")
 SHARED_BY = 3  # a keyword counts once this many emoji have it: the rest are too rare to learn
@@ -77,10 +77,33 @@ def catalogue(packages: dict[str, Files], keywords: Files, categories: Iterable[
     ]
 
 
+def with_style(emoji: Iterable[Emoji], style: str, files: Files) -> tuple[list[Emoji], list[Emoji]]:
+    """The emoji that another package draws, with its icons under `style`, and those that it does not draw.
+
+    An icon is found by its codepoint in chars.json, or is named by its codepoint (`1f34e`, `u1f34e`, `emoji-u1f34e`) or as
+    in noto (`red-apple`, `redapple`); aliases count.
+    """
+    by_codepoint = _icons(files)
+    icons = read_json(files, "icons.json") if "icons.json" in files else {"icons": {}}
+    named = {*icons["icons"], *icons.get("aliases", {})}
+    for name in sorted(named):
+        if match := re.fullmatch(r"(?:emoji-?)?u?([0-9a-f]{4,5}(?:[-_][0-9a-f]{4,5})*)", name):
+            by_codepoint.setdefault(_plain(match[1].replace("_", "-")), name)
+    by_name = {_letters(name): name for name in sorted(named)}
+    found, missing = [], []
+    for one in emoji:
+        icon = by_codepoint.get(one.codepoint) or by_name.get(_letters(one.icons["noto"]))
+        if icon is None:
+            missing.append(one)
+        else:
+            found.append(replace(one, icons={**one.icons, style: icon}))
+    return found, missing
+
+
 def _icons(files: Files) -> dict[str, str]:
     """codepoint -> icon name, of an iconify package or of a folder of pictures named by codepoint."""
     if "chars.json" in files:
-        names = json.loads(files["chars.json"])
+        names = read_json(files, "chars.json")
     else:
         pictures = [path[len("assets/") : -len(".webp")] for path in files if re.fullmatch(r"assets/.*\.webp", path)]
         names = {picture: picture for picture in pictures}
@@ -101,6 +124,10 @@ def _keywords(files: Files, codepoints: list[str]) -> dict[str, tuple[str, ...]]
     }
     sharers = Counter(word for words in fit.values() for word in set(words))
     return {codepoint: tuple(word for word in words if sharers[word] >= SHARED_BY) for codepoint, words in fit.items()}
+
+
+def _letters(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())
 
 
 def _plain(codepoint: str) -> str:

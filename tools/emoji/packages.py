@@ -1,6 +1,7 @@
-"""The pinned npm packages the emoji come from: fetched once, checked by SHA-256, read without unpacking."""
+"""The pinned npm packages that the emoji come from, and packages of the user's own. Nothing in them is executed."""
 
 import hashlib
+import json
 import subprocess
 import tarfile
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ Files = dict[str, bytes]  # path inside the package -> content
 
 @dataclass(frozen=True)
 class Package:
-    """One npm package at one version, and the SHA-256 its tarball must have."""
+    """One npm package at one version, and the SHA-256 of its tarball, or of the files of a local package."""
 
     name: str
     version: str
@@ -76,5 +77,58 @@ def fetch(package: Package, folder: Path) -> Files:
     found = hashlib.sha256(tarball.read_bytes()).hexdigest()
     if found != package.sha256:
         raise SystemExit(f"{tarball} has SHA-256 {found}, but {package.sha256} is pinned; delete it and try again")
+    return _unpacked(tarball)
+
+
+def read_local(place: Path) -> tuple[Package, Files]:
+    """A package of the user's own: a folder or an npm tarball, with iconify's icons.json or pictures assets/CODEPOINT.webp.
+
+    Its hash is computed for the manifest, not checked.
+
+    Raises:
+        SystemExit: nothing there, or no icons in it.
+    """
+    if place.is_dir():
+        wanted = [*place.glob("*.json"), *place.glob("assets/*.webp")]
+        files = {path.relative_to(place).as_posix(): path.read_bytes() for path in sorted(wanted)}
+    elif place.is_file():
+        try:
+            files = _unpacked(place)
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise SystemExit(
+                f"--package: {place} cannot be read as a tarball ({error}); give a folder or an npm tarball"
+            ) from None
+    else:
+        raise SystemExit(f"--package: {place} does not exist; give a folder or an npm tarball (npm pack NAME)")
+    if "icons.json" not in files and not any(name.startswith("assets/") and name.endswith(".webp") for name in files):
+        raise SystemExit(f"--package: {place} has neither icons.json (iconify) nor assets/CODEPOINT.webp")
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name} {hashlib.sha256(files[name]).hexdigest()}\n".encode())
+    about, info = (read_json(files, name) if name in files else {} for name in ("package.json", "info.json"))
+    author, licence = info.get("author", {}), info.get("license", {})
+    package = Package(
+        about.get("name", place.name),
+        about.get("version", "0"),
+        about.get("license") or licence.get("spdx") or "unknown",
+        digest.hexdigest(),
+        " ".join(filter(None, (info.get("name"), author.get("name") and f"by {author['name']}", author.get("url")))),
+    )
+    return package, files
+
+
+def read_json(files: Files, name: str) -> dict:
+    """A JSON file of a package. Raises `SystemExit` where it holds anything but an object."""
+    try:
+        found = json.loads(files[name])
+    except ValueError as error:
+        raise SystemExit(f"{name} of the package is not valid JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise SystemExit(f"{name} of the package holds {type(found).__name__}, expected an object")
+    return found
+
+
+def _unpacked(tarball: Path) -> Files:
     with tarfile.open(tarball) as tar:
-        return {member.name.split("/", 1)[1]: tar.extractfile(member).read() for member in tar if member.isfile()}
+        files = [member for member in tar if member.isfile() and "/" in member.name]
+        return {member.name.split("/", 1)[1]: tar.extractfile(member).read() for member in files}
