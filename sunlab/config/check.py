@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 from registry import RegistryError, check_value, suggestion
 from sunlab.config.consistency import disagreements
 from sunlab.config.schema import Config
-from sunlab.config.shape import annotations_of, component_kind, fields_of, is_list, listed_section, places_of, subsection
+from sunlab.config.shape import ROOT, Shape, places_of
 from sunlab.config.trainer import trainer_problems
 from sunlab.registries import KINDS, registry_of
 
@@ -41,7 +41,7 @@ class Check:
         checked: Config | None = None
         for self._looked_at in STAGES:
             self.defaulted = []
-            checked = self._section(Config, values, "")
+            checked = self._section(values, ROOT, "")
             if checked is not None and self._looked_at is STAGES[0]:
                 for key, message in disagreements(checked):
                     self.problem(key, message)
@@ -53,40 +53,36 @@ class Check:
         line = f"{self.origin(key)}: {key}: {message}"
         self.problems.append(f"{line}\n  {remedy}" if remedy else line)
 
-    def _section(self, section: type, values: Any, path: str) -> Any:
+    def _check(self, value: Any, shape: Shape, here: str) -> Any:
+        if shape.section:
+            return self._section(value, shape, here)
+        if shape.item:
+            return self._list(value, shape.item, here)
+        if shape.kind:
+            return None if value is None and shape.optional else self._component(value, shape.kind, here)
+        return self._value(value, shape.annotation, here)
+
+    def _section(self, values: Any, shape: Shape, path: str) -> Any:
         if not isinstance(values, Mapping):
-            return self.problem(path, f"expected a section with {', '.join(fields_of(section))}, got {values!r}")
+            return self.problem(path, f"expected a section with {', '.join(shape.fields)}, got {values!r}")
         checked = {}
         for key, value in values.items():
             here = f"{path}.{key}" if path else str(key)
-            inner, listed = subsection(section, key), listed_section(section, key)
-            kind = component_kind(section, key)
-            if key not in fields_of(section):
-                self.problem(here, f"no such key; {_meant(str(key), section, path)}")
-            elif inner:
-                checked[key] = self._section(inner, value, here)
-            elif listed:
-                checked[key] = self._sections(listed, value, here)
-            elif kind and is_list(section, key):
-                checked[key] = self._components(kind, value, here)
-            elif kind:
-                optional = type(None) in get_args(annotations_of(section)[key])
-                checked[key] = None if value is None and optional else self._component(kind, value, here)
+            if key in shape.fields:
+                checked[key] = self._check(value, shape.fields[key], here)
             else:
-                checked[key] = self._value(value, annotations_of(section)[key], here)
-        return None if self.problems else section(**checked)
+                self.problem(here, f"no such key; {_meant(str(key), shape, path)}")
+        return None if self.problems else shape.annotation(**checked)
 
-    def _sections(self, section: type, value: Any, here: str) -> Any:
-        if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
-            return self.problem(here, f"expected a list of sections with {', '.join(fields_of(section))}, got {value!r}")
-        return [self._section(section, {**asdict(section()), **v}, f"{here}.{i}") for i, v in enumerate(value)]
+    def _list(self, value: Any, item: Shape, here: str) -> Any:
+        if item.section and isinstance(value, list) and all(isinstance(given, Mapping) for given in value):
+            value = [{**asdict(item.annotation()), **given} for given in value]
+        elif item.section or not isinstance(value, list):
+            what = item.kind or f"sections with {', '.join(item.fields)}"
+            return self.problem(here, f"expected a list of {what}, got {value!r}")
+        return [self._check(given, item, f"{here}.{index}") for index, given in enumerate(value)]
 
-    def _components(self, kind: str, value: Any, here: str) -> Any:
-        if not isinstance(value, list):
-            return self.problem(here, f"expected a list of {kind}, got {value!r}")
-        return [self._component(kind, item, f"{here}.{index}") for index, item in enumerate(value)]
-
-    def _component(self, kind: str, value: Any, here: str) -> Any:
+    def _component(self, value: Any, kind: str, here: str) -> Any:
         if kind not in self._looked_at:
             return value
         if isinstance(value, str):
@@ -117,12 +113,12 @@ class Check:
             return self.problem(here, message)
 
 
-def _meant(key: str, section: type, path: str) -> str:
+def _meant(key: str, shape: Shape, path: str) -> str:
     """What a key may have been meant for: one of that name in another section, or a name near it in this one."""
     noun = f"{path or 'a configuration'} takes"
     if elsewhere := places_of(key):
-        return f"did you mean {' or '.join(map(repr, elsewhere))}? {suggestion('', fields_of(section), noun=noun)}"
-    return suggestion(key, fields_of(section), noun=noun)
+        return f"did you mean {' or '.join(map(repr, elsewhere))}? {suggestion('', shape.fields, noun=noun)}"
+    return suggestion(key, shape.fields, noun=noun)
 
 
 def _floats(value: Any) -> Iterator[float]:

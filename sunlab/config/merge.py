@@ -1,4 +1,4 @@
-"""Defaults, files and overrides laid over each other, remembering where every leaf came from."""
+"""Defaults, files and overrides merged, with the origin of every leaf."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sunlab.config.schema import Config
-from sunlab.config.shape import component_kind, is_list, leaves, listed_section, subsection
+from sunlab.config.shape import ROOT, Shape, leaves
 from sunlab.errors import ConfigError
 
 
@@ -25,7 +25,8 @@ class Draft:
 
     def add(self, layer: Mapping[str, Any], origin: str) -> None:
         """Merge a layer over the values. Another name of a component drops the former one's parameters; lists replace."""
-        self._section(self.values, layer, Config, "", origin)
+        for key, value in layer.items():
+            self._merge(self.values, key, value, ROOT.child(key), key, origin)
 
     def override(self, key: str, value: Any) -> None:
         for part in reversed(key.split(".")):
@@ -41,67 +42,27 @@ class Draft:
             return next((origin for origin in below if origin != "default"), below[0])
         return self.origin(path.rpartition(".")[0]) if "." in path else "default"
 
-    def _section(self, into: dict, layer: Mapping, section: type, path: str, origin: str) -> None:
-        for key, value in layer.items():
-            here = f"{path}.{key}" if path else key
-            inner = subsection(section, key)
-            if component_kind(section, key) and is_list(section, key):
-                self._components(into, key, value, here, origin)
-            elif component_kind(section, key):
-                self._component(into, key, value, here, origin)
-            elif listed := listed_section(section, key):
-                self._sections(into, key, value, listed, here, origin)
-            elif inner and (value is None or isinstance(value, Mapping)):  # `trainer:` with nothing below it is empty
-                if not isinstance(into.get(key), dict):
-                    self._set(into, key, {}, here, origin)
-                if value:
-                    self.origins.pop(here, None)  # it was an empty leaf
-                self._section(into[key], value or {}, inner, here, origin)
-            elif value is None and isinstance(into.get(key), dict):
-                continue
-            else:
-                self._value(into, key, value, here, origin)
-
-    def _component(self, into: Any, key: Any, value: Any, here: str, origin: str) -> None:
-        value, former = named(value), into[key] if isinstance(into, list) else into.get(key)
-        keeps = isinstance(value, Mapping) and isinstance(former, Mapping)
-        if keeps and value.get("name", former.get("name")) == former.get("name"):
-            self._mapping(former, value, here, origin)
-        else:
-            self._set(into, key, value, here, origin)
-
-    def _components(self, into: dict, key: str, value: Any, here: str, origin: str) -> None:
-        former = into.get(key)
-        if isinstance(former, list) and _indexes(value):
+    def _merge(self, into: Any, key: Any, value: Any, shape: Shape | None, here: str, origin: str) -> None:
+        """`value` over `into[key]`. Args: shape, None below a component and in `trainer`."""
+        former = into[key] if isinstance(into, list) else into.get(key)
+        kind = shape.kind if shape else None
+        if kind:
+            value = [named(item) for item in value] if isinstance(value, list) else named(value)
+        if value is None and isinstance(former, dict) and shape and not kind:
+            return  # a section with nothing below it
+        if isinstance(value, Mapping) and shape and shape.section and not isinstance(former, dict):
+            self._set(into, key, {}, here, origin)
+            former = into[key]
+        if isinstance(former, list) and shape and shape.item and _indexes(value):
             for index, item in value.items():  # the override callbacks.0.every=5
-                self._component(former, _place(index, former, here, origin), item, f"{here}.{index}", origin)
-        else:
-            self._set(into, key, [named(v) for v in value] if isinstance(value, list) else value, here, origin)
-
-    def _sections(self, into: dict, key: str, value: Any, section: type, here: str, origin: str) -> None:
-        former = into.get(key)
-        if isinstance(former, list) and _indexes(value):
-            for index, item in value.items():  # the override evaluate.variants.0.steps=2
-                place = _place(index, former, here, origin)
-                if isinstance(item, Mapping) and isinstance(former[place], dict):
-                    self._section(former[place], item, section, f"{here}.{index}", origin)
-                else:
-                    self._set(former, place, item, f"{here}.{index}", origin)
+                self._merge(former, _place(index, former, here, origin), item, shape.item, f"{here}.{index}", origin)
+        elif isinstance(value, Mapping) and isinstance(former, dict) and not (kind and _renames(former, value)):
+            if value:
+                self.origins.pop(here, None)  # it was an empty leaf
+            for name, child in value.items():
+                self._merge(former, name, child, shape.child(name) if shape else None, f"{here}.{name}", origin)
         else:
             self._set(into, key, value, here, origin)
-
-    def _value(self, into: dict, key: str, value: Any, here: str, origin: str) -> None:
-        former = into.get(key)
-        if isinstance(former, dict) and isinstance(value, Mapping):
-            self._mapping(former, value, here, origin)
-        else:
-            self._set(into, key, value, here, origin)
-
-    def _mapping(self, into: dict, layer: Mapping, here: str, origin: str) -> None:
-        if layer:
-            self.origins.pop(here, None)  # it was an empty leaf
-        for key, value in layer.items():
-            self._value(into, key, value, f"{here}.{key}", origin)
 
     def _set(self, into: Any, key: Any, value: Any, here: str, origin: str) -> None:
         for path in [p for p in self.origins if p == here or p.startswith(f"{here}.")]:
@@ -113,6 +74,10 @@ class Draft:
 def named(value: Any) -> Any:
     """`msc` is short for `{name: msc}`; the text of an interpolation stays, it may stand for a whole component."""
     return {"name": value} if isinstance(value, str) and "${" not in value else value
+
+
+def _renames(former: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
+    return "name" in value and value["name"] != former.get("name")
 
 
 def _indexes(value: Any) -> bool:

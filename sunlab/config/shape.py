@@ -1,79 +1,86 @@
-"""What the schema says of a key: a section, a component, a list of components, or a plain value."""
+"""A place in the schema: a section, a component, a list of either, or a plain value."""
 
+import types
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any
 
 from sunlab.config.schema import Config
 
 
-@cache
-def fields_of(section: type) -> dict[str, Field]:
-    return {f.name: f for f in fields(section)}
+@dataclass(frozen=True)
+class Shape:
+    """What a place may hold.
+
+    Attributes:
+        annotation: the type of the value.
+        kind: the registry of the component, or of the components in a list; None for sections and plain values.
+    """
+
+    annotation: Any
+    kind: str | None = None
+
+    @property
+    def section(self) -> bool:
+        return is_dataclass(self.annotation)
+
+    @property
+    def item(self) -> "Shape | None":
+        """The items of a list of sections or components."""
+        if typing.get_origin(self.annotation) is not list:
+            return None
+        item = Shape(typing.get_args(self.annotation)[0], self.kind)
+        return item if item.section or item.kind else None
+
+    @property
+    def optional(self) -> bool:
+        return isinstance(self.annotation, types.UnionType) and type(None) in typing.get_args(self.annotation)
+
+    @property
+    def fields(self) -> "Mapping[str, Shape]":
+        """The keys of a section."""
+        return _fields(self.annotation) if self.section else {}
+
+    def child(self, part: str) -> "Shape | None":
+        """One step down a dotted path: a key of a section, a number in a list. None for what no schema describes."""
+        return self.item if part.isdecimal() else self.fields.get(part)
 
 
 @cache
-def annotations_of(section: type) -> dict[str, Any]:
-    return typing.get_type_hints(section)
+def _fields(section: type) -> Mapping[str, Shape]:
+    hints = typing.get_type_hints(section)
+    return {f.name: Shape(hints[f.name], f.metadata.get("registry")) for f in fields(section)}
 
 
-def subsection(section: type, name: str) -> type | None:
-    """The dataclass of a field that is a section itself."""
-    annotation = annotations_of(section).get(name)
-    return annotation if isinstance(annotation, type) and is_dataclass(annotation) else None
-
-
-def listed_section(section: type, name: str) -> type | None:
-    """The dataclass of a field that is a list of sections."""
-    annotation = annotations_of(section).get(name)
-    (item, *_) = (*typing.get_args(annotation), None)
-    listed = typing.get_origin(annotation) is list and isinstance(item, type) and is_dataclass(item)
-    return item if listed else None
-
-
-def component_kind(section: type, name: str) -> str | None:
-    """The registry's kind of a field that holds a component or a list of components."""
-    field = fields_of(section).get(name)
-    return field.metadata.get("registry") if field else None
-
-
-def is_list(section: type, name: str) -> bool:
-    factory = fields_of(section)[name].default_factory
-    return factory is not MISSING and isinstance(factory(), list)
+ROOT = Shape(Config)
 
 
 @cache
-def places_of(name: str, section: type = Config) -> tuple[str, ...]:
-    """The dotted paths of all keys of that name in the sections below `section`."""
+def places_of(name: str, shape: Shape = ROOT) -> tuple[str, ...]:
+    """The dotted paths of all keys of that name in the sections below `shape`."""
     found: tuple[str, ...] = ()
-    for key in fields_of(section):
-        if inner := subsection(section, key):
-            found += (f"{key}.{name}",) if name in fields_of(inner) else ()
-            found += tuple(f"{key}.{path}" for path in places_of(name, inner))
+    for key, inner in shape.fields.items():
+        found += (f"{key}.{name}",) if name in inner.fields else ()
+        found += tuple(f"{key}.{path}" for path in places_of(name, inner))
     return found
 
 
 def chooses_component(key: str) -> bool:
     """Whether `key` names a component (`loss`, `loss.name`, `callbacks.0`) or a whole list of sections, rather than a key
     inside one."""
-    section: type | None = Config
-    parts = key.split(".")
-    while parts:
-        name = parts.pop(0)
-        if section is None:
+    shape: Shape | None = ROOT
+    *above, last = parts = key.split(".")
+    for place, part in enumerate(parts):
+        assert shape is not None
+        if shape.kind and not shape.item:
+            return place == len(above) and last == "name"
+        listed, shape = shape.item, shape.child(part)
+        if shape is None:
             return False
-        if component_kind(section, name):
-            rest = parts[1:] if parts and is_list(section, name) else parts
-            return rest in ([], ["name"])
-        if listed := listed_section(section, name):
-            if len(parts) < 2:
-                return True
-            section, parts = listed, parts[1:]
-        else:
-            section = subsection(section, name)
-    return False
+    assert shape is not None
+    return bool(shape.kind or shape.item or listed)
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
