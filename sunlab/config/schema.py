@@ -42,9 +42,7 @@ class Model:
     backbone: Component = component("backbones", "diffusers_unet")  # how its U-Net is wrapped
     fresh: list[Literal["vae", "unet", "text_encoder"]] = field(default_factory=list)  # parts to start at random weights
     train_text: bool = True  # task teacher: the text encoder learns too; false: it stays as it is
-    lora: Component | None = component(
-        "adapters", None
-    )  # task teacher: this LoRA learns a style, and the U-Net stays as it is
+    lora: Component | None = component("adapters", None)  # task teacher: this LoRA learns a style, the network is frozen
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # of frozen weights; auto: bfloat16 where native
 
 
@@ -52,9 +50,7 @@ class Model:
 class Data:
     """What is trained on."""
 
-    source: Component = component(
-        "sources", {"name": "shards", "urls": ["emoji/noto/train-*.tar.gz"]}
-    )  # where samples come from
+    source: Component = component("sources", {"name": "shards", "urls": ["emoji/noto/train-*.tar.gz"]})  # of the samples
     batch_size: int = 32  # samples in one optimizer step, over all ranks and accumulated micro-batches
     streams: int = 8  # virtual streams dealt to ranks and workers; a multiple of ranks x workers
     workers: int = 0  # loader processes of each rank

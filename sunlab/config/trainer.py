@@ -1,9 +1,10 @@
 """The keys under `trainer:` are the arguments of `lightning.Trainer`, checked against its signature."""
 
+import inspect
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
-from registry import RegistryError, check_value, suggestion
+from registry import Parameter, RegistryError, check_value, suggestion
 
 # What a configuration says elsewhere, or what only Python can say.
 ELSEWHERE = {
@@ -14,33 +15,35 @@ ELSEWHERE = {
 HALF = "the frozen weights' type is model.dtype, what is trained is float32; give auto, bf16-mixed, 16-mixed or 32-true"
 WHOLE = {"16-true", "bf16-true", "64-true", "64", 64, "transformer-engine", "transformer-engine-float16"}
 """Precisions that would convert the whole module."""
+Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16", 32, 16] | None
+"""Those that are taken; `auto` is resolved before Lightning sees it (`sunlab.precision`)."""
+
+
+def parameters_of_the_trainer() -> dict[str, Parameter]:
+    """What `trainer:` takes. Imports Lightning."""
+    from lightning import Trainer
+
+    hints = get_type_hints(Trainer.__init__) | {"logger": bool | None, "precision": Precision}
+    found = inspect.signature(Trainer.__init__).parameters.values()
+    return {
+        p.name: Parameter(p.name, hints[p.name], p.default) for p in found if p.name in hints and p.name not in ELSEWHERE
+    }
 
 
 def trainer_problems(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(key, message) of every wrong key or type. Lightning is imported only where there is a key to check."""
-    if not values:
-        return []
-    from lightning import Trainer
-
-    hints = get_type_hints(Trainer.__init__)
-    hints.pop("return", None)
-    known = [key for key in hints if key not in ELSEWHERE]
+    known = parameters_of_the_trainer() if values else {}
     found = []
     for key, value in values.items():
         if key in ELSEWHERE:
             found.append((key, f"not taken here; {ELSEWHERE[key]}"))
-        elif key not in hints:
+        elif key not in known:
             found.append((key, f"lightning.Trainer takes no such argument; {suggestion(key, known)}"))
         elif key == "precision" and isinstance(value, (str, int)) and value in WHOLE:
             found.append((key, f"{value!r} is not taken; {HALF}"))
-        elif key == "precision" and value == "auto":
-            continue  # resolved before Lightning sees it; see `sunlab.precision`
-        elif key == "logger":
-            if not isinstance(value, bool) and value is not None:
-                found.append((key, f"expected true, false or null, got {value!r}"))
         else:
             try:
-                check_value(value, hints[key], key=key)
+                check_value(value, known[key].annotation, key=key)
             except RegistryError as error:
                 found.append((key, str(error).removeprefix(f"{key}: ")))
     return found

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_type_hints
 
 from registry import RegistryError, check_value, suggestion
 from sunlab.config.read import read_file, read_override
-from sunlab.config.schema import Budget
+from sunlab.config.schema import Budget, Component, component
 from sunlab.config.shape import chooses_component
 from sunlab.errors import ConfigError
 
@@ -42,7 +42,7 @@ class Sweep:
     seeds: list[int] | None = None  # of every group that names none; null: the configuration's
     budget: Budget | None = None  # null: `trainer.max_steps` of each run
     baseline: str | None = None  # the row that the table sets the others beside: a label, or `label, variant`
-    launcher: str | dict[str, Any] = "local"  # where the runs are started, with its options
+    launcher: Component = component("launchers", "local")  # where the runs are started, with its options
     list: Groups = field(default_factory=Groups)  # none: the grid alone. (Last: it hides the type of its name.)
 
     @property

@@ -50,7 +50,7 @@ def refused(tmp_path):
         ),
         ("trainer: {max_steps: many}\n", "wrong.yaml: trainer.max_steps: expected int, got 'many'"),
         ("trainer: {callbacks: [x]}\n", "wrong.yaml: trainer.callbacks: not taken here"),
-        ("trainer: {logger: tensorboard}\n", "wrong.yaml: trainer.logger: expected true, false or null"),
+        ("trainer: {logger: tensorboard}\n", "wrong.yaml: trainer.logger: expected bool | null, got 'tensorboard'"),
         ("trainer: {precision: bf17}\n", "wrong.yaml: trainer.precision: expected"),
         ("plugins: mine.py\n", "wrong.yaml: plugins: expected a list"),
         ("plugins: [none.py]\n", "wrong.yaml: plugins: plugin 'none.py': no such file"),
