@@ -1,5 +1,6 @@
 """Files that a reader finds whole or not at all."""
 
+import codecs
 import errno
 import fcntl
 import json
@@ -37,6 +38,22 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def decode_text(data: bytes) -> str:
+    """UTF-8, or UTF-16 or UTF-32 where the data begin with that byte order mark; the mark itself is left out.
+
+    Raises:
+        UnicodeDecodeError: bytes that are not text in that encoding.
+    """
+    marks = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"))
+    marks = (*marks, (codecs.BOM_UTF16_BE, "utf-16"))
+    return data.decode(next((name for mark, name in marks if data.startswith(mark)), "utf-8-sig"))
+
+
+def read_text(path: Path) -> str:
+    """A text file as `decode_text` reads it. Raises `OSError` or `UnicodeDecodeError`."""
+    return decode_text(path.read_bytes())
+
+
 def write_text(path: Path, text: str) -> None:
     """Write beside the final name, flush, rename. Raises `StorageError`."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -52,7 +69,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The file's value, or None where there is no file. Raises `StorageError` for one that holds something else."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -36,11 +36,17 @@ def run_index(args: argparse.Namespace) -> int:
     from sunlab.data.index import SUFFIX
     from sunlab.data.indexing import index_all, unindexed
     from sunlab.data.paths import expand
+    from sunlab.data.tar import Unread
 
     found = (path for pattern in args.shards for path in expand(pattern))
     paths = list(dict.fromkeys(path for path in found if path.suffix != SUFFIX))
     done = index_all(unindexed(paths) if args.missing else paths, workers=args.workers)
     print(f"indexed {sum(one.entry['samples'] for one in done):,} samples in {len(done)} shards")
+    unread = Unread()
+    for one in done:
+        unread.add(one.entry.get("unread", {}))
+    if unread:
+        print(f"warning: {unread}")
     for folder in dict.fromkeys(one.path.parent for one in done):
         print(f"wrote {folder / 'manifest.json'}")
     return 0

@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
         table.add_row(name, escape(value))
     for (width, height), count in bucket_sizes(source) if source.choices else ():
         table.add_row(f"bucket {width}x{height}", f"{count:,}")
-    table.add_row("verified", escape(source.notice() or "yes: every sample against its digest"))
+    if source.unread:
+        table.add_row("not read", escape(str(source.unread)))
+    table.add_row("verified", escape("every sample against its digest" if source.indexed else source.notice() or "no"))
     console = Console()
     console.print(table)
     if filters:

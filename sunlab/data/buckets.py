@@ -16,8 +16,6 @@ from sunlab.data.remote import Remote
 from sunlab.data.scan import scan
 from sunlab.data.tar import IMAGES
 
-HEADER = 2**18  # bytes of a picture that are read for its size
-
 
 def shapes(size: int, step: int, longest: float = 2.0) -> list[tuple[int, int]]:
     """Widths and heights, multiples of `step`, of at most size x size pixels, none more than `longest` times as long as
@@ -61,8 +59,8 @@ def into_buckets(
 def _sizes(shards: Sequence[Shard], remote: Remote) -> Found:
     found, ends = [], []
     for shard in shards:
-        for _, raw in scan(replace(shard, kept=None), remote, IMAGES, most=HEADER):
-            found.append(None if isinstance(raw, BadSample) else image_size(raw))
+        for _, raw in scan(replace(shard, kept=None), remote, IMAGES):
+            found.append(None if isinstance(raw, BadSample) else image_size(raw.members))
         ends.append(len(found))
     sizes = np.array([size or (0, 0) for size in found], np.int32).reshape(-1, 2)
     return Found({"sizes": sizes, "ends": np.array(ends)}, {})

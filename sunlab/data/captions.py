@@ -52,4 +52,5 @@ class Captions:
     def _texts(self, name: str, caption: str | None, record: Mapping[str, Any]) -> list[str]:
         value = caption if name == "caption" else field(record, name)
         values = value if isinstance(value, list) else [value]
-        return [text.strip() for text in values if isinstance(text, str) and text.strip()]
+        texts = (text.removeprefix("\ufeff").strip() for text in values if isinstance(text, str))
+        return [text for text in texts if text]

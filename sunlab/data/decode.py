@@ -20,9 +20,22 @@ from sunlab.data.filters.base import Facts
 from sunlab.data.framing import Framing
 from sunlab.data.opened import Raw, bad_sample
 from sunlab.data.tar import IMAGES, LATENT, MEMBERS
+from sunlab.files import decode_text
 
+ORIENTATION = 0x0112
 MAX_PIXELS = 16_000_000  # larger pictures are refused before their pixels are unpacked
 FORMATS = ("PNG", "WEBP", "JPEG")
+# EXIF's orientation (tag 0x0112, JEITA CP-3451, 4.6.5) -> what turns the stored pixels upright
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = tuple(UPRIGHT[orientation] for orientation in (5, 6, 7, 8))  # width and height change places
 
 
 class _Reason(Exception):
@@ -76,10 +89,14 @@ class Decoder:
             with Image.open(BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > self.max_pixels:
                     raise _Reason("image too large", f"{image.width}x{image.height}, at most {self.max_pixels:,} pixels")
-                size, crop = (image.width, image.height), None
+                upright, crop = _upright(image), None
+                size = (image.height, image.width) if upright in SIDEWAYS else (image.width, image.height)
                 if self.framing is not None and image.format == "JPEG":
-                    image.draft(None, self.framing.scaled(*size))  # unpacked at a half, a quarter, ... where that is enough
+                    scaled = self.framing.scaled(*size)  # unpacked at a half, a quarter, ... where that is enough
+                    image.draft(None, scaled[::-1] if upright in SIDEWAYS else scaled)
                 picture = _rgb(image)
+                if upright is not None:
+                    picture = picture.transpose(upright)
             if self.framing is not None:
                 picture, crop = self.framing(picture, size, random)
             pixels = np.array(picture)
@@ -92,26 +109,35 @@ class Decoder:
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), crop
 
 
-def image_size(raw: Raw) -> tuple[int, int] | None:
-    """Width and height by the image's header; None where there is no image that can be opened."""
-    data = next((raw.members[suffix] for suffix in IMAGES if suffix in raw.members), None)
+def _upright(image: Image.Image) -> Image.Transpose | None:
+    """By the picture's EXIF (or XMP) orientation. A broken EXIF block counts as none."""
+    try:
+        return UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # Pillow raises nearly anything on a hostile block
+        return None
+
+
+def image_size(members: Mapping[str, bytes]) -> tuple[int, int] | None:
+    """Width and height, upright, by the image's header; None where there is no image that can be opened."""
+    data = next((members[suffix] for suffix in IMAGES if suffix in members), None)
     try:
         with Image.open(BytesIO(data or b""), formats=FORMATS) as image:
-            return image.size
+            return image.size[::-1] if _upright(image) in SIDEWAYS else image.size
     except Exception:  # as above
         return None
 
 
-def facts_of(raw: Raw) -> Facts:
-    """What filters look at; a caption or json that is broken counts as missing, and is found when it is decoded."""
+def facts_of(raw: Raw, *, picture: bool = False) -> Facts:
+    """What filters look at, the picture's size with `picture`; a caption or json that is broken counts as missing, and is found when it is decoded."""
     try:
         record = _record(raw.members)
     except _Reason:
         record = {}
+    size = image_size(raw.members) if picture else None
     try:
-        return Facts(raw.key, _caption(raw.members, record), record)
+        return Facts(raw.key, _caption(raw.members, record), record, size)
     except _Reason:
-        return Facts(raw.key, None, record)
+        return Facts(raw.key, None, record, size)
 
 
 def texts(raw: Raw) -> tuple[str, tuple[str, ...]]:
@@ -144,9 +170,9 @@ def _caption(members: Mapping[str, bytes], record: Mapping[str, Any]) -> str | N
     if "txt" not in members:
         return text(record, "caption")
     try:
-        return _whole(members, "txt").decode("utf-8").strip()
+        return decode_text(_whole(members, "txt")).strip()
     except UnicodeDecodeError as error:
-        raise _Reason("bad caption", f"not UTF-8: {error}") from None
+        raise _Reason("bad caption", f"not text: {error}") from None
 
 
 def _rgb(image: Image.Image) -> Image.Image:

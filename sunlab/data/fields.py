@@ -47,4 +47,4 @@ def number(record: Mapping[str, Any], meaning: str) -> float | None:
 def text(record: Mapping[str, Any], meaning: str) -> str | None:
     """As `field`, for text."""
     value = field(record, meaning)
-    return value if isinstance(value, str) else None
+    return value.removeprefix("\ufeff") if isinstance(value, str) else None

@@ -38,15 +38,18 @@ class Framing:
     def __call__(self, picture: Image.Image, size: tuple[int, int], random: Random) -> tuple[Image.Image, Crop]:
         """The framed picture and its crop. Args: picture, RGB, maybe unpacked at a smaller scale; size, the original's."""
         width, height = self.scaled(*size)
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
         spare_x, spare_y = width - self.width, height - self.height
         if self.crop == "center":
             left, top = spare_x // 2, spare_y // 2
         else:
             left, top = random.randint(0, spare_x), random.randint(0, spare_y)
-        if spare_x or spare_y:
+        if picture.size == (width, height):
             picture = picture.crop((left, top, left + self.width, top + self.height))
+        else:  # only the part that is kept is scaled: a banner of 3000 x 1 scaled to cover 512 x 512 has 786 megapixels
+            across, down = picture.width / width, picture.height / height
+            box = (left * across, top * down, (left + self.width) * across, (top + self.height) * down)
+            box = (*box[:2], min(box[2], picture.width), min(box[3], picture.height))
+            picture = picture.resize((self.width, self.height), Image.Resampling.LANCZOS, box, reducing_gap=2.0)
         if self.flip and random.random() < self.flip:
             picture, left = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), spare_x - left
         return picture, (size[1], size[0], top, left, self.height, self.width)

@@ -20,7 +20,7 @@ from sunlab.data.index import DIGEST, LONGEST, Index, index_path
 from sunlab.data.manifest import MANIFEST, described, parse_manifest, seal
 from sunlab.data.opened import open_tar
 from sunlab.data.remote import Remote
-from sunlab.data.tar import BLOCK, Damage, Member, groups, members
+from sunlab.data.tar import BLOCK, Damage, Member, Unread, groups, members
 from sunlab.distributed.parent import die_with
 from sunlab.errors import DataError, StorageError
 
@@ -65,7 +65,8 @@ def unindexed(paths: Sequence[Path]) -> list[Path]:
 
 def index_shard(path: Path) -> Indexed:
     """Write `PATH.index`. Raises `DataError` where the shard is damaged, `StorageError` where nothing can be written."""
-    index = make_index(path)
+    unread = Unread()
+    index = make_index(path, unread)
     data = index.to_bytes()
     try:
         put(index_path(path), data)
@@ -79,7 +80,9 @@ def index_shard(path: Path) -> Indexed:
         "samples": len(index),
         "index": sha256(data).hexdigest(),
     }
-    ends = {"first": min(index.keys), "last": max(index.keys)} if index.keys else {}
+    ends: dict[str, Any] = {"first": min(index.keys), "last": max(index.keys)} if index.keys else {}
+    if unread:
+        ends["unread"] = unread
     return Indexed(path, entry | ends)
 
 
@@ -100,7 +103,8 @@ def write_manifests(done: Sequence[Indexed], *, afresh: bool = False, distinct: 
         kept = {name: entry for name, entry in entries.items() if (folder / name).is_file()}
         for one in done:
             if one.path.parent == folder:
-                kept[one.path.name] = {**kept.get(one.path.name, {}), **one.entry}
+                said_before = {key: value for key, value in kept.get(one.path.name, {}).items() if key != "unread"}
+                kept[one.path.name] = {**said_before, **one.entry}
         shards = [kept[name] for name in sorted(kept)]
         trees[folder] = {**said, "version": 1, **more, "shards": shards, "seal": seal(shards)}
     if not distinct:
@@ -114,12 +118,12 @@ def write_manifests(done: Sequence[Indexed], *, afresh: bool = False, distinct: 
     return [folder / MANIFEST for folder in trees]
 
 
-def make_index(shard: Path) -> Index:
-    """Read a whole shard. Raises `DataError` where it is damaged."""
+def make_index(shard: Path, unread: Unread | None = None) -> Index:
+    """Read a whole shard; members that are not read are noted in `unread`. Raises `DataError` where it is damaged."""
     offsets, names, digests, end = [], [], [], [0]
     try:
         with closing(open_tar(shard)) as file:
-            for key, parts in groups(_noting_the_end(members(file), end)):
+            for key, parts in groups(_noting_the_end(members(file), end), unread):
                 offsets.append(next(iter(parts.values())).start)
                 names.append(key)
         offsets.append(end[0])

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from hashlib import sha256
@@ -15,7 +15,7 @@ import numpy as np
 from sunlab.data.index import SUFFIX, Index, index_path, parse_index
 from sunlab.data.opened import largest, open_tar
 from sunlab.data.remote import Remote, is_remote
-from sunlab.data.tar import BLOCK, Damage, groups, members
+from sunlab.data.tar import BLOCK, Damage, Unread, groups, members
 from sunlab.errors import DataError, StorageError
 
 MANIFEST = "manifest.json"
@@ -34,6 +34,7 @@ class Shard:
             there is none, and nothing of the shard can be verified.
         kept: the numbers of the samples that are read, rising; None: all.
         span: the smallest and the largest key, where they are known.
+        unread: members that are not read because of their names.
     """
 
     url: str
@@ -43,6 +44,7 @@ class Shard:
     index: str | None = None
     kept: np.ndarray | None = None
     span: tuple[str, str] | None = None
+    unread: Unread = field(default_factory=Unread)
 
     def __len__(self) -> int:
         return self.samples if self.kept is None else len(self.kept)
@@ -132,7 +134,16 @@ def parse_manifest(data: bytes, where: str) -> dict[str, dict[str, Any]]:
             raise DataError(f"{where}: {name} has a digest that is none; run `sunlab data index`")
         if not all(type(entry.get(key, "")) is str for key in ("first", "last")):
             raise DataError(f"{where}: {name} needs keys as 'first' and 'last'; run `sunlab data index`")
+        if not _counts(entry.get("unread", {})):
+            raise DataError(f"{where}: {name} has 'unread' members that are no counts and names; run `sunlab data index`")
     return entries
+
+
+def _counts(unread: Any) -> bool:
+    """Whether it is `Unread` as JSON holds it."""
+    return isinstance(unread, dict) and all(
+        isinstance(pair, list) and [type(value) for value in pair] == [int, str] for pair in unread.values()
+    )
 
 
 def seal(shards: list[Any]) -> str:
@@ -142,7 +153,9 @@ def seal(shards: list[Any]) -> str:
 def described(url: str, entry: Mapping[str, Any]) -> Shard:
     """A shard by its entry in a manifest."""
     span = (entry["first"], entry["last"]) if {"first", "last"} <= entry.keys() else None
-    return Shard(url, entry["samples"], entry["bytes"], entry.get("sha256"), entry.get("index"), span=span)
+    unread = Unread()
+    unread.add(entry.get("unread", {}))
+    return Shard(url, entry["samples"], entry["bytes"], entry.get("sha256"), entry.get("index"), span=span, unread=unread)
 
 
 def _described(url: str, entry: Mapping[str, Any], remote: Remote, lenient: bool) -> Shard:
@@ -156,10 +169,10 @@ def _described(url: str, entry: Mapping[str, Any], remote: Remote, lenient: bool
 
 
 def _counted(url: str, remote: Remote) -> Shard:
-    count, first, last = 0, "", ""
+    count, first, last, unread = 0, "", "", Unread()
     try:
         with remote.held(url) as path, closing(open_tar(path)) as file:
-            for key, _ in groups(members(file)):
+            for key, _ in groups(members(file), unread):
                 first, last = (min(first, key), max(last, key)) if count else (key, key)
                 count += 1
             size, index = path.stat().st_size, "" if index_path(path).is_file() else None
@@ -167,7 +180,7 @@ def _counted(url: str, remote: Remote) -> Shard:
         raise DataError(f"{url}: damaged shard ({damage}); copy or build it again") from None
     except OSError as error:
         raise StorageError(f"{url}: {error.strerror or error}") from error
-    return Shard(url, count, size, index=index, span=(first, last) if count else None)
+    return Shard(url, count, size, index=index, span=(first, last) if count else None, unread=unread)
 
 
 def _require_all(manifests: Mapping[str, Mapping[str, Any]], found: set[str], globs: Sequence[str]) -> None:

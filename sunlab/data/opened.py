@@ -46,7 +46,6 @@ def loads_of(
     wanted: Sequence[int],
     shard: str,
     suffixes: Collection[str] = MEMBERS,
-    most: int | None = None,
 ) -> Iterator[Load | BadSample]:
     """How to read the samples numbered `wanted` (rising) of a shard, in this order: with an index nothing is read before
     it is asked for; without one the bytes are there already. The file is opened at once, and may be removed then.
@@ -56,12 +55,11 @@ def loads_of(
     Args:
         shard: the name that errors give.
         suffixes: of the members that are handed on.
-        most: bytes of each member that are handed on; what is verified is all of them.
 
     Raises:
         StorageError: the file cannot be read.
     """
-    part = _Part(shard, frozenset(suffixes), most)
+    part = _Part(shard, frozenset(suffixes))
     try:
         if index is not None and path.suffix not in (".gz", ".tgz"):
             return iter(_Regions(path, index, part).loads(wanted))
@@ -75,10 +73,9 @@ class _Part(NamedTuple):
 
     shard: str
     suffixes: frozenset[str]
-    most: int | None
 
     def of(self, file: IO[bytes], parts: dict[str, Member]) -> dict[str, bytes]:
-        return content(file, parts, self.suffixes, self.most)
+        return content(file, parts, self.suffixes)
 
 
 def _in_order(file: IO[bytes], index: Index | None, wanted: Sequence[int], part: _Part) -> Iterator[Load | BadSample]:

@@ -7,19 +7,16 @@ from sunlab.data.opened import BadSample, Raw, loads_of
 from sunlab.data.remote import Remote
 
 
-def scan(
-    shard: Shard, remote: Remote, suffixes: Collection[str], *, most: int | None = None
-) -> Iterator[tuple[int, Raw | BadSample]]:
-    """The number of each sample that is read, and its members of these suffixes, the first `most` bytes of each. Verified
-    like those that are trained on, so that nothing is decided by bytes that were altered: a bad sample stands as the error
-    that it will be.
+def scan(shard: Shard, remote: Remote, suffixes: Collection[str]) -> Iterator[tuple[int, Raw | BadSample]]:
+    """The number of each sample that is read, and its members of these suffixes. They are verified like those that are
+    trained on, so that altered bytes decide nothing: a bad sample is yielded as the error that it will raise.
 
     Raises:
         DataError, StorageError: the shard cannot be fetched or opened, or its index is not its own.
     """
     numbers = shard.numbers(0, len(shard)).tolist()
     with remote.held(shard.url, shard.bytes) as path:
-        loads = loads_of(path, shard.read_index(remote), numbers, shard.url, suffixes, most)
+        loads = loads_of(path, shard.read_index(remote), numbers, shard.url, suffixes)
     for number, load in zip(numbers, loads, strict=True):
         try:
             yield number, load if isinstance(load, BadSample) else load()

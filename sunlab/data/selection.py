@@ -22,6 +22,7 @@ from sunlab.data.opened import BadSample
 from sunlab.data.remembered import Found, remembered
 from sunlab.data.remote import Remote
 from sunlab.data.scan import scan
+from sunlab.data.tar import IMAGES
 from sunlab.errors import DataError
 
 Named = Sequence[tuple[str, Filter]]  # filters with a name each, for tables
@@ -115,9 +116,10 @@ def look(
     shard: Shard, filters: Named, remote: Remote, dropped: Dropped, most: int | None = None, *, lenient: bool = False
 ) -> Iterator[bool]:
     """Whether each of a whole shard's samples, or of the first `most`, is kept."""
-    for _, raw in islice(scan(shard, remote, TEXTS), most):
+    picture = any(one.picture for _, one in filters)
+    for _, raw in islice(scan(shard, remote, (*TEXTS, *IMAGES) if picture else TEXTS), most):
         if not isinstance(raw, BadSample):
-            yield dropped.look(filters, facts_of(raw), shard.url)
+            yield dropped.look(filters, facts_of(raw, picture=picture), shard.url)
         elif lenient:
             dropped.bad += 1
             yield True

@@ -22,6 +22,7 @@ from sunlab.data.reading import Reading
 from sunlab.data.remote import Remote, default_folder
 from sunlab.data.scan import scan
 from sunlab.data.selection import TEXTS, Dropped, select
+from sunlab.data.tar import Unread
 from sunlab.data.urls import shard_urls
 from sunlab.errors import ConfigError, DataError
 
@@ -91,7 +92,8 @@ class Shards(Source):
         addresses, globs = shard_urls(self.urls, self.remote)
         self.whole = shards_of(addresses, self.remote, globs=globs, lenient=lenient)
         if not any(shard.samples for shard in self.whole):
-            raise DataError(f"no samples in {self.urls}: {len(addresses)} shards, none with members that are read")
+            unread = f": {self.unread}" if self.unread else ""
+            raise DataError(f"no samples in {self.urls}: {len(addresses)} shards, none with members that are read{unread}")
         if keys == "path":
             require_names(self.whole)
         else:
@@ -141,12 +143,26 @@ class Shards(Source):
 
     def notice(self) -> str | None:
         blind = [shard for shard in self.shards if shard.index is None]
-        if not blind:
-            return None
-        return (
-            f"{len(blind)} of {len(self.shards)} shards have no index ({blind[0]}, ...): altered bytes in them cannot be "
-            "noticed. `sunlab data index` makes one"
-        )
+        said = [str(self.unread)] if self.unread else []
+        if blind:
+            said.append(
+                f"{len(blind)} of {len(self.shards)} shards have no index ({blind[0]}, ...): altered bytes in them cannot "
+                "be noticed. `sunlab data index` makes one"
+            )
+        return ". ".join(said) or None
+
+    @property
+    def indexed(self) -> bool:
+        """Whether every sample is verified against a digest."""
+        return all(shard.index is not None for shard in self.shards)
+
+    @property
+    def unread(self) -> Unread:
+        """Members that are not read because of their names."""
+        found = Unread()
+        for shard in self.whole:
+            found.add(shard.unread)
+        return found
 
     def identity(self) -> str:
         """Of sizes and counts, and of digests where a manifest has them; not of places, so that data may move."""

@@ -6,7 +6,7 @@ and links, devices and names that leave the folder are refused. Nothing is ever 
 """
 
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 from webdataset.tariterators import base_plus_ext
@@ -35,6 +35,7 @@ class Member(NamedTuple):
     start: int
     offset: int
     size: int
+    name: str = ""
 
 
 def members(file: IO[bytes], *, base: int = 0, whole: bool = True) -> Iterator[Member]:
@@ -75,12 +76,36 @@ def members(file: IO[bytes], *, base: int = 0, whole: bool = True) -> Iterator[M
         _refuse(name, kind)
         if kind != tarfile.DIRTYPE:
             key, suffix = base_plus_ext(name)
-            yield Member(key, suffix and suffix.lower(), start, content, size)
+            yield Member(key, suffix and suffix.lower(), start, content, size, name)
         start, extended = position, {}
 
 
-def groups(found: Iterator[Member]) -> Iterator[tuple[str, dict[str, Member]]]:
+class Unread(dict[str, tuple[int, str]]):
+    """Members that are not read because of their names: by last extension, how many, and one name."""
+
+    def note(self, name: str, count: int = 1) -> None:
+        extension = name.rpartition(".")[2] if "." in name else ""
+        self[extension] = (self.get(extension, (0, name))[0] + count, self.get(extension, (0, name))[1])
+
+    def add(self, other: Mapping[str, Sequence[Any]]) -> None:
+        for count, name in other.values():
+            self.note(name, count)
+
+    def __str__(self) -> str:
+        """A sentence; empty where everything is read."""
+        if not self:
+            return ""
+        kinds = sorted(self.values(), reverse=True)[:5]
+        named = "; ".join(f"{count:,} like {name!r}" for count, name in kinds)
+        return (
+            f"{sum(count for count, _ in self.values()):,} members are not read ({named}): a sample's key ends at the first "
+            f"dot of the file's name, and its suffix must be one of {', '.join(MEMBERS)}. Rename members with further dots"
+        )
+
+
+def groups(found: Iterator[Member], unread: Unread | None = None) -> Iterator[tuple[str, dict[str, Member]]]:
     """Samples: neighbours of one key, with those members that are read, by suffix. The first one's start is the sample's.
+    The names of other members are noted in `unread`.
 
     Raises:
         Damage: a key that comes again, or a suffix twice in a sample.
@@ -88,6 +113,8 @@ def groups(found: Iterator[Member]) -> Iterator[tuple[str, dict[str, Member]]]:
     seen: set[str] = set()
     key, parts, start = None, dict[str, Member](), 0
     for member in found:
+        if unread is not None and member.suffix not in MEMBERS:
+            unread.note(member.name)
         if member.key is None:
             continue
         if member.key != key:
@@ -105,9 +132,9 @@ def groups(found: Iterator[Member]) -> Iterator[tuple[str, dict[str, Member]]]:
         yield key, parts
 
 
-def content(file: IO[bytes], parts: dict[str, Member], wanted: Any = MEMBERS, most: int | None = None) -> dict[str, bytes]:
-    """The bytes of a sample's members by suffix, the first `most` of each; of one that is too large, one byte more than it
-    may have, for the decoder to see and refuse.
+def content(file: IO[bytes], parts: dict[str, Member], wanted: Any = MEMBERS) -> dict[str, bytes]:
+    """The bytes of a sample's members by suffix; of one that is too large, one byte more than it may have, which the
+    decoder refuses.
 
     Raises:
         Damage: the file ends within a member.
@@ -116,7 +143,7 @@ def content(file: IO[bytes], parts: dict[str, Member], wanted: Any = MEMBERS, mo
     for suffix, member in parts.items():
         if suffix in wanted:
             file.seek(member.offset)
-            size = min(member.size, MEMBERS[suffix] + 1 if most is None else most)
+            size = min(member.size, MEMBERS[suffix] + 1)
             found[suffix] = file.read(size)
             if len(found[suffix]) < size:
                 raise Damage("cut short within a sample")

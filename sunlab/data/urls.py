@@ -9,6 +9,7 @@ from sunlab.data.index import SUFFIX
 from sunlab.data.paths import braces, expand, places
 from sunlab.data.remote import Remote, check_url, is_remote
 from sunlab.errors import DataError
+from sunlab.files import read_text
 
 LISTS = (".txt", ".list")
 
@@ -68,7 +69,7 @@ def _remote_urls(pattern: str, remote: Remote, globs: list[str]) -> Iterator[str
 def _listed(path: Path, remote: Remote, globs: list[str]) -> Iterator[str]:
     """The lines of a list, which may come from anyone."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a list of shards: {error}") from None
     for number, line in enumerate(lines, 1):

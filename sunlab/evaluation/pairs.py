@@ -6,6 +6,7 @@ from random import Random
 
 from sunlab.draws import keyed_seed
 from sunlab.errors import ConfigError
+from sunlab.files import read_text
 from sunlab.pipelines.draw import Request
 
 OTHER = 1_000_000_007  # added to a seed for another picture of the same pair
@@ -37,7 +38,7 @@ def other_seeds(request: Request) -> Request:
 def lines_of(file: str | Path, key: str) -> list[str]:
     """The lines of a text file that are not empty. Raises `ConfigError`, naming `key`, where there is none."""
     path = Path(file)
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    lines = [line.strip() for line in read_text(path).splitlines()] if path.is_file() else []
     if not any(lines):
         raise ConfigError(f"{key}: {path} is {'empty' if path.is_file() else 'not there'}; it holds one prompt a line")
     return [line for line in lines if line]

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from sunlab.data.fields import number
 from sunlab.data.filters.base import FILTERS, Facts, Filter, Missing
 
 
@@ -15,15 +14,14 @@ class AspectRatio(Filter):
         missing: keep, drop or error.
     """
 
+    picture = True
+
     def __init__(self, *, missing: Missing, max: float = 2.0):
         super().__init__(missing=missing)
         self.max = max
 
     def value(self, facts: Facts) -> Any:
-        width, height = number(facts.record, "width"), number(facts.record, "height")
-        if width is None or height is None or min(width, height) <= 0:
-            return None
-        return max(width, height) / min(width, height)
+        return None if facts.size is None or min(facts.size) <= 0 else max(facts.size) / min(facts.size)
 
     def keeps(self, value: Any) -> bool:
         return value <= self.max

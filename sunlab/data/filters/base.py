@@ -3,9 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from registry import Registry
+from sunlab.data.fields import number
 from sunlab.errors import ConfigError
 
 Missing = Literal["keep", "drop", "error"]
@@ -19,11 +20,23 @@ class Facts:
         key: of the sample.
         caption: its caption; None where it has none.
         record: the json beside it.
+        picture: width and height of the picture as it is shown (EXIF orientation applied), where `Filter.picture` says
+            that they are needed; None: there is no picture that can be opened.
     """
 
     key: str
     caption: str | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+    picture: tuple[int, int] | None = None
+
+    @property
+    def size(self) -> tuple[float, float] | None:
+        """Width and height: the original's by the json, turned as the picture is, else the picture's own."""
+        width, height = number(self.record, "width"), number(self.record, "height")
+        if width is None or height is None:
+            return self.picture
+        turned = self.picture is not None and (width - height) * (self.picture[0] - self.picture[1]) < 0
+        return (height, width) if turned else (width, height)
 
 
 class Filter(ABC):
@@ -33,6 +46,8 @@ class Filter(ABC):
         missing: what becomes of a sample that has no such value: keep it, drop it, or stop. It has no default, so that it
             is decided by who trains.
     """
+
+    picture: ClassVar[bool] = False  # whether the picture's size is looked at, so that its header must be read
 
     def __init__(self, *, missing: Missing):
         self.missing = missing

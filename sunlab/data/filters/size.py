@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from sunlab.data.fields import number
 from sunlab.data.filters.base import FILTERS, Facts, Missing, Range
 
 
@@ -16,9 +15,10 @@ class Size(Range):
         missing: keep, drop or error.
     """
 
+    picture = True
+
     def __init__(self, *, missing: Missing, min: float | None = 512, max: float | None = None):
         super().__init__(min=min, max=max, missing=missing)
 
     def value(self, facts: Facts) -> Any:
-        width, height = number(facts.record, "width"), number(facts.record, "height")
-        return None if width is None or height is None else min(width, height)
+        return None if facts.size is None else min(facts.size)
