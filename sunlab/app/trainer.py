@@ -96,7 +96,10 @@ def build_trainer(
         enable_version_counter=False,
     )
     bar = [Progress()] if settings.get("enable_progress_bar", True) else []
-    survival = [SkipNonFinite(folder, limit=config.run.skip_limit), Alive(dead_after=config.run.dead_after)]
+    survival = [
+        SkipNonFinite(folder, limit=config.run.skip_limit),
+        Alive(dead_after=config.run.dead_after, checkpoints=folder / "checkpoints"),
+    ]
     try:
         trainer = Trainer(
             default_root_dir=folder,

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -24,10 +25,11 @@ class Alive(Callback):
 
     Args:
         dead_after: seconds without a sign of life after which a rank counts as dead.
+        checkpoints: the run's folder of checkpoints; `--resume` is suggested where it holds one.
     """
 
-    def __init__(self, *, dead_after: float):
-        self.dead_after = dead_after
+    def __init__(self, *, dead_after: float, checkpoints: Path | None = None):
+        self.dead_after, self.checkpoints = dead_after, checkpoints
         self.watch: Watch | None = None
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
@@ -40,7 +42,12 @@ class Alive(Callback):
         port = trainer.strategy.broadcast(store.port if store else 0)
         store = store or TCPStore(host, port, is_master=False, timeout=seconds)
         self.watch = Watch(
-            store, trainer.global_rank, trainer.world_size, dead_after=self.dead_after, children=_children(trainer)
+            store,
+            trainer.global_rank,
+            trainer.world_size,
+            dead_after=self.dead_after,
+            children=_children(trainer),
+            checkpoints=self.checkpoints,
         )
         trainer.strategy.barrier("watch")
         self.watch.start()
@@ -54,7 +61,7 @@ class Alive(Callback):
         """Tell the others how this rank fails, if that was not told yet."""
         if self.watch is None:
             return
-        known = _told(error) or error
+        known = _told(error, self.checkpoints) or error
         if isinstance(known, KeyboardInterrupt):
             self.watch.close("interrupted", INTERRUPTED)
         elif isinstance(known, Exception) and (code := exit_code(known)) is not None:
@@ -66,9 +73,9 @@ class Alive(Callback):
         """The error for the user behind one that was raised between the ranks: another rank's, where that was first."""
         if self.watch is None or not _lost(error):
             self.tell(error)
-            return _told(error) or error
+            return _told(error, self.checkpoints) or error
         verdict = self.watch.wait_for_verdict()
-        told = ProcessDied(verdict.message if verdict else died(f"another rank is gone ({_how(error)})"))
+        told = ProcessDied(verdict.message if verdict else died(f"another rank is gone ({_how(error)})", self.checkpoints))
         told.exit_code = verdict.code if verdict else told.exit_code
         self.watch.close(str(told), told.exit_code, wait=verdict is not None)
         return told
@@ -100,12 +107,12 @@ def explained(trainer: Trainer) -> Iterator[None]:
     alive.close()
 
 
-def _told(error: BaseException) -> SunlabError | None:
+def _told(error: BaseException, checkpoints: Path | None = None) -> SunlabError | None:
     """An error that this rank itself can explain."""
     if isinstance(error, SunlabError):
         return error
-    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
-        return ProcessDied(died(_first(error).strip(". ")))
+    if isinstance(error, RuntimeError) and _first(error).startswith("DataLoader worker"):
+        return ProcessDied(died(_first(error).strip(". "), checkpoints))
     return None
 
 

@@ -44,12 +44,12 @@ def run(args: argparse.Namespace) -> int:
     source = Shards(**{**given, "on_error": "quarantine"})
     report = examine(source, args.samples)
     table = Table(box=box.SIMPLE, show_header=False)
+    if source.unread:
+        table.add_row("not read", escape(str(source.unread)))
     for name, value in rows(report):
         table.add_row(name, escape(value))
     for (width, height), count in bucket_sizes(source) if source.choices else ():
         table.add_row(f"bucket {width}x{height}", f"{count:,}")
-    if source.unread:
-        table.add_row("not read", escape(str(source.unread)))
     table.add_row("verified", escape("every sample against its digest" if source.indexed else source.notice() or "no"))
     console = Console()
     console.print(table)

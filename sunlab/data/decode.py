@@ -89,6 +89,8 @@ class Decoder:
             with Image.open(BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > self.max_pixels:
                     raise _Reason("image too large", f"{image.width}x{image.height}, at most {self.max_pixels:,} pixels")
+                if image.format == "PNG":
+                    image.load()  # its EXIF may follow the pixels: a damaged picture must fail here, not in `_upright`
                 upright, crop = _upright(image), None
                 size = (image.height, image.width) if upright in SIDEWAYS else (image.width, image.height)
                 if self.framing is not None and image.format == "JPEG":
@@ -128,7 +130,8 @@ def image_size(members: Mapping[str, bytes]) -> tuple[int, int] | None:
 
 
 def facts_of(raw: Raw, *, picture: bool = False) -> Facts:
-    """What filters look at, the picture's size with `picture`; a caption or json that is broken counts as missing, and is found when it is decoded."""
+    """What filters look at, with `picture` its size too. A caption or json that is broken counts as missing; decoding
+    reports it."""
     try:
         record = _record(raw.members)
     except _Reason:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from sunlab.data.collate import cut, join
 from sunlab.data.oversight import Oversight
+from sunlab.data.shared import clear
 from sunlab.data.streams import Streams
 from sunlab.distributed.parent import die_with
 from sunlab.errors import ConfigError, SunlabError
@@ -136,6 +137,7 @@ def _close(part: Any) -> None:
         for worker in part._workers:
             if worker.is_alive():
                 worker.kill()
+            clear(worker.pid)
 
 
 def _as_it_is(item: Any) -> Any:

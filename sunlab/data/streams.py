@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from sunlab.data.base import Sample, Source
 from sunlab.data.collate import collate
 from sunlab.data.prompts import PromptDraws
+from sunlab.data.shared import no_room, share
 from sunlab.draws import keyed_seed
 from sunlab.errors import ConfigError, DataError, SunlabError
 from sunlab.types import Samples
@@ -125,16 +126,21 @@ class Streams(IterableDataset):
         self.rank, self.ranks, self.first_step = rank, ranks, first_step
 
     def __iter__(self) -> Iterator[Samples | SunlabError]:
-        """Batches of chunk x (own streams) samples, ordered by stream. In a loader's worker an error is handed over as
-        an item, because torch would bury its message in a traceback."""
+        """Batches of chunk x (own streams) samples, ordered by stream. A dataloader worker yields an error as an item,
+        because torch would put its message at the end of a traceback."""
         worker = get_worker_info()
         if worker is None:
             yield from self._steps(self.rank, self.ranks)
             return
         try:
-            yield from self._steps(self.rank + self.ranks * worker.id, self.ranks * worker.num_workers)
+            for batch in self._steps(self.rank + self.ranks * worker.id, self.ranks * worker.num_workers):
+                yield share(batch)  # here, and not in the queue's thread, where a failure would be printed and lost
         except SunlabError as error:
             yield error
+        except RuntimeError as error:
+            if "/torch_" not in str(error):  # the name of a file in shared memory
+                raise
+            yield no_room(error)
 
     def _steps(self, reader: int, readers: int) -> Iterator[Samples]:
         layout, own = self.layout, self.layout.deal(reader, readers)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from torch.distributed import TCPStore
 
@@ -18,6 +19,7 @@ from sunlab.errors import ProcessDied
 DONE = "done"
 GRACE = 2  # looks between learning of an end and ending this process: it may be ending by itself
 STRIDE = 0.02  # seconds between the questions of one who waits for an answer
+RESUME = " The run can go on with --resume last"
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,20 @@ class Watch:
         rank, ranks: of this process.
         dead_after: seconds.
         children: on the machine's first rank, the processes of the others, where this process started them.
+        checkpoints: the run's folder of checkpoints; `--resume` is suggested where it holds one.
     """
 
     def __init__(
-        self, store: TCPStore, rank: int, ranks: int, *, dead_after: float, children: Sequence[subprocess.Popen] = ()
+        self,
+        store: TCPStore,
+        rank: int,
+        ranks: int,
+        *,
+        dead_after: float,
+        children: Sequence[subprocess.Popen] = (),
+        checkpoints: Path | None = None,
     ):
+        self.checkpoints = checkpoints
         self.store, self.rank, self.dead_after, self.children = store, rank, dead_after, list(children)
         self.period = dead_after / 9
         self.verdict: Verdict | None = None
@@ -159,7 +170,7 @@ class Watch:
 
     def _died(self, message: str) -> None:
         if self.verdict is None:
-            self.verdict = Verdict(ProcessDied.exit_code, died(message))
+            self.verdict = Verdict(ProcessDied.exit_code, died(message, self.checkpoints))
 
     def _end(self, verdict: Verdict) -> None:
         """At once, for the main thread cannot be interrupted in a collective operation."""
@@ -172,6 +183,7 @@ class Watch:
         os._exit(verdict.code)  # what this process started goes with it: see sunlab.distributed.parent
 
 
-def died(what: str) -> str:
-    """The message for the user."""
-    return f"{what}; was it killed, for want of memory perhaps? The run can go on with --resume last"
+def died(what: str, checkpoints: Path | None) -> str:
+    """The message for the user; it suggests `--resume` where the folder `checkpoints` holds one."""
+    resumable = checkpoints is not None and any(checkpoints.glob("*.ckpt"))
+    return f"{what}; was it killed, for want of memory perhaps?" + (RESUME if resumable else "")

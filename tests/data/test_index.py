@@ -199,16 +199,16 @@ def manifest_of(folder):
 def test_an_interrupted_pass_goes_on(folder, monkeypatch, capsys):
     make, made = indexing.make_index, []
 
-    def interrupted(path):
+    def interrupted(path, unread):
         if len(made) == 3:
             raise KeyboardInterrupt
         made.append(path.name)
-        return make(path)
+        return make(path, unread)
 
     monkeypatch.setattr(indexing, "make_index", interrupted)
     assert main(["data", "index", f"{folder}/*.tar"]) == 130
     assert manifest_of(folder) == made == [f"train-0000{n}.tar" for n in range(3)]
-    monkeypatch.setattr(indexing, "make_index", lambda path: made.append(path.name) or make(path))
+    monkeypatch.setattr(indexing, "make_index", lambda path, unread: made.append(path.name) or make(path, unread))
     (folder / "train-00001.tar.index").unlink()
     made.clear()
     capsys.readouterr()

@@ -10,6 +10,7 @@ from conftest import members, png, write_tar
 from PIL import Image
 
 import sunlab.data.reading as reading_module
+from sunlab.cli.main import main
 from sunlab.data.decode import Decoder
 from sunlab.data.opened import BadSample
 from sunlab.data.shards import Shards
@@ -182,3 +183,40 @@ def test_manifest_counts_and_sizes_are_held_to(folder):
 
 def test_packaged_shards_are_found():
     assert len(Shards(urls=["emoji/noto/train-*.tar*"], limit=100)) == 100
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_is_no_text(encoding, tmp_path):
+    record = json.dumps({"caption": "unused", "keywords": ["\u00e4pfel"]}, ensure_ascii=False)
+    sample = {"__key__": "a", "png": png(1), "txt": "a red \u00e4pfel\n".encode(encoding), "json": record.encode(encoding)}
+    path = write_tar(tmp_path / "one.tar", [sample])
+    lines = tmp_path / "shards.txt"
+    lines.write_bytes(f"{path.name}\n".encode(encoding))
+    (found,) = Shards(urls=[str(lines)]).read(seed=0, epoch=0, start=0, stop=1)
+    assert found.prompt == "a red \u00e4pfel" and found.record["keywords"] == ["\u00e4pfel"]
+
+
+def test_a_byte_order_mark_in_a_json_caption(tmp_path):
+    record = json.dumps({"caption": "\ufeffa red apple"}).encode()
+    path = write_tar(tmp_path / "one.tar", [{"__key__": "a", "png": png(1), "json": record}])
+    for captions in (None, {"caption": 1.0}):
+        (found,) = Shards(urls=[str(path)], captions=captions).read(seed=0, epoch=0, start=0, stop=1)
+        assert found.prompt == "a red apple"
+
+
+def test_members_that_are_not_read_are_reported(tmp_path, capsys):
+    """By `doctor data`, `data index` and at the start of a run, with an index and without."""
+    sample = {"txt": b"x", "png": png(1)}
+    names = ["plain", "scan.v1", "scan.v2", "IMG_20210405_12.30.11"]
+    path = write_tar(tmp_path / "one.tar", [{"__key__": name, **sample} for name in names])
+    expected = "6 members are not read (3 like 'scan.v1.txt'; 3 like 'scan.v1.png')"
+    notice = Shards(urls=[str(path)]).notice()
+    assert expected in notice and "no index" in notice
+    assert main(["data", "index", str(path)]) == 0
+    assert f"warning: {expected}" in capsys.readouterr().out
+    assert Shards(urls=[str(path)]).notice().startswith(expected)
+    assert main(["doctor", "data", str(path)]) == 0
+    assert "6 members are not read" in " ".join(capsys.readouterr().out.split())
+    nothing = write_tar(tmp_path / "two.tar", [{"__key__": "scan.v1", **sample}])
+    with pytest.raises(DataError, match="2 members are not read"):
+        Shards(urls=[str(nothing)])

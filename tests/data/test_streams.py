@@ -1,13 +1,16 @@
 """What a step holds depends on neither ranks nor workers, and resuming continues exactly."""
 
+import os
 from itertools import islice
 
 import pytest
 
+from sunlab.data import shared
+from sunlab.data import streams as streams_module
 from sunlab.data.datamodule import DataModule
 from sunlab.data.negatives import Empty, Mixture
 from sunlab.data.streams import Layout
-from sunlab.errors import ConfigError, DataError
+from sunlab.errors import ConfigError, DataError, StorageError
 
 STEPS = 14  # over two epochs of 6 steps and into the third
 
@@ -125,3 +128,25 @@ def test_uneven_shards_give_every_reader_equal_steps(source, folder, shards):
     shared = list(batches(source(**given), ranks=2, workers=2, steps=5))
     assert [sorted(step) for step in shared] == [sorted(step) for step in alone]
     assert all(len(step) == 8 for step in alone)
+
+
+def test_a_worker_without_shared_memory(source, monkeypatch, tmp_path):
+    """Its own error is the run's, with the cause and a remedy, and what the failed attempt left is removed."""
+    monkeypatch.setattr(shared, "FOLDER", tmp_path)
+
+    def full(batch):
+        (tmp_path / f"torch_{os.getpid()}_1_0").touch()
+        raise RuntimeError(
+            f"unable to allocate shared memory(shm) for file </torch_{os.getpid()}_1_0>: No space left on device"
+        )
+
+    monkeypatch.setattr(streams_module, "share", full)
+    (tmp_path / "torch_1_1_0").touch()  # another process's
+    with pytest.raises(StorageError, match=r"no shared memory left .*--shm-size.*data\.workers=0"):
+        next(iter(DataModule(source(), Empty(), batch_size=8, streams=4, workers=1).loader()))
+    assert [path.name for path in tmp_path.glob("torch_*")] == ["torch_1_1_0"]
+
+
+def test_batches_of_workers_are_in_shared_memory(source):
+    batch = next(iter(DataModule(source(size=8), Empty(), batch_size=8, streams=4, workers=1).loader()))
+    assert batch.images.is_shared() and batch.crops.is_shared()
