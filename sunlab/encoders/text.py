@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sunlab.encoders.cut import CutPrompts
 from sunlab.types import Conditioning
 
 
@@ -27,6 +28,7 @@ class TextEncoder(nn.Module, ABC):
         super().__init__()
         self._memory: OrderedDict[str, Conditioning] = OrderedDict()
         self._limit = memory * 2**20
+        self._cut = CutPrompts()
 
     @abstractmethod
     def forward(self, prompts: Sequence[str]) -> Conditioning:
@@ -35,6 +37,28 @@ class TextEncoder(nn.Module, ABC):
     @abstractmethod
     def parts(self) -> Iterator[tuple[Any, nn.Module]]:
         """(tokenizer, model) of each encoder, in the order of diffusers' folders `text_encoder`, `text_encoder_2`."""
+
+    def tokenize(self, prompts: Sequence[str]) -> list[Tensor]:
+        """Token ids (B, L) int64 for each of `parts`, padded and truncated. Warns of what is cut, once a prompt."""
+        ids, full = [], dict[str, Any]()
+        for tokenizer, _ in self.parts():
+            length = int(tokenizer.model_max_length)
+            rows = tokenizer(list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+            ids.append(rows.input_ids)
+            for prompt, last in zip(prompts, rows.attention_mask[:, -1].tolist(), strict=True):
+                if last:  # no padding: it fills the length, or exceeds it
+                    full.setdefault(prompt, tokenizer)
+        for prompt, tokenizer in full.items():
+            self._cut.check(tokenizer, prompt)
+        return ids
+
+    def framed(self, conditioning: Conditioning, crops: Tensor | None) -> Conditioning:
+        """The conditioning with what the network is told of its training pictures.
+
+        Args:
+            crops: (B, 6), see `Samples.crops`; None: pictures of the size to draw, uncropped.
+        """
+        return conditioning
 
     def forget(self) -> None:
         """Drop all remembered embeddings, for a model that has changed."""
@@ -70,24 +94,9 @@ class CLIPText(TextEncoder):
         self.tokenizer = tokenizer
         self.model = model
 
-    @property
-    def length(self) -> int:
-        """Tokens in a padded prompt."""
-        return int(self.tokenizer.model_max_length)
-
-    def tokens(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (B, L), int64, padded and truncated."""
-        return token_ids(self.tokenizer, prompts)
-
     def parts(self) -> Iterator[tuple[Any, nn.Module]]:
         yield self.tokenizer, self.model
 
     def forward(self, prompts: Sequence[str]) -> Conditioning:
-        ids = self.tokens(prompts).to(self.model.device)
-        return Conditioning(self.model(ids).last_hidden_state)
-
-
-def token_ids(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
-    """(B, L), int64, padded and truncated to the tokenizer's length."""
-    length = int(tokenizer.model_max_length)
-    return tokenizer(list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
+        (ids,) = self.tokenize(prompts)
+        return Conditioning(self.model(ids.to(self.model.device)).last_hidden_state)

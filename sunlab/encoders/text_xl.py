@@ -1,12 +1,13 @@
 """Prompts -> SDXL's embeddings (arXiv 2307.01952, sections 2.1 and 2.2)."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from sunlab.encoders.text import TextEncoder, token_ids
+from sunlab.encoders.text import TextEncoder
 from sunlab.types import Conditioning
 
 
@@ -16,9 +17,8 @@ class CLIPTextPair(TextEncoder):
     Args:
         tokenizers: of the two.
         models: CLIPTextModel and CLIPTextModelWithProjection.
-        size: height and width in pixels of the pictures to draw. The U-Net is told that this is the size both before and
-            after cropping, and that nothing was cropped, (H, W, 0, 0, H, W): what diffusers' pipeline says by default, and
-            so what an adapter should be trained under.
+        size: height and width in pixels of the pictures to draw. Without crops `time_ids` are (H, W, 0, 0, H, W), as in
+            diffusers' pipeline by default.
         zero_empty: the empty prompt has embeddings of zeros, as in diffusers' pipeline where no negative prompt is given
             (`force_zeros_for_empty_prompt` of model_index.json).
     """
@@ -42,8 +42,8 @@ class CLIPTextPair(TextEncoder):
 
     def forward(self, prompts: Sequence[str]) -> Conditioning:
         device, hidden, pooled = self.model[0].device, [], None
-        for tokenizer, model in self.parts():
-            output = model(token_ids(tokenizer, prompts).to(device), output_hidden_states=True)
+        for ids, model in zip(self.tokenize(prompts), self.model, strict=True):
+            output = model(ids.to(device), output_hidden_states=True)
             hidden.append(output.hidden_states[-2])
             pooled = output[0]
         tokens = torch.cat(hidden, dim=-1)
@@ -52,5 +52,9 @@ class CLIPTextPair(TextEncoder):
             empty = torch.tensor([not prompt for prompt in prompts], device=device)
             tokens = tokens.masked_fill(empty[:, None, None], 0)
             pooled = pooled.masked_fill(empty[:, None], 0)
-        time_ids = torch.tensor([self.time_ids] * len(prompts), dtype=torch.float32, device=device)
-        return Conditioning(tokens, pooled, {"time_ids": time_ids})
+        return self.framed(Conditioning(tokens, pooled), None)
+
+    def framed(self, conditioning: Conditioning, crops: Tensor | None) -> Conditioning:
+        """With `time_ids` (B, 6): original height and width, top and left of the crop, its height and width."""
+        rows = torch.tensor([self.time_ids] * len(conditioning)) if crops is None else crops
+        return replace(conditioning, added={"time_ids": rows.to(conditioning.tokens.device, torch.float32)})

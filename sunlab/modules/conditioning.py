@@ -1,24 +1,42 @@
-"""The prompts of a batch, encoded now or ahead."""
+"""The prompts of a batch as conditioning, encoded now or ahead."""
 
 from typing import Any
 
 import torch
 
+from sunlab.errors import DataError
 from sunlab.types import Conditioning, Samples
 
 
 def positive_of(base: Any, samples: Samples) -> Conditioning:
-    """The embeddings of `samples.prompts`: those stored with the samples, where they are; a dropped prompt's by the base.
+    """The embeddings of `samples.prompts`, stored ones where the samples have them, with the samples' crops.
 
     Args:
-        base: a `BaseModel`, whose text encoder does not change.
-        samples: B of them.
+        base: a base model whose text encoder is frozen.
+        samples: B of them; a dropped prompt ("") is encoded by the base.
+
+    Raises:
+        DataError: stored embeddings without the pooled part that the base needs.
     """
-    if samples.tokens is None:
-        return base.encode(samples.prompts)
+    given = base.encode(samples.prompts) if samples.tokens is None else _stored(base, samples)
+    return base.text.framed(given, samples.crops)
+
+
+def negative_of(base: Any, samples: Samples) -> Conditioning:
+    """The embeddings of `samples.negatives`, with the samples' crops: both passes of guidance are of one picture."""
+    return base.text.framed(base.encode(samples.negatives), samples.crops)
+
+
+def _stored(base: Any, samples: Samples) -> Conditioning:
+    assert samples.tokens is not None
     empty = base.encode([""])
     dropped = torch.tensor([not prompt for prompt in samples.prompts], device=empty.tokens.device)
     tokens = torch.where(dropped[:, None, None], empty.tokens, samples.tokens.to(empty.tokens))
-    if samples.pooled is None or empty.pooled is None:
-        return Conditioning(tokens, None, empty.added)
-    return Conditioning(tokens, torch.where(dropped[:, None], empty.pooled, samples.pooled.to(empty.pooled)), empty.added)
+    if empty.pooled is None:
+        return Conditioning(tokens)
+    if samples.pooled is None:
+        raise DataError(
+            "data.source: its stored embeddings have no pooled part, which this base needs; run `sunlab data precompute` "
+            "with this base"
+        )
+    return Conditioning(tokens, torch.where(dropped[:, None], empty.pooled, samples.pooled.to(empty.pooled)))

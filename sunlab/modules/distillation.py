@@ -15,7 +15,7 @@ from sunlab.losses import BoundSampler, Distance, Loss, Weighting
 from sunlab.losses.distances import L2
 from sunlab.losses.weighting import Uniform
 from sunlab.modules.base import Module
-from sunlab.modules.conditioning import positive_of
+from sunlab.modules.conditioning import negative_of, positive_of
 from sunlab.modules.optimization import Optimization
 from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.draw import Bind, with_guidance
@@ -114,7 +114,7 @@ class DistillationModule(Module):
         draws = Draws(samples.seeds, device=self.device)
         return Batch(
             positive=positive_of(self.base, samples),
-            negative=self.base.encode(samples.negatives),
+            negative=negative_of(self.base, samples),
             guidance=samples.guidance if samples.guidance is not None else draws.uniform("guidance", *self.guidance),
             draws=draws,
             shape=self.base.backbone.sample_shape,

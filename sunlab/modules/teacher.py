@@ -15,7 +15,7 @@ from sunlab.modules.base import Module
 from sunlab.modules.conditioning import positive_of
 from sunlab.modules.optimization import Optimization
 from sunlab.pipelines.base import BaseModel, save_base
-from sunlab.types import Samples
+from sunlab.types import Conditioning, Samples
 
 
 class TeacherModule(Module):
@@ -65,13 +65,18 @@ class TeacherModule(Module):
         draws = Draws(samples.seeds, device=self.device)
         t = draws.integers("time", 0, schedule.steps)
         noise = draws.normal("noise", latents.shape[1:])
-        prompts = self.base.text(samples.prompts) if self.train_text else positive_of(self.base, samples)
+        prompts = self.prompts(samples)
         prediction = backbone(schedule.add_noise(latents, noise, t), t, prompts)
         wanted = target(backbone.prediction_type, latents, noise, prediction.alpha, prediction.sigma)
         values = (prediction.value - wanted).square().flatten(1).mean(1)
         loss = (values * self.weighting(schedule, t, t).to(values)).mean()
         self.note(len(samples), loss=loss)
         return {"loss": loss, "output": LossOutput(values.detach(), t, t)}
+
+    def prompts(self, samples: Samples) -> Conditioning:
+        """Encoded with gradient where the text encoder is trained."""
+        text = self.base.text
+        return text.framed(text(samples.prompts), samples.crops) if self.train_text else positive_of(self.base, samples)
 
     def export(self, folder: Path) -> list[Path]:
         """A diffusers folder of the whole base, fp16; or the LoRA, as `pipe.load_lora_weights` takes it."""

@@ -29,8 +29,13 @@ def sample(tiny_base_folder, tmp_path):
 
 
 def test_odd_prompts_are_drawn(sample):
-    for prompt in ("", 'caf\u00e9 \U0001f600 "q" \\ | <b>[red]x[/red]\n', "apple " * 400):
+    for prompt in ("", 'caf\u00e9 \U0001f600 "q" \\ | <b>[red]x[/red]\n'):
         assert sample(prompt)[:4] == b"\x89PNG"
+
+
+def test_what_a_long_prompt_loses_is_said(sample):
+    with pytest.warns(UserWarning, match="is cut to 77 tokens, without its end 'apple apple .* zebra'"):
+        assert sample("apple " * 400 + "zebra")[:4] == b"\x89PNG"
 
 
 @pytest.mark.parametrize(
