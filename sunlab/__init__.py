@@ -11,7 +11,7 @@ __version__ = "0.1.0.dev0"
 _LAZY = {
     "AdapterModule": "sunlab.modules.adapter",
     "AutoencoderModule": "sunlab.modules.autoencoder",
-    "load_base": "sunlab.pipelines.base",
+    "load_base": "sunlab.backbones.pretrained",
     "plug": "sunlab.pipelines.plug",
     "unplug": "sunlab.pipelines.plug",
     "StudentModule": "sunlab.modules.student",

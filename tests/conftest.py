@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from webdataset.writer import TarWriter
 
+from sunlab.backbones.pretrained import BaseModel, load_base, quiet
 from sunlab.data.datamodule import DataModule
 from sunlab.data.negatives import Mixture
 from sunlab.data.shards import Shards
-from sunlab.pipelines.base import BaseModel, load_base, quiet
 
 torch.set_num_threads(1)  # as in the processes that tests start: sums of two threads differ in the last bit
 

@@ -22,7 +22,7 @@ COMPOSERS = {
     "sunlab/data/shards.py",  # a source names its filters
     "sunlab/adapters/nag.py",  # an adapter that stacks on another names it
     "sunlab/export/load.py",  # an adapter file says which adapter it holds
-    "sunlab/pipelines/base.py",  # a folder of weights is wrapped as it is read
+    "sunlab/backbones/pretrained.py",  # a folder of weights is wrapped as it is read
     "sunlab/app/sample.py",  # an adapter file says which solver it was trained for
 }
 PACKAGES = sorted({path.parent for path in SOURCES if path.relative_to(ROOT).parts[0] != "tools"})

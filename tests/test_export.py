@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
 from sunlab.app.sample import sample_grid
+from sunlab.backbones.pretrained import load_base
 from sunlab.backbones.sd.attention import passing
 from sunlab.diffusion.timesteps import grid
 from sunlab.errors import DataError
@@ -20,7 +21,6 @@ from sunlab.export.seal import pack
 from sunlab.losses.cfg import CFG
 from sunlab.modules.adapter import AdapterModule
 from sunlab.modules.student import StudentModule
-from sunlab.pipelines.base import load_base
 from sunlab.solvers import Sampler
 from sunlab.solvers.dpmpp_2m import DPMpp2M
 from sunlab.types import Conditioning

@@ -20,10 +20,10 @@ from bench.networks import fused, tiny_decoder, twin
 from bench.timing import Clock, goal, machine, paired, ratios, summary
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
+from sunlab.backbones.pretrained import BaseModel, load_base, quiet
 from sunlab.diffusion.guidance import NetworkEvaluations
 from sunlab.diffusion.timesteps import grid
 from sunlab.memory import keep_freed_memory
-from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.pipelines.draw import Bind, with_adapter, with_backbone, with_guidance
 from sunlab.solvers.ddim import DDIM
 from sunlab.solvers.dpmpp_2m import DPMpp2M

@@ -24,13 +24,13 @@ from bench.timing import Clock, goal, machine, paired, ratios, summary
 from bench.usual import RECIPE, UsualLCMLoRA
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
+from sunlab.backbones.pretrained import BaseModel, load_base, quiet
 from sunlab.diffusion.timesteps import grid
 from sunlab.losses.distances import PseudoHuber
 from sunlab.losses.msc import MSC
 from sunlab.memory import keep_freed_memory
 from sunlab.modules.adapter import AdapterModule
 from sunlab.modules.student import StudentModule
-from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.solvers import Sampler
 from sunlab.solvers.ddim import DDIM
 from sunlab.types import Samples, Trajectory

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from sunlab.pipelines.base import load_base, quiet, save_base
+from sunlab.backbones.pretrained import load_base, quiet, save_base
 
 
 def main() -> None:

@@ -21,9 +21,9 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from sunlab.pipelines.base import quiet
-from sunlab.pipelines.families import FAMILIES, family_names, family_tokenizer
-from sunlab.pipelines.original_layout import original
+from sunlab.backbones.pretrained import quiet
+from sunlab.backbones.sd.families import FAMILIES, family_names, family_tokenizer
+from sunlab.backbones.sd.original_layout import original
 
 
 def random_part(folder: Path, library: str, kind: str, dtype: torch.dtype) -> Any:

@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from sunlab.encoders.tokenizer import END, LENGTH, START, Merge, byte_tokens, clip_merges, vocabulary
+from sunlab.backbones.sd.tokenizer import END, LENGTH, START, Merge, byte_tokens, clip_merges, vocabulary
 
 WORD = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+")  # what CLIP splits text into
 PROMPT_WORDS = """

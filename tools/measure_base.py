@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sunlab.backbones.pretrained import BaseModel, load_base, quiet
 from sunlab.data.base import Sample
 from sunlab.data.shards import Shards
 from sunlab.diffusion.timesteps import grid
@@ -21,7 +22,6 @@ from sunlab.evaluation.classifier import WEIGHTS, Classifier, Seen, judge, load_
 from sunlab.evaluation.extractors import EXTRACTORS
 from sunlab.evaluation.kernel import unbiased_mmd2
 from sunlab.evaluation.negative_control import SHARDS, control_of, questions
-from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.pipelines.picture import grid_image, save_png
 from sunlab.solvers import Sampler

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from emoji.captions import phrase
+from sunlab.backbones.pretrained import BaseModel, load_base, quiet
 from sunlab.data.base import Sample
 from sunlab.data.shards import Shards
 from sunlab.evaluation.classifier import truth
 from sunlab.evaluation.negative_control import SHARDS
-from sunlab.pipelines.base import BaseModel, load_base, quiet
 
 
 def main() -> None:

@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sunlab.backbones.pretrained import BaseModel, load_base, quiet
 from sunlab.data.bank import Trajectories
 from sunlab.diffusion.guidance import NetworkEvaluations
 from sunlab.diffusion.timesteps import grid
 from sunlab.errors import DataError, SunlabError
 from sunlab.evaluation.methods import Method
-from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.pipelines.draw import Bind, with_backbone, with_guidance
 from sunlab.solvers import SOLVERS, Sampler
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
+from sunlab.backbones.pretrained import load_base, quiet
+from sunlab.backbones.sd.autoencoder import Autoencoder
 from sunlab.data.base import Sample
 from sunlab.data.shards import Shards
 from sunlab.draws import keyed_seed
-from sunlab.encoders.vae import Autoencoder
 from sunlab.evaluation.classifier import Classifier, judge, share, truth
-from sunlab.pipelines.base import load_base, quiet
 
 HELD_OUT = 8  # one combination in so many
 NOISED = (0.0, 0.3)  # of the latents' unit; their deviation is 0.5

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from sunlab.adapters.lora import LoRA
+from sunlab.backbones.locate import is_hub_id
+from sunlab.backbones.pretrained import BaseModel, load_base, quiet
 from sunlab.config.auto import AUTO, automatic, recorded, resolved
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Config
@@ -27,8 +29,6 @@ from sunlab.modules.optimization import Optimization
 from sunlab.modules.student import StudentModule
 from sunlab.modules.teacher import TeacherModule
 from sunlab.modules.text_encoder import TextEncoderModule
-from sunlab.pipelines.base import BaseModel, load_base, quiet
-from sunlab.pipelines.locate import is_hub_id
 from sunlab.precision import dtype_on, native, warn_if_slow
 from sunlab.registries import registry_of
 from sunlab.solvers import Sampler

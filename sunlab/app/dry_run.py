@@ -10,6 +10,8 @@ from torch import Tensor
 from registry import load_plugins
 from sunlab.app.compose import base_options, build_module, component, settle
 from sunlab.app.trainer import training_device
+from sunlab.backbones.outline import outline_base
+from sunlab.backbones.pretrained import BaseModel
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Config
 from sunlab.diffusion.guidance import NetworkEvaluations, guided
@@ -19,8 +21,6 @@ from sunlab.losses import BoundSampler
 from sunlab.modules.base import Module
 from sunlab.modules.distillation import DistillationModule
 from sunlab.modules.footprint import Footprint, activations, footprint
-from sunlab.pipelines.base import BaseModel
-from sunlab.pipelines.outline import outline_base
 from sunlab.types import Batch, Conditioning, Trajectory
 
 SAMPLES = 64  # over which passes a sample are averaged, where they depend on draws

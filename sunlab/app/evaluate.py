@@ -10,6 +10,8 @@ import torch
 
 from registry import load_plugins
 from sunlab.app.compose import base_options, build_sampler, component, own_device, settle
+from sunlab.backbones.locate import is_hub_id, locate
+from sunlab.backbones.pretrained import BaseModel, load_base, quiet
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Accelerated, Config, Sampler
 from sunlab.data.base import Pool, Source
@@ -28,9 +30,7 @@ from sunlab.evaluation.strength import strength
 from sunlab.export import read_adapter
 from sunlab.memory import keep_freed_memory
 from sunlab.packaged import asset
-from sunlab.pipelines.base import BaseModel, load_base, quiet
 from sunlab.pipelines.draw import Request
-from sunlab.pipelines.locate import is_hub_id, locate
 from sunlab.registries import registry_of
 
 

@@ -4,15 +4,15 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from sunlab.backbones.locate import is_hub_id
+from sunlab.backbones.pretrained import load_base, quiet
 from sunlab.diffusion.timesteps import grid
 from sunlab.errors import DataError
 from sunlab.export import load_adapter
 from sunlab.export.file import require_file
 from sunlab.packaged import asset
-from sunlab.pipelines.base import load_base, quiet
 from sunlab.pipelines.draw import Request, draw, with_adapter, with_guidance
 from sunlab.pipelines.heeded import scale_of, unheeded
-from sunlab.pipelines.locate import is_hub_id
 from sunlab.pipelines.picture import grid_image, save_png
 from sunlab.precision import AUTO, dtype_on
 from sunlab.solvers import SOLVERS, Sampler

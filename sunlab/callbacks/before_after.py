@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from sunlab.adapters.sun import SUN
+from sunlab.backbones.pretrained import BaseModel
 from sunlab.callbacks.base import CALLBACKS
 from sunlab.callbacks.ema import EMA
 from sunlab.data.base import Pool
@@ -25,7 +26,6 @@ from sunlab.evaluation.side_by_side import HEADER, Row, rows_of
 from sunlab.export import load_adapter, read_adapter
 from sunlab.export.load import check_base
 from sunlab.packaged import asset
-from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.compare import Variant, draw_all
 from sunlab.pipelines.draw import Drawn, Request, draw, with_adapter
 from sunlab.pipelines.picture import grid_image, save_png

@@ -12,7 +12,7 @@ def add(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sunlab.pipelines.convert import convert
+    from sunlab.backbones.convert import convert
 
     print(convert(args.file, args.out))
     return 0

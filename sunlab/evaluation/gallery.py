@@ -12,12 +12,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sunlab.backbones.pretrained import BaseModel
 from sunlab.errors import DataError
 from sunlab.evaluation.extractors import Extractor
 from sunlab.evaluation.methods import Method, base_identity
 from sunlab.evaluation.pairs import other_seeds
 from sunlab.files import replacing, write_json
-from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.draw import Request, draw
 from sunlab.pipelines.picture import save_png, to_uint8
 

@@ -8,9 +8,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from sunlab.backbones.pretrained import BaseModel
 from sunlab.export import load_adapter, plug_untrained
 from sunlab.hashing import files_hash
-from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.draw import Bind, with_adapter, with_guidance
 from sunlab.solvers import Sampler
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sunlab.backbones.pretrained import BaseModel
 from sunlab.evaluation.alignment import Alignment, aligned
 from sunlab.evaluation.base import Metric
 from sunlab.evaluation.comparison import BATCH, Pictures, Value, compare
@@ -16,7 +17,6 @@ from sunlab.evaluation.methods import Method
 from sunlab.evaluation.negative_control import Control, Draw, control_of, questions
 from sunlab.evaluation.rows import Result, Row, beside_rivals, ratio, shares
 from sunlab.evaluation.timing import times_of
-from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.draw import Request
 
 REFERENCES = 3  # the first methods: the teacher, with more steps, with other seeds

@@ -6,10 +6,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from sunlab.adapters import Adapter
+from sunlab.backbones.pretrained import BaseModel
 from sunlab.export import save_adapter
 from sunlab.losses import Loss
 from sunlab.modules.distillation import DistillationModule
-from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.draw import Bind, with_adapter
 from sunlab.types import Batch
 

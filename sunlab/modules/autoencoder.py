@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sunlab.backbones.pretrained import BaseModel, save_base
+from sunlab.backbones.sd.autoencoder import Autoencoder, to_signed
 from sunlab.draws import Draws
-from sunlab.encoders.vae import Autoencoder, to_signed
 from sunlab.modules.base import Module
 from sunlab.modules.optimization import Optimization
-from sunlab.pipelines.base import BaseModel, save_base
 from sunlab.types import Samples
 
 

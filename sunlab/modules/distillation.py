@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sunlab.backbones.pretrained import BaseModel
 from sunlab.diffusion.guidance import NetworkEvaluations, guided
 from sunlab.diffusion.timesteps import grid
 from sunlab.draws import Draws
@@ -17,7 +18,6 @@ from sunlab.losses.weighting import Uniform
 from sunlab.modules.base import Module
 from sunlab.modules.conditioning import negative_of, positive_of
 from sunlab.modules.optimization import Optimization
-from sunlab.pipelines.base import BaseModel
 from sunlab.pipelines.draw import Bind, with_guidance
 from sunlab.solvers import SOLVERS, Sampler
 from sunlab.solvers.ddim import DDIM

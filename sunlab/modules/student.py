@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from sunlab.adapters import Adapter
 from sunlab.backbones import Backbone
+from sunlab.backbones.pretrained import BaseModel, save_base
 from sunlab.export import save_adapter
 from sunlab.losses import Loss
 from sunlab.modules.distillation import DistillationModule
-from sunlab.pipelines.base import BaseModel, save_base
 from sunlab.pipelines.draw import Bind, with_adapter, with_backbone
 from sunlab.types import Batch
 

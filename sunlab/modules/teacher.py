@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from sunlab.adapters import Adapter
+from sunlab.backbones.pretrained import BaseModel, save_base
 from sunlab.diffusion.prediction import target
 from sunlab.draws import Draws
 from sunlab.export.lora import save_lora
@@ -14,7 +15,6 @@ from sunlab.losses.weighting import Uniform
 from sunlab.modules.base import Module
 from sunlab.modules.conditioning import positive_of
 from sunlab.modules.optimization import Optimization
-from sunlab.pipelines.base import BaseModel, save_base
 from sunlab.types import Conditioning, Samples
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sunlab.backbones.pretrained import BaseModel, save_base
 from sunlab.modules.base import Module
 from sunlab.modules.optimization import Optimization
-from sunlab.pipelines.base import BaseModel, save_base
 from sunlab.types import Samples
 
 CONTRAST = 0.1  # weight of the contrastive loss beside the squared error of the latents

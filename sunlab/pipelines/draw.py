@@ -9,10 +9,10 @@ from torch import Tensor
 
 from sunlab.adapters import Adapter
 from sunlab.backbones import Backbone
+from sunlab.backbones.pretrained import BaseModel
 from sunlab.diffusion.guidance import NetworkEvaluations, guided
 from sunlab.diffusion.prediction import Prediction
 from sunlab.draws import Draws
-from sunlab.pipelines.base import BaseModel
 from sunlab.solvers import Sampler
 from sunlab.types import Conditioning, Denoiser
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from sunlab.backbones.pretrained import BaseModel
 from sunlab.data.bankfile import BankHeader, noise_of, open_bank, write_bank
 from sunlab.data.base import NegativeSampler, Pool
 from sunlab.diffusion.guidance import guided
 from sunlab.draws import Draws, keyed_seed
 from sunlab.errors import ConfigError, DataError
-from sunlab.pipelines.base import BaseModel
 from sunlab.solvers import Sampler
 
 

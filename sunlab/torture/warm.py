@@ -12,7 +12,7 @@ def warm(base: Path) -> None:
     import torch
 
     from sunlab import build
-    from sunlab.pipelines.base import load_base, quiet
+    from sunlab.backbones.pretrained import load_base, quiet
 
     torch.set_num_threads(1)
     quiet()

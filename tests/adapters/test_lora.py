@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sunlab.adapters.lora import ATTENTION, LoRA
+from sunlab.backbones.pretrained import load_base
 from sunlab.errors import ConfigError
-from sunlab.pipelines.base import load_base
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from sunlab.adapters.attention import Branch, BranchInputs, SUNCrossAttention
 from sunlab.adapters.lora import ATTENTION
 from sunlab.adapters.nag import NAG, NAGCrossAttention
+from sunlab.backbones.pretrained import load_base
 from sunlab.backbones.sd.attention import passing
 from sunlab.errors import ConfigError
 from sunlab.export import load_adapter, save_adapter
-from sunlab.pipelines.base import load_base
 from sunlab.registries import registry_of
 from sunlab.types import Conditioning
 

@@ -6,10 +6,10 @@ import torch
 from sunlab.adapters.lora import ATTENTION, LoRA
 from sunlab.adapters.sun import SUN
 from sunlab.adapters.sun_lora import SUNLoRA
+from sunlab.backbones.pretrained import load_base
 from sunlab.backbones.sd.attention import passing
 from sunlab.errors import ConfigError
 from sunlab.export import load_adapter, save_adapter
-from sunlab.pipelines.base import load_base
 from sunlab.types import Conditioning
 
 

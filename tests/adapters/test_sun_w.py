@@ -8,10 +8,10 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 
 from sunlab.adapters.attention import BranchInputs, SUNCrossAttention
 from sunlab.adapters.sun_w import SUNW, bent
+from sunlab.backbones.pretrained import load_base
 from sunlab.backbones.sd.attention import passing
 from sunlab.errors import ConfigError
 from sunlab.export import load_adapter, save_adapter
-from sunlab.pipelines.base import load_base
 from sunlab.types import Conditioning
 
 

@@ -7,12 +7,12 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from sunlab.app.dry_run import SAMPLES, plan
+from sunlab.backbones.outline import outline_base
+from sunlab.backbones.pretrained import load_base
 from sunlab.cli.main import main
 from sunlab.config.load import load_config
 from sunlab.errors import ConfigError
 from sunlab.modules.footprint import Kept, activations
-from sunlab.pipelines.base import load_base
-from sunlab.pipelines.outline import outline_base
 from sunlab.types import Conditioning
 
 CONFIGS = Path(__file__).parents[2] / "configs"

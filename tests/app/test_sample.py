@@ -3,9 +3,9 @@
 import pytest
 
 from sunlab.app.sample import sample_grid
+from sunlab.backbones.pretrained import load_base
 from sunlab.errors import ConfigError, DataError
 from sunlab.export import save_adapter
-from sunlab.pipelines.base import load_base
 from sunlab.registries import registry_of
 
 

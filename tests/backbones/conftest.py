@@ -5,8 +5,8 @@ from functools import cache
 import pytest
 from tiny_bases import tiny_base
 
-from sunlab.pipelines.families import FAMILIES as CONFIGS
-from sunlab.pipelines.outline import outline_base
+from sunlab.backbones.outline import outline_base
+from sunlab.backbones.sd.families import FAMILIES as CONFIGS
 
 FAMILIES = ("sd15", "sd21", "sd21_base", "sdxl")
 

@@ -6,10 +6,10 @@ import diffusers
 import pytest
 import torch
 
+from sunlab.backbones.pretrained import load_base
 from sunlab.diffusion.timesteps import grid
 from sunlab.draws import Draws
 from sunlab.errors import ConfigError
-from sunlab.pipelines.base import load_base
 from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.solvers import Sampler
 from sunlab.solvers.ddim import DDIM

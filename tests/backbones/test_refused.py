@@ -8,10 +8,10 @@ from types import ModuleType
 import pytest
 import torch
 
+from sunlab.backbones.locate import fetch, is_hub_id
+from sunlab.backbones.pretrained import load_base
 from sunlab.cli.main import main
 from sunlab.errors import ConfigError, DataError, StorageError
-from sunlab.pipelines.base import load_base
-from sunlab.pipelines.locate import fetch, is_hub_id
 
 
 class Code:

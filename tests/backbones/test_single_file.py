@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sunlab.backbones.outline import outline_base
+from sunlab.backbones.pretrained import load_base
+from sunlab.backbones.sd.families import family_of
+from sunlab.backbones.sd.original_layout import original
 from sunlab.errors import ConfigError, DataError
-from sunlab.pipelines.base import load_base
-from sunlab.pipelines.families import family_of
-from sunlab.pipelines.original_layout import original
-from sunlab.pipelines.outline import outline_base
 
 UNET = "model.diffusion_model."
 

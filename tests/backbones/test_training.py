@@ -6,13 +6,13 @@ from lightning.pytorch import Trainer
 
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
+from sunlab.backbones.pretrained import load_base
 from sunlab.losses.distances import PseudoHuber
 from sunlab.losses.lcm import LCM
 from sunlab.losses.msc import MSC
 from sunlab.modules.adapter import AdapterModule
 from sunlab.modules.optimization import Optimization
 from sunlab.modules.student import StudentModule
-from sunlab.pipelines.base import load_base
 from sunlab.pipelines.draw import Request, draw
 
 

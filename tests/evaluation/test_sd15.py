@@ -9,10 +9,10 @@ import torch
 
 from sunlab.adapters.sun import SUN
 from sunlab.app.evaluate import evaluate
+from sunlab.backbones.pretrained import load_base
 from sunlab.config.load import load_config
 from sunlab.evaluation.extractors import EXTRACTORS, Extractor
 from sunlab.export import save_adapter
-from sunlab.pipelines.base import load_base
 
 CONFIG = Path(__file__).parents[2] / "configs" / "sd15" / "evaluate.yaml"
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"

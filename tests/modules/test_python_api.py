@@ -6,6 +6,7 @@ from lightning.pytorch import Trainer
 
 from sunlab.adapters.lora import ATTENTION, LoRA
 from sunlab.adapters.sun import SUN
+from sunlab.backbones.pretrained import load_base
 from sunlab.callbacks.before_after import BeforeAfter
 from sunlab.callbacks.sample_images import SampleImages
 from sunlab.data.datamodule import DataModule
@@ -20,7 +21,6 @@ from sunlab.modules.autoencoder import AutoencoderModule
 from sunlab.modules.optimization import Optimization
 from sunlab.modules.student import StudentModule
 from sunlab.modules.teacher import TeacherModule
-from sunlab.pipelines.base import load_base
 from sunlab.pipelines.draw import Request, draw, with_backbone, with_guidance
 
 KINDS = ("adapter", "lora", "copy", "teacher", "style", "autoencoder")

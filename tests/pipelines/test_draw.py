@@ -8,9 +8,9 @@ import torch
 
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
+from sunlab.backbones.pretrained import load_base, save_base
 from sunlab.diffusion.timesteps import grid
 from sunlab.draws import Draws
-from sunlab.pipelines.base import load_base, save_base
 from sunlab.pipelines.draw import Request, draw, with_adapter, with_guidance
 from sunlab.solvers import Sampler
 from sunlab.solvers.ddim import DDIM

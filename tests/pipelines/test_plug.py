@@ -23,10 +23,10 @@ from sunlab.adapters.nag import NAG
 from sunlab.adapters.sun import SUN
 from sunlab.adapters.sun_lora import SUNLoRA
 from sunlab.adapters.sun_w import SUNW
+from sunlab.backbones.pretrained import load_base
 from sunlab.diffusion.timesteps import grid
 from sunlab.errors import ConfigError, DataError
 from sunlab.export import load_adapter
-from sunlab.pipelines.base import load_base
 from sunlab.pipelines.draw import Request, draw, with_adapter
 from sunlab.solvers import SOLVERS, Sampler
 from sunlab.solvers.renoise import paths, renoise

@@ -12,9 +12,9 @@ from sunlab.adapters.attention import BranchInputs
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
 from sunlab.adapters.sun_w import SUNW
+from sunlab.backbones.pretrained import load_base
 from sunlab.errors import ConfigError
 from sunlab.export.convert import export_adapter
-from sunlab.pipelines.base import load_base
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # in diffusers

@@ -4,12 +4,12 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from sunlab.backbones.pretrained import load_base
 from sunlab.diffusion.timesteps import grid
 from sunlab.draws import Draws
 from sunlab.export import save_adapter
 from sunlab.export.header import spacing_of
 from sunlab.export.shapes import describe_base
-from sunlab.pipelines.base import load_base
 
 PROMPTS, NEGATIVES, SEEDS = ["a pizza", "a red background", "a large tiger"], ["", "a pizza", "blue"], [3, 4, 5]
 

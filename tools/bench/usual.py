@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from sunlab.adapters.lora import LoRA
+from sunlab.backbones.pretrained import BaseModel
 from sunlab.draws import Draws
 from sunlab.losses.lcm import LCM
-from sunlab.pipelines.base import BaseModel
 from sunlab.types import Conditioning, Samples
 
 

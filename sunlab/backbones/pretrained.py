@@ -11,18 +11,18 @@ from typing import Any
 import torch
 
 from sunlab.backbones import BACKBONES, Backbone
+from sunlab.backbones.locate import locate
+from sunlab.backbones.sd.autoencoder import Autoencoder
+from sunlab.backbones.sd.folder import read_folder
+from sunlab.backbones.sd.parts import Parts
+from sunlab.backbones.sd.save import save_base
+from sunlab.backbones.sd.single_file import read_single_file
+from sunlab.backbones.sdxl.text import CLIPTextPair
+from sunlab.backbones.text import CLIPText, TextEncoder
 from sunlab.diffusion.prediction import check_parametrisation
 from sunlab.diffusion.schedule import Schedule
-from sunlab.encoders.text import CLIPText, TextEncoder
-from sunlab.encoders.text_xl import CLIPTextPair
-from sunlab.encoders.vae import Autoencoder
 from sunlab.errors import ConfigError
 from sunlab.hashing import files_hash
-from sunlab.pipelines.folder import read_folder
-from sunlab.pipelines.locate import locate
-from sunlab.pipelines.parts import Parts
-from sunlab.pipelines.save import save_base
-from sunlab.pipelines.single_file import read_single_file
 from sunlab.types import Conditioning, PredictionType
 
 __all__ = ["BaseModel", "load_base", "quiet", "save_base", "wrap"]

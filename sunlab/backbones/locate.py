@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
+from sunlab.backbones.weights import PICKLED, refuse_pickle
 from sunlab.errors import ConfigError, StorageError
 from sunlab.packaged import asset, folders
-from sunlab.pipelines.weights import PICKLED, refuse_pickle
 
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
 WANTED = ["model_index.json", "*/*.json", "*/merges.txt", "unet/*.safetensors", "vae/*.safetensors",

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sunlab.encoders.tokenizer import END, clip_tokenizer
+from sunlab.backbones.sd.tokenizer import END, clip_tokenizer
 from sunlab.errors import ConfigError, DataError
 
-FAMILIES = Path(__file__).parents[1] / "assets" / "families"
+FAMILIES = Path(__file__).parents[2] / "assets" / "families"
 
 Shape = Callable[[str], tuple[int, ...] | None]
 """Name of a tensor -> its shape, None where there is none."""

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
+from sunlab.backbones.locate import is_hub_id, locate
+from sunlab.backbones.pretrained import BaseModel, wrap
+from sunlab.backbones.sd.families import family_folder
+from sunlab.backbones.sd.folder import read_folder
+from sunlab.backbones.sd.single_file import describe_file
+from sunlab.backbones.weights import refuse_pickle
 from sunlab.errors import ConfigError
-from sunlab.pipelines.base import BaseModel, wrap
-from sunlab.pipelines.families import family_folder
-from sunlab.pipelines.folder import read_folder
-from sunlab.pipelines.locate import is_hub_id, locate
-from sunlab.pipelines.single_file import describe_file
-from sunlab.pipelines.weights import refuse_pickle
 
 
 def outline_base(

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from sunlab.backbones.sd.families import Shape, family_folder, family_of, family_tokenizer, prediction_stated
+from sunlab.backbones.sd.folder import ENCODERS, NETWORKS, read_folder
+from sunlab.backbones.sd.original_layout import POSITIONS, encoders, original, text_state
+from sunlab.backbones.sd.parts import Parts
+from sunlab.backbones.weights import reading
 from sunlab.errors import DataError
-from sunlab.pipelines.families import Shape, family_folder, family_of, family_tokenizer, prediction_stated
-from sunlab.pipelines.folder import ENCODERS, NETWORKS, read_folder
-from sunlab.pipelines.original_layout import POSITIONS, encoders, original, text_state
-from sunlab.pipelines.parts import Parts
-from sunlab.pipelines.weights import reading
 
 
 @dataclass(frozen=True)

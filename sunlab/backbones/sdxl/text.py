@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sunlab.encoders.text import TextEncoder
+from sunlab.backbones.text import TextEncoder
 from sunlab.types import Conditioning
 
 

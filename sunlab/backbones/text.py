@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sunlab.encoders.cut import CutPrompts
+from sunlab.backbones.cut_prompts import CutPrompts
 from sunlab.types import Conditioning
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 LENGTH = 77  # tokens of a padded prompt
-MERGES = Path(__file__).parents[1] / "assets" / "clip" / "merges.txt.gz"
+MERGES = Path(__file__).parents[2] / "assets" / "clip" / "merges.txt.gz"
 
 Merge = tuple[str, str]
 

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sunlab.backbones.weights import PICKLED
 from sunlab.errors import ConfigError, DataError, StorageError
 from sunlab.files import replacing
-from sunlab.pipelines.weights import PICKLED
 
 NAMES = {"pytorch_model": "model"}  # transformers' name for its pickled weights -> that of its safetensors
 BESIDE = (

@@ -5,8 +5,8 @@ import warnings
 import pytest
 from tiny_bases import tiny_base
 
-from sunlab.encoders.cut import LINES
-from sunlab.pipelines.base import load_base
+from sunlab.backbones.cut_prompts import LINES
+from sunlab.backbones.pretrained import load_base
 
 LONG = "a large red apple on a blue background, " * 15
 

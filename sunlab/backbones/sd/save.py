@@ -12,7 +12,7 @@ from torch import nn
 from sunlab.files import open_to_readers
 
 if TYPE_CHECKING:
-    from sunlab.pipelines.base import BaseModel
+    from sunlab.backbones.pretrained import BaseModel
 
 
 def save_base(model: "BaseModel", folder: Path, *, dtype: torch.dtype = torch.float16) -> None:

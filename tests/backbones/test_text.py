@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from sunlab.encoders.text import TextEncoder
-from sunlab.encoders.tokenizer import clip_tokenizer
+from sunlab.backbones.sd.tokenizer import clip_tokenizer
+from sunlab.backbones.text import TextEncoder
 from sunlab.types import Conditioning
 
 

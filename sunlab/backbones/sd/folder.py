@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from sunlab.backbones.sd.families import family_tokenizer
+from sunlab.backbones.sd.parts import Parts
+from sunlab.backbones.weights import reading, require_all, require_whole, variant_of, weights_of
 from sunlab.errors import ConfigError, DataError
-from sunlab.pipelines.families import family_tokenizer
-from sunlab.pipelines.parts import Parts
-from sunlab.pipelines.weights import reading, require_all, require_whole, variant_of, weights_of
 
 NETWORKS = {"unet": ("UNet2DConditionModel",), "vae": ("AutoencoderKL", "AutoencoderTiny")}
 ENCODERS = {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"}

@@ -1,0 +1,1 @@
+"""Stable Diffusion XL. Start with `text.py`."""

@@ -1,1 +1,0 @@
-"""Encoders: pixels <-> latents, prompts -> embeddings."""
