@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sunlab.backbones.weights import PICKLED
+from sunlab.backbones.weight_files import PICKLED
 from sunlab.errors import ConfigError, DataError, StorageError
 from sunlab.files import replacing
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from sunlab.backbones.weights import PICKLED, refuse_pickle
+from sunlab.backbones.weight_files import PICKLED, refuse_pickle
 from sunlab.errors import ConfigError, StorageError
 from sunlab.packaged import asset, folders
 

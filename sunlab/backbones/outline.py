@@ -11,7 +11,7 @@ from sunlab.backbones.pretrained import BaseModel, wrap
 from sunlab.backbones.sd.families import family_folder
 from sunlab.backbones.sd.folder import read_folder
 from sunlab.backbones.sd.single_file import describe_file
-from sunlab.backbones.weights import refuse_pickle
+from sunlab.backbones.weight_files import refuse_pickle
 from sunlab.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ import torch
 
 from sunlab.backbones.sd.families import family_tokenizer
 from sunlab.backbones.sd.parts import Parts
-from sunlab.backbones.weights import reading, require_all, require_whole, variant_of, weights_of
+from sunlab.backbones.weight_files import reading, require_all, require_whole, variant_of, weights_of
 from sunlab.errors import ConfigError, DataError
 
 NETWORKS = {"unet": ("UNet2DConditionModel",), "vae": ("AutoencoderKL", "AutoencoderTiny")}

@@ -12,7 +12,7 @@ from sunlab.backbones.sd.families import Shape, family_folder, family_of, family
 from sunlab.backbones.sd.folder import ENCODERS, NETWORKS, read_folder
 from sunlab.backbones.sd.original_layout import POSITIONS, encoders, original, text_state
 from sunlab.backbones.sd.parts import Parts
-from sunlab.backbones.weights import reading
+from sunlab.backbones.weight_files import reading
 from sunlab.errors import DataError
 
 
