@@ -31,6 +31,7 @@ from sunlab.export import read_adapter
 from sunlab.memory import keep_freed_memory
 from sunlab.packaged import asset
 from sunlab.pipelines.draw import Request
+from sunlab.progress import Lines
 from sunlab.registries import registry_of
 
 
@@ -73,7 +74,10 @@ def evaluate(loaded: LoadedConfig, *, matrix: bool = False, pictures: Path | Non
         if matrix:
             strengths[name] = strength(origin, base.backbone.unet.state_dict())
         protocol = build_protocol(config, base.to(device), request, extractor)
-        results.append(evaluate_base(name, base, protocol, pictures or folder / "pictures", batch=asked.batch))
+        progress = Lines(f"evaluate {name}", len(protocol.methods) * len(request), unit="pictures")
+        progress.begin()
+        place = pictures or folder / "pictures"
+        results.append(evaluate_base(name, base, protocol, place, batch=asked.batch, progress=progress))
     methods = {variant.name: variant.method for variant in config.evaluate.variants if variant.method}
     sections = over_seeds(results, methods, extractor.label)
     if matrix:

@@ -13,6 +13,7 @@ from sunlab.data.base import Sample, Source
 from sunlab.data.precompute import images_of, write_latents
 from sunlab.distributed.ranks import launched
 from sunlab.memory import keep_freed_memory
+from sunlab.progress import Lines
 
 
 def precompute(loaded: LoadedConfig, *, out: str | Path, shard_size: int = 1024, batch: int = 32) -> int:
@@ -28,6 +29,7 @@ def precompute(loaded: LoadedConfig, *, out: str | Path, shard_size: int = 1024,
     """
     keep_freed_memory()
     ranks = launched()
+    rank, count = (0, 1) if ranks is None else (ranks.rank, ranks.count)
     loaded = settle(loaded, own_device(ranks))
     config = loaded.config
     load_plugins(config.plugins)
@@ -41,8 +43,11 @@ def precompute(loaded: LoadedConfig, *, out: str | Path, shard_size: int = 1024,
         found = {"latent": latents, "tokens": prompts.tokens}
         if prompts.pooled is not None:
             found["pooled"] = prompts.pooled
+        progress.add(len(group))
         return [{name: rows[i].bfloat16() for name, rows in found.items()} for i in range(len(group))]
 
+    progress = Lines("latents", len(range(len(source))[slice(rank, None, count)]), unit="samples", enabled=rank == 0)
+    progress.begin()
     return write_latents(
         source,
         encode,
@@ -50,6 +55,7 @@ def precompute(loaded: LoadedConfig, *, out: str | Path, shard_size: int = 1024,
         encoder=encoders_hash(base),
         shard=shard_size,
         batch=batch,
-        rank=0 if ranks is None else ranks.rank,
-        ranks=1 if ranks is None else ranks.count,
+        rank=rank,
+        ranks=count,
+        skipped=progress.skip,
     )

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import (
     ClusterEnvironment,
@@ -21,7 +21,7 @@ from lightning.pytorch.plugins.environments import (
 from sunlab.callbacks.alive import Alive
 from sunlab.callbacks.curve import Curve
 from sunlab.callbacks.finite import SkipNonFinite
-from sunlab.callbacks.progress import Progress
+from sunlab.callbacks.progress import progress
 from sunlab.callbacks.spending import Spending
 from sunlab.checkpoint import AtomicCheckpointIO
 from sunlab.config.schema import Config
@@ -95,7 +95,8 @@ def build_trainer(
         every_n_train_steps=config.run.checkpoint_every,
         enable_version_counter=False,
     )
-    bar = [Progress()] if settings.get("enable_progress_bar", True) else []
+    shown = [progress()] if settings.get("enable_progress_bar", True) else []
+    settings["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in shown)
     survival = [
         SkipNonFinite(folder, limit=config.run.skip_limit),
         Alive(dead_after=config.run.dead_after, checkpoints=folder / "checkpoints"),
@@ -103,7 +104,7 @@ def build_trainer(
     try:
         trainer = Trainer(
             default_root_dir=folder,
-            callbacks=[*survival, *callbacks, spending, *extra, *bar, checkpoint],
+            callbacks=[*survival, *callbacks, spending, *extra, *shown, checkpoint],
             plugins=[AtomicCheckpointIO(), build_ranks(ranks)],
             **settings,
         )

@@ -6,9 +6,10 @@ from registry import load_plugins
 from sunlab.app.compose import build_base, build_sampler, component, own_device, settle
 from sunlab.config.load import LoadedConfig
 from sunlab.data.base import Pool, Source
-from sunlab.distributed.ranks import launched
+from sunlab.distributed.ranks import first_rank, launched
 from sunlab.memory import keep_freed_memory
 from sunlab.pipelines.trajectories import BankMaker
+from sunlab.progress import Lines
 from sunlab.registries import registry_of
 
 
@@ -42,8 +43,11 @@ def make_bank(loaded: LoadedConfig, *, out: str | Path, count: int, shard_size: 
         },
         seed=config.seed,
     )
-    starts = list(range(0, count, shard_size))[share]
+    parts = [(start, min(start + shard_size, count)) for start in range(0, count, shard_size)][share]
+    mine = sum(stop - start for start, stop in parts)
+    progress = Lines("trajectories", mine, unit="trajectories", enabled=first_rank())
+    progress.begin()
     return [
-        maker.shard(Path(out) / f"bank-{start // shard_size:05d}.safetensors", start, min(start + shard_size, count))
-        for start in starts
+        maker.shard(Path(out) / f"bank-{start // shard_size:05d}.safetensors", start, stop, progress)
+        for start, stop in parts
     ]

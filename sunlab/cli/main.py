@@ -11,6 +11,7 @@ from sunlab.cli import list as list_command
 from sunlab.cli.quiet import brief_warnings
 from sunlab.distributed.ranks import leaves_last, prefix
 from sunlab.errors import INTERNAL, INTERRUPTED, Preempted, exit_code, message
+from sunlab.threads import share_processors
 
 COMMANDS = (fit, submit, sample, evaluate, sweep, export, convert, inspect, list_command, config, doctor, data, torture)
 
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         the first; the others 0); 71 a rank or loader worker died; 130 interrupted; 70 a bug of sunlab's.
         Wrong arguments end in argparse's own exit with 2.
     """
+    share_processors()  # before torch is imported
     args = parse(argv)
     try:
         with brief_warnings(not args.debug):

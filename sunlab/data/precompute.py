@@ -38,6 +38,7 @@ def write_latents(
     batch: int = BATCH,
     rank: int = 0,
     ranks: int = 1,
+    skipped: Callable[[int], None] = lambda samples: None,
 ) -> int:
     """Write this rank's share of the shards, those left out that are there already. Bad samples that the source bears are
     noted in `folder`/quarantine.jsonl.
@@ -49,6 +50,7 @@ def write_latents(
         encoder: hash of the encoders' weights; a folder begun by another is refused.
         shard, batch: samples in a file, and encoded at once.
         rank, ranks: shards rank, rank + ranks, ... are this process's.
+        skipped: called with the samples of a shard that is there already.
 
     Returns:
         How many samples were encoded.
@@ -68,10 +70,14 @@ def write_latents(
     try:
         for start in starts[rank::ranks]:
             path = folder / f"latents-{start:09d}.tar"
+            stop = min(start + shard, len(source))
             if path.name in there:
+                skipped(stop - start)
                 continue
-            if not path.is_file():
-                done += _write(path, _samples(source, start, min(start + shard, len(source))), encode, batch)
+            if path.is_file():
+                skipped(stop - start)
+            else:
+                done += _write(path, _samples(source, start, stop), encode, batch)
             indexed.append(index_shard(path))
             _clear(path)
             if len(indexed) == TOGETHER:

@@ -20,6 +20,7 @@ from sunlab.evaluation.pairs import other_seeds
 from sunlab.files import replacing, write_json
 from sunlab.pipelines.draw import Request, draw
 from sunlab.pipelines.picture import save_png, to_uint8
+from sunlab.progress import Lines
 
 
 class Gallery:
@@ -37,8 +38,11 @@ class Gallery:
         self.folder, self.base, self.batch, self.passes = folder, base, batch, 0.0
         self.base_identity = base_identity(base)
 
-    def draw(self, method: Method, request: Request) -> list[Path]:
+    def draw(self, method: Method, request: Request, progress: Lines | None = None) -> list[Path]:
         """The files of the request's pictures, those drawn that were not there. One request names a pair once.
+
+        Args:
+            progress: counts the pictures.
 
         Raises:
             DataError: pictures that are not finite.
@@ -47,6 +51,8 @@ class Gallery:
         folder = self.folder / method.identity(self.base_identity)
         paths = [folder / _file(*item) for item in zip(request.prompts, request.negatives, request.seeds, strict=True)]
         missing = [i for i, path in enumerate(paths) if not path.is_file()]
+        if progress is not None:
+            progress.skip(len(paths) - len(missing))
         if not missing:
             return paths
         with method.bound(self.base) as bind:
@@ -55,6 +61,8 @@ class Gallery:
                 wanted = request.chosen(part)
                 drawn = draw(self.base, method.sampling, bind, wanted, w=method.w, batch=self.batch)
                 self.passes += drawn.passes * len(part)
+                if progress is not None:
+                    progress.add(len(part))
                 if strange := [i for i, picture in zip(part, drawn.images, strict=True) if not picture.isfinite().all()]:
                     where = f"{method.name}: the picture of {request.prompts[strange[0]]!r} is not finite"
                     raise DataError(

@@ -18,6 +18,7 @@ from sunlab.evaluation.negative_control import Control, Draw, control_of, questi
 from sunlab.evaluation.rows import Result, Row, beside_rivals, ratio, shares
 from sunlab.evaluation.timing import times_of
 from sunlab.pipelines.draw import Request
+from sunlab.progress import Lines
 
 REFERENCES = 3  # the first methods: the teacher, with more steps, with other seeds
 
@@ -57,7 +58,7 @@ class Protocol:
         return [self.before, self.solver_error, self.other_seed, *self.variants]
 
 
-def evaluate_base(name: str, base: BaseModel, protocol: Protocol, folder: Path, *, batch: int) -> Result:
+def evaluate_base(name: str, base: BaseModel, protocol: Protocol, folder: Path, *, batch: int, progress: Lines) -> Result:
     """Run the protocol. Pictures, features and times that are in `folder` are not made again.
 
     Raises:
@@ -67,7 +68,7 @@ def evaluate_base(name: str, base: BaseModel, protocol: Protocol, folder: Path, 
     gallery = Gallery(folder, base, batch=batch)
     sets = []
     for method in protocol.methods:
-        paths = gallery.draw(method, protocol.request)
+        paths = gallery.draw(method, protocol.request, progress)
         sets.append(Pictures(paths, gallery.features(paths, protocol.extractor)))
     compared = [compare(sets[0], after, protocol.metrics, subsets=protocol.subsets) for after in sets[1:]]
     controls = _controls(gallery, protocol)

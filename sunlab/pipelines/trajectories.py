@@ -14,6 +14,7 @@ from sunlab.data.base import NegativeSampler, Pool
 from sunlab.diffusion.guidance import guided
 from sunlab.draws import Draws, keyed_seed
 from sunlab.errors import ConfigError, DataError
+from sunlab.progress import Lines
 from sunlab.solvers import Sampler
 
 
@@ -58,9 +59,12 @@ class BankMaker:
         self.base, self.teacher, self.stored, self.prompts = base, teacher, stored, prompts
         self.negatives, self.pool, self.guidance, self.describe, self.seed = negatives, pool, guidance, describe, seed
 
-    def shard(self, path: Path, start: int, stop: int) -> Path:
+    def shard(self, path: Path, start: int, stop: int, progress: Lines | None = None) -> Path:
         """Trajectories number start ... stop - 1, as one file. One that is there already is left alone; it is made again
         where it holds fewer of them.
+
+        Args:
+            progress: counts the trajectories, in parts by the solver's steps.
 
         Raises:
             DataError: a file is there that was made otherwise.
@@ -80,14 +84,16 @@ class BankMaker:
             negatives=negatives,
             **self.describe,
         )
+        progress = Lines("trajectories", None, unit="trajectories", enabled=False) if progress is None else progress
         if path.is_file() and _holds(path, header, self.stored, seeds):
+            progress.skip(stop - start)
             return path
-        states = self._integrate(prompts, negatives, seeds, w)
+        states = self._integrate(prompts, negatives, seeds, w, progress)
         return write_bank(path, states=states, times=self.stored, seeds=torch.tensor(seeds), guidance=w.cpu(), header=header)
 
     @torch.no_grad()
     def _integrate(
-        self, prompts: Sequence[str], negatives: Sequence[str], seeds: Sequence[int], w: torch.Tensor
+        self, prompts: Sequence[str], negatives: Sequence[str], seeds: Sequence[int], w: torch.Tensor, progress: Lines
     ) -> torch.Tensor:
         """The states at the stored times, (N, K + 1, C, H, W), the noise first."""
         noise = noise_of(seeds, self.base.backbone.sample_shape).to(self.base.device)
@@ -98,6 +104,7 @@ class BankMaker:
         for time, x in zip(times[1:].tolist(), self.teacher.solver.states(bound, noise, times), strict=True):
             if time in wanted:
                 kept.append(x.cpu())
+            progress.add(len(seeds) / self.teacher.steps)
         return torch.stack(kept, dim=1)
 
 

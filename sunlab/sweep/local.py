@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sunlab.errors import ConfigError
+from sunlab.progress import Lines
 from sunlab.sweep.launchers import LAUNCHERS, Job, Launcher, Queued
 from sunlab.sweep.record import DONE, is_held, read_status
+from sunlab.sweep.survey import last_line
 
 PERIOD = 0.1  # seconds between two looks
 STOPPED = 130  # 128 + SIGINT: somebody wants the whole sweep to stop
@@ -37,6 +39,8 @@ class Local(Launcher):
 
     def submit(self, jobs: Sequence[Job], earlier: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         waiting, running, failed = list(jobs), dict[str, tuple[Job, subprocess.Popen]](), set[str]()
+        progress = Lines("sweep", len(jobs), unit="runs", rate=False)
+        progress.begin()
         try:
             while waiting or running:
                 unfinished = {job.id for job in waiting} | running.keys()
@@ -49,7 +53,8 @@ class Local(Launcher):
                     process = self._start(job)
                     running[job.id] = (job, process)
                     yield job.id, f"{socket.gethostname()}:{process.pid}"
-                self._await_one(running, failed)
+                self._await_one(running, failed, progress)
+                progress.update(len(jobs) - len(waiting) - len(running))
         except BaseException:  # let the runs write down how they ended
             for _, process in running.values():
                 process.send_signal(signal.SIGINT)
@@ -70,10 +75,11 @@ class Local(Launcher):
                 start_new_session=True,  # the terminal's Ctrl-C comes here alone, and is handed on once
             )
 
-    def _await_one(self, running: dict[str, tuple[Job, subprocess.Popen]], failed: set[str]) -> None:
+    def _await_one(self, running: dict[str, tuple[Job, subprocess.Popen]], failed: set[str], progress: Lines) -> None:
         """Wait until at least one of those that run has ended, and take it out."""
         while running and all(process.poll() is None for _, process in running.values()):
             time.sleep(PERIOD)
+            progress.add(0, lambda: [f"{job.name}: {last_line(job.log)}" for job, _ in running.values()])
         for id in [id for id, (_, process) in running.items() if process.returncode is not None]:
             job, process = running.pop(id)
             if process.returncode == STOPPED:
