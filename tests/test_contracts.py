@@ -24,7 +24,15 @@ def _classes() -> dict[str, type]:
 globals().update(_classes())
 
 
-@pytest.mark.parametrize("kind", CONTRACTS)
-def test_every_kind_with_a_contract_has_components(kind: str) -> None:
-    assert kind in KINDS
+AWAITED = {"alignments", "backbones", "callbacks", "extractors", "filters", "sources"}  # no contract yet
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - AWAITED))
+def test_every_kind_has_a_contract_and_components(kind: str) -> None:
+    assert kind in CONTRACTS, f"write a contract of {kind} in sunlab.testing: plug-ins inherit it"
     assert registry_of(kind).names()
+
+
+def test_a_contract_belongs_to_a_kind() -> None:
+    assert CONTRACTS.keys() <= KINDS.keys()
+    assert KINDS.keys() >= AWAITED

@@ -1,12 +1,10 @@
 """From a checked configuration to runtime objects: what several use cases build alike."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sunlab.adapters.lora import LoRA
 from sunlab.backbones.locate import is_hub_id
 from sunlab.backbones.pretrained import BaseModel, load_base, quiet
 from sunlab.config.auto import AUTO, automatic, recorded, resolved
@@ -21,14 +19,7 @@ from sunlab.data.latents import Latents
 from sunlab.data.shards import Shards
 from sunlab.diffusion.timesteps import grid
 from sunlab.distributed.ranks import Ranks, first_rank
-from sunlab.errors import ConfigError
-from sunlab.modules.adapter import AdapterModule
-from sunlab.modules.autoencoder import AutoencoderModule
 from sunlab.modules.base import Module
-from sunlab.modules.optimization import Optimization
-from sunlab.modules.student import StudentModule
-from sunlab.modules.teacher import TeacherModule
-from sunlab.modules.text_encoder import TextEncoderModule
 from sunlab.precision import dtype_on, native, warn_if_slow
 from sunlab.registries import registry_of
 from sunlab.solvers import Sampler
@@ -99,33 +90,8 @@ def build_sampler(sampler: SamplerConfig, base: BaseModel) -> Sampler:
 
 
 def build_module(config: Config, base: BaseModel) -> Module:
-    """The LightningModule of the task."""
-    optimization = Optimization(**asdict(config.optimizer))
-    if config.task == "autoencoder":
-        return AutoencoderModule(base, optimization=optimization, **asdict(config.autoencoder))
-    if config.task == "text_encoder":
-        return TextEncoderModule(base, optimization=optimization)
-    weighting = component("weightings", config.weighting)
-    if config.task == "teacher":
-        lora = None if config.model.lora is None else component("adapters", config.model.lora)
-        if lora is not None and not isinstance(lora, LoRA):
-            raise ConfigError(f"model.lora: {lora.spec['name']!r} is no LoRA; give {{name: lora, rank: 8}}")
-        text = config.model.train_text and lora is None
-        return TeacherModule(base, weighting=weighting, optimization=optimization, train_text=text, lora=lora)
-    options = {
-        "distance": component("distances", config.distance),
-        "weighting": weighting,
-        "teacher": build_sampler(config.teacher, base),
-        "student": build_sampler(config.student, base),
-        "guidance": (config.teacher.guidance[0], config.teacher.guidance[-1]),
-        "optimization": optimization,
-    }
-    loss = component("losses", config.loss)
-    adapter = None if config.adapter is None else component("adapters", config.adapter)
-    if config.task == "student":
-        return StudentModule(base, loss, lora=adapter, **options)
-    assert adapter is not None
-    return AdapterModule(base, adapter, loss, **options)
+    """The LightningModule of `config.task`."""
+    return component("tasks", config.task).build(config, base)
 
 
 def settle(loaded: LoadedConfig, device: str, *, checkpoint: Path | None = None, training: bool = False) -> LoadedConfig:

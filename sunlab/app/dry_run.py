@@ -9,6 +9,7 @@ from torch import Tensor
 
 from registry import load_plugins
 from sunlab.app.compose import base_options, build_module, component, settle
+from sunlab.app.tasks import Task
 from sunlab.app.trainer import training_device
 from sunlab.backbones.outline import outline_base
 from sunlab.backbones.pretrained import BaseModel
@@ -19,7 +20,6 @@ from sunlab.diffusion.prediction import Prediction
 from sunlab.draws import Draws
 from sunlab.losses import BoundSampler
 from sunlab.modules.base import Module
-from sunlab.modules.distillation import DistillationModule
 from sunlab.modules.footprint import Footprint, activations, footprint
 from sunlab.types import Batch, Conditioning, Trajectory
 
@@ -88,10 +88,11 @@ def plan(loaded: LoadedConfig) -> Plan:
     named = {"U-Net": base.backbone.unet, "autoencoder": base.autoencoder, "text": base.text}
     ranks, accumulate = ranks_of(config), config.trainer.get("accumulate_grad_batches", 1)
     micro = max(config.data.batch_size // (ranks * accumulate), 1)
-    passes = count_passes(config, module) if isinstance(module, DistillationModule) else None
+    task: Task = component("tasks", config.task)
+    passes = count_passes(config, module) if task.counts_nfe else None
     trained = sum(p.numel() for p in learnt.values())
     memory = footprint(module, learnt, 0)
-    if config.task not in ("autoencoder", "text_encoder"):
+    if task.trains_network:
         memory = replace(memory, activations=micro * kept_by_a_sample(config, module, base))
     return Plan(
         base=f"{config.model.base}: {base.backbone.prediction_type}, latents {list(base.backbone.sample_shape)}, "
@@ -143,7 +144,7 @@ def kept_by_a_sample(config: Config, module: Module, base: BaseModel) -> int:
     return activations(backbone.unet, forward)
 
 
-def count_passes(config: Config, module: DistillationModule) -> NetworkEvaluations:
+def count_passes(config: Config, module: Any) -> NetworkEvaluations:
     """The passes of `SAMPLES` samples: the loss itself is asked, with a network that only counts."""
     passes, seeds = NetworkEvaluations(), range(SAMPLES)
     draws, shape, schedule = Draws(seeds), (1, 2, 2), module.base.backbone.schedule

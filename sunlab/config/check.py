@@ -1,6 +1,6 @@
 """Plain values -> the dataclasses of the schema, every key and type checked, what costs most to check last."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from math import isfinite
 from typing import Any, Literal, get_args, get_origin
@@ -12,9 +12,9 @@ from sunlab.config.shape import ROOT, Shape, places_of
 from sunlab.config.trainer import trainer_problems
 from sunlab.registries import KINDS, registry_of
 
-DEAR = frozenset({"trainer", "callbacks", "metrics"})
+SLOW = frozenset({"trainer", "callbacks", "metrics", "tasks"})
 """What needs Lightning or torchmetrics to be checked, which take seconds to import."""
-STAGES: tuple[frozenset[str], ...] = (frozenset(), frozenset(KINDS) - DEAR, frozenset(KINDS) | DEAR)
+STAGES: tuple[frozenset[str], ...] = (frozenset(), frozenset(KINDS) - SLOW, frozenset(KINDS) | SLOW)
 """Kinds of components that are looked at, one stage after the other: none, those that need torch, all."""
 
 
@@ -43,11 +43,16 @@ class Check:
             self.defaulted = []
             checked = self._section(values, ROOT, "")
             if checked is not None and self._looked_at is STAGES[0]:
-                for key, message in disagreements(checked):
-                    self.problem(key, message)
+                self._report(disagreements(checked))
             if self.problems:
                 return None
-        return checked
+        assert checked is not None
+        self._report(registry_of("tasks").build(checked.task, key="task").problems(checked))
+        return None if self.problems else checked
+
+    def _report(self, found: Iterable[tuple[str, str]]) -> None:
+        for key, message in found:
+            self.problem(key, message)
 
     def problem(self, key: str, message: str, remedy: str = "") -> None:
         line = f"{self.origin(key)}: {key}: {message}"

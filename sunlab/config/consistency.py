@@ -9,15 +9,11 @@ def disagreements(config: Config) -> Iterator[tuple[str, str]]:
     """(key, message) of each."""
     yield from _ranges(config)
     yield from _evaluate(config)
-    data, teacher, student = config.data, config.teacher, config.student
+    data = config.data
     if data.streams >= 1 and data.batch_size % data.streams:
         yield "data.batch_size", f"{data.batch_size} is no multiple of data.streams = {data.streams}"
     yield from _streams(config)
-    if config.task in ("adapter", "student") and student.steps >= 1 and teacher.steps % student.steps:
-        yield "teacher.steps", f"{teacher.steps} is no multiple of student.steps = {student.steps}"
-    if config.task == "adapter" and config.adapter is None:
-        yield "adapter", "task 'adapter' needs one: name it, or set task: student for a full copy of the U-Net"
-    guidance = teacher.guidance
+    guidance = config.teacher.guidance
     if len(guidance) not in (1, 2) or sorted(guidance) != list(guidance):
         yield "teacher.guidance", f"expected [w], or [low, high] to draw from, got {guidance}"
     yield from _budget(config)
@@ -46,10 +42,6 @@ def _budget(config: Config) -> Iterator[tuple[str, str]]:
             yield f"budget.{key}", f"must be positive, got {value}"
     if None not in (config.budget.nfe, config.budget.seconds):
         yield "budget", "give either nfe or seconds"
-    if config.budget.nfe is not None and config.task not in ("adapter", "student"):
-        yield "budget.nfe", f"task {config.task!r} counts none; give budget.seconds"
-    if config.budget.seconds is not None and config.task == "autoencoder":
-        yield "budget.seconds", "the autoencoder's crops are a share of trainer.max_steps; give that instead"
 
 
 def _streams(config: Config) -> Iterator[tuple[str, str]]:

@@ -78,16 +78,6 @@ class Teacher(Sampler):
 
 
 @dataclass
-class Autoencoder:
-    """Training an autoencoder."""
-
-    kl_weight: float = 1e-6  # of the KL divergence to the standard normal
-    latent_std: float = 0.5  # deviation of the scaled latents, folded into the weights at export
-    crop: int = 0  # side in pixels of what the first part of the training sees; 0: whole pictures
-    crop_share: float = 0.6  # how large that part is
-
-
-@dataclass
 class Optimizer:
     """AdamW with warm-up."""
 
@@ -174,7 +164,7 @@ class Matrix:
 class Config:
     """A whole run."""
 
-    task: Literal["autoencoder", "text_encoder", "teacher", "adapter", "student"] = "adapter"  # what is trained
+    task: Component = component("tasks", "adapter")  # what is trained
     seed: int = 0  # of initialisation, order and every draw
     plugins: list[str] = field(default_factory=list)  # files or modules imported before the check
     allow_env: bool = False  # whether ${oc.env:NAME} may be read; its value is never written out
@@ -187,7 +177,6 @@ class Config:
     loss: Component = component("losses", "msc")  # how the teacher is distilled
     distance: Component = component("distances", "l2")  # between two states
     weighting: Component = component("weightings", "uniform")  # of samples by time
-    autoencoder: Autoencoder = field(default_factory=Autoencoder)
     optimizer: Optimizer = field(default_factory=Optimizer)
     budget: Budget = field(default_factory=Budget)  # null both: trainer.max_steps ends the training
     callbacks: list[Component] = component("callbacks", [])  # in order

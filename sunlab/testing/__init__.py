@@ -17,6 +17,7 @@ from sunlab.testing.loss import LossContract
 from sunlab.testing.metric import MetricContract
 from sunlab.testing.negatives import NegativeSamplerContract
 from sunlab.testing.solver import SolverContract
+from sunlab.testing.task import TaskContract
 from sunlab.testing.toy import ToyDenoiser
 from sunlab.testing.weighting import WeightingContract
 
@@ -30,6 +31,7 @@ CONTRACTS: dict[str, type[ComponentContract]] = {
         MetricContract,
         NegativeSamplerContract,
         SolverContract,
+        TaskContract,
         WeightingContract,
     )
 }
@@ -45,6 +47,7 @@ __all__ = [
     "MetricContract",
     "NegativeSamplerContract",
     "SolverContract",
+    "TaskContract",
     "ToyDenoiser",
     "WeightingContract",
 ]
