@@ -18,6 +18,7 @@ TOP_LEVEL = {
 SOURCES = sorted(path for folder in ("registry", "sunlab", "tools") for path in (ROOT / folder).rglob("*.py"))
 COMPOSERS = {
     "sunlab/app/compose.py",  # what the use cases build
+    "sunlab/config/check.py",  # a task says what it needs of a configuration
     "sunlab/app/sweep.py",  # the front end of sweeps, which does not import torch
     "sunlab/data/shards.py",  # a source names its filters
     "sunlab/adapters/nag.py",  # an adapter that stacks on another names it
@@ -62,7 +63,7 @@ def test_the_top_level_is_fixed() -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if name(path).startswith("sunlab/")], ids=name)
-def test_only_the_composition_root_builds_plugs(path: Path) -> None:
+def test_only_the_composition_root_builds_components(path: Path) -> None:
     if name(path) in COMPOSERS or "testing" in path.parts:
         return
     tree = ast.parse(path.read_text(encoding="utf-8"))
