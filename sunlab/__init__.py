@@ -6,6 +6,8 @@ Importing the package is cheap: what needs torch is imported when it is first as
 from importlib import import_module
 from typing import Any
 
+from sunlab import renamed
+
 __version__ = "0.1.0.dev0"
 
 _LAZY = {
@@ -19,6 +21,9 @@ _LAZY = {
     "load_config": "sunlab.config.load",
 }
 __all__ = ["__version__", *_LAZY]
+
+
+renamed.install()
 
 
 def __getattr__(name: str) -> Any:

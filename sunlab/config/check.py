@@ -11,6 +11,7 @@ from sunlab.config.schema import Config
 from sunlab.config.shape import ROOT, Shape, places_of
 from sunlab.config.trainer import trainer_problems
 from sunlab.registries import KINDS, registry_of
+from sunlab.renamed import COMPONENTS, KEYS
 
 SLOW = frozenset({"trainer", "callbacks", "metrics", "tasks"})
 """What needs Lightning or torchmetrics to be checked, which take seconds to import."""
@@ -73,7 +74,9 @@ class Check:
         checked = {}
         for key, value in values.items():
             here = f"{path}.{key}" if path else str(key)
-            if key in shape.fields:
+            if new := KEYS.get(here):
+                self.problem(here, f"is now {new}")
+            elif key in shape.fields:
                 checked[key] = self._check(value, shape.fields[key], here)
             else:
                 self.problem(here, f"no such key; {_meant(str(key), shape, path)}")
@@ -95,7 +98,10 @@ class Check:
         try:
             spec = registry_of(kind).check(value, key=here)
         except RegistryError as error:
-            name = value.get("name") if isinstance(value, Mapping) and error.key != f"{here}.name" else None
+            name = value.get("name") if isinstance(value, Mapping) else None
+            if new := COMPONENTS.get((kind, str(name))):
+                return self.problem(f"{here}.name", f"{name!r} is now {new!r}")
+            name = None if error.key == f"{here}.name" else name
             subject = f"{kind} {name}" if name else kind
             key = error.key or here
             return self.problem(key, str(error).removeprefix(f"{key}: "), f"`sunlab list {subject}` shows what there is")

@@ -1,5 +1,8 @@
 """Solvers of the probability-flow ODE, one a file, one signature."""
 
+from sunlab.renamed import refuse_former
 from sunlab.solvers.base import SOLVERS, Sampler, Solver
 
 __all__ = ["SOLVERS", "Sampler", "Solver"]
+
+__getattr__ = refuse_former(__name__)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from registry import RegistryError, check_value, suggestion
+from sunlab import renamed
 from sunlab.config.read import read_file, read_override
 from sunlab.config.schema import Budget, Component, component
 from sunlab.config.shape import chooses_component
@@ -132,7 +133,9 @@ def _section(section: type, values: Any, path: str, where: str, problems: list[s
     checked: dict[str, Any] = {}
     for key, value in values.items():
         here = f"{path}.{key}" if path else str(key)
-        if key not in known:
+        if new := renamed.KEYS.get(here):
+            problems.append(f"{where}: {here}: is now {new}")
+        elif key not in known:
             noun = f"{path or 'a sweep file'} takes"
             problems.append(f"{where}: {here}: no such key; {suggestion(str(key), known, noun=noun)}")
         elif section is Sweep and key == "list":

@@ -9,6 +9,7 @@
 must have been imported. With `pytest.register_assert_rewrite("sunlab.testing")` in a conftest.py failures say more.
 """
 
+from sunlab.renamed import refuse_former
 from sunlab.testing.adapter import AdapterContract
 from sunlab.testing.component import ComponentContract
 from sunlab.testing.distance import DistanceContract
@@ -51,3 +52,5 @@ __all__ = [
     "ToyDenoiser",
     "WeightingContract",
 ]
+
+__getattr__ = refuse_former(__name__)

@@ -1,0 +1,80 @@
+"""Former names of configuration keys, components, modules and classes, each with what took its place.
+
+Nothing here keeps an old name working: whoever uses one gets an error that says the new one.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import NoReturn
+
+KEYS = {
+    "budget.passes": "budget.nfe",
+    "autoencoder": "parameters of the task, as in task: {name: autoencoder, crop: 32}",
+}
+"""Dotted key of a configuration -> the new one."""
+
+COMPONENTS: dict[tuple[str, str], str] = {}
+"""(kind, former name) of a component -> its name."""
+
+MODULES = {
+    "sunlab.build": "sunlab.app.fit, and sunlab.app.compose for its parts",
+    "sunlab.build_evaluation": "sunlab.app.evaluate",
+    "sunlab.build_latents": "sunlab.app.latents",
+    "sunlab.build_run": "sunlab.app.sweep_run",
+    "sunlab.build_submit": "sunlab.app.submit",
+    "sunlab.build_sweep": "sunlab.app.sweep",
+    "sunlab.build_trainer": "sunlab.app.trainer",
+    "sunlab.dry_run": "sunlab.app.dry_run",
+    "sunlab.encoders": "sunlab.backbones.text and sunlab.backbones.sd.autoencoder",
+    "sunlab.parent": "sunlab.distributed.parent",
+    "sunlab.pipelines.base": "sunlab.load_base, and sunlab.backbones.pretrained for the rest",
+    "sunlab.pipelines.convert": "sunlab.backbones.convert",
+    "sunlab.pipelines.families": "sunlab.backbones.sd.families",
+    "sunlab.pipelines.locate": "sunlab.backbones.locate",
+    "sunlab.pipelines.outline": "sunlab.backbones.outline",
+    "sunlab.pipelines.sample": "sunlab.app.sample",
+    "sunlab.ranks": "sunlab.distributed.ranks",
+    "sunlab.signals": "sunlab.distributed.signals",
+    "sunlab.testing.plug": "sunlab.testing.component",
+    "sunlab.watch": "sunlab.distributed.watch",
+}
+"""Former module -> where its contents are."""
+
+NAMES = {
+    "sunlab.losses.Flow": "sunlab.losses.BoundSampler",
+    "sunlab.losses.Terms": "sunlab.losses.LossOutput",
+    "sunlab.solvers.Sampling": "sunlab.solvers.Sampler",
+    "sunlab.testing.PlugContract": "sunlab.testing.ComponentContract",
+}
+"""Former name in a module that still exists -> the new one."""
+
+
+def refuse_former(module: str) -> Callable[[str], NoReturn]:
+    """A module's `__getattr__`: raises `ImportError` for a former name, `AttributeError` for any other."""
+
+    def refuse(name: str) -> NoReturn:
+        if new := NAMES.get(f"{module}.{name}"):
+            raise ImportError(f"{module}.{name} is now {new}", name=module)
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return refuse
+
+
+class FormerModules(MetaPathFinder):
+    """The last finder to be tried: raises `ModuleNotFoundError` with the new name for a module that was moved."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if new := MODULES.get(fullname):
+            raise ModuleNotFoundError(f"{fullname} was moved: use {new}", name=fullname)
+        return None
+
+
+def install() -> None:
+    """Once for the process, by `import sunlab`."""
+    if not any(isinstance(finder, FormerModules) for finder in sys.meta_path):
+        sys.meta_path.append(FormerModules())
