@@ -38,6 +38,18 @@ QUIET = (
 )
 
 
+SLOWEST = 1800  # seconds; none of a test's own processes takes that long on a slow machine, unless it hangs
+WORKERS = 2  # processes of the whole suite: it needs no more memory than a laptop has, and no more cores than CI
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite in two processes, a file in one of them; files that were named run in this one."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
+        config.option.numprocesses, config.option.dist = WORKERS, "loadfile"
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for line in QUIET:
         config.addinivalue_line("filterwarnings", line)
@@ -156,7 +168,7 @@ def tiny_bank(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def sunlab_process(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`python -m sunlab WORDS` in a process of its own, in the test's folder."""
 
-    def command(*words: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def command(*words: object, timeout: float = SLOWEST) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "sunlab", *map(str, words)],
             cwd=tmp_path,

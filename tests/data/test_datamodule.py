@@ -179,7 +179,7 @@ def test_workers_ignore_signals_and_leave_with_their_parent(folder, ending):
             assert all(_alive(pid) for pid in pids)
             process.kill()
         try:
-            assert process.wait(timeout=20) == (0 if ending == "exit" else -signal.SIGKILL)
+            assert process.wait(timeout=600) == (0 if ending == "exit" else -signal.SIGKILL)
         finally:
             process.kill()
     deadline = time.monotonic() + 15

@@ -101,7 +101,7 @@ def test_two_processes_have_the_same_curve(whole, sunlab_process, tiny_config, t
 @pytest.mark.parametrize(("ranks", "accumulate"), [(4, 1), (2, 2), (4, 2)])
 def test_more_processes_have_the_same_curve(ranks, accumulate, whole, sunlab_process, tiny_config, tmp_path):
     words = [f"run.dir={tmp_path / 'more'}", f"trainer.devices={ranks}", f"trainer.accumulate_grad_batches={accumulate}"]
-    more = sunlab_process("fit", "--config", tiny_config, *WORDS, *words, DDP, timeout=600)
+    more = sunlab_process("fit", "--config", tiny_config, *WORDS, *words, DDP, timeout=1800)
     assert more.returncode == 0, more.stderr
     assert_same_training(tmp_path / "more", whole)
 
@@ -115,7 +115,7 @@ def test_torchrun_starts_the_ranks(whole, tiny_config, tmp_path):
     def start(*further):
         command = [*torchrun, *words, *further]
         environ = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, cwd=tmp_path, env=environ, text=True, capture_output=True, timeout=600, check=False)
+        return subprocess.run(command, cwd=tmp_path, env=environ, text=True, capture_output=True, timeout=1800, check=False)
 
     refused = start("trainer.devices=1")
     assert refused.returncode and "1 asks for 1, but torchrun started 2 processes" in refused.stderr

@@ -45,7 +45,7 @@ def until(condition, seconds=240):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
 def test_killed_and_resumed(sweep_file, sunlab_process, tmp_path, number):
     file = sweep_file(list=[SUN, LATER], overrides=STEPS, launcher="local")
-    whole = sunlab_process("sweep", "--config", file, "name=whole", timeout=900)
+    whole = sunlab_process("sweep", "--config", file, "name=whole")
     assert whole.returncode == 0, whole.stdout + whole.stderr
     words = [sys.executable, "-m", "sunlab", "sweep", "--config", str(file), "name=broken"]
     front = subprocess.Popen(words, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
@@ -62,7 +62,7 @@ def test_killed_and_resumed(sweep_file, sunlab_process, tmp_path, number):
     states = {run.name: look(folder)[1][run.id].state for run in look(folder)[0]}
     assert states["SUN, seed 0"] == ("failed" if number == signal.SIGKILL else "stopped")
     assert not list(folder.glob("runs/*/metrics.json"))
-    resumed = sunlab_process("sweep", "resume", folder, timeout=900)
+    resumed = sunlab_process("sweep", "resume", folder)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert results(folder) == results(tmp_path / "sweeps" / "whole")
     assert read_json(folder / "runs" / look(folder)[0][0].id / "status.json")["attempt"] == 2

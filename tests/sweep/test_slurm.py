@@ -72,7 +72,7 @@ def test_no_value_becomes_a_command(tmp_path):
         notes = tmp_path / f"notes{code}"
         environment = {"PATH": f"{tools}:{os.environ['PATH']}", "NOTES": str(notes), "CODE": code, "SLURM_JOB_ID": "7"}
         done = subprocess.run(
-            ["bash", "-c", script], cwd=tmp_path, env={**environment, "SLURM_JOB_NODELIST": "n1"}, check=False, timeout=30
+            ["bash", "-c", script], cwd=tmp_path, env={**environment, "SLURM_JOB_NODELIST": "n1"}, check=False, timeout=300
         )
         words = notes.read_text().splitlines()
         assert done.returncode == int(code)
@@ -83,7 +83,7 @@ def test_no_value_becomes_a_command(tmp_path):
         notes = tmp_path / f"restarts{count}"
         environment = {"PATH": f"{tools}:{os.environ['PATH']}", "NOTES": str(notes), "CODE": "75", "SLURM_JOB_ID": "7"}
         environment |= {"SLURM_JOB_NODELIST": "n1", "SLURM_RESTART_COUNT": count}
-        assert subprocess.run(["bash", "-c", script], env=environment, check=False, timeout=30).returncode == 75
+        assert subprocess.run(["bash", "-c", script], env=environment, check=False, timeout=300).returncode == 75
         assert ("requeue" in notes.read_text()) is requeued
     assert "not put back again after 3 restarts" in job.log.read_text()
     assert not list(tmp_path.rglob("pwned"))
@@ -104,7 +104,7 @@ def test_every_word_arrives_as_it_was(value, tmp_path):
     two = [Job(name, value, tmp_path / "s" / "runs" / name, (), {"devices": 1}, ("fit", value)) for name in "ab"]
     for job in two:
         job.folder.mkdir(parents=True)
-    subprocess.run(["bash", "-c", launcher.script(two)], cwd=tmp_path, env=environment, check=True, timeout=30)
+    subprocess.run(["bash", "-c", launcher.script(two)], cwd=tmp_path, env=environment, check=True, timeout=300)
     words = notes.read_text().split("\0")
     assert f"--container-image={value}" in words and f",{value}:{value}" in " ".join(words)
     assert words[-6:] == [value, "-m", "sunlab", "fit", value, ""]
