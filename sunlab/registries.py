@@ -10,6 +10,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "alignments": ("sunlab.evaluation.alignment", "ALIGNMENTS"),
     "backbones": ("sunlab.backbones.base", "BACKBONES"),
     "callbacks": ("sunlab.callbacks.base", "CALLBACKS"),
+    "controls": ("sunlab.evaluation.control", "CONTROLS"),
     "distances": ("sunlab.losses.distances", "DISTANCES"),
     "extractors": ("sunlab.evaluation.extractors", "EXTRACTORS"),
     "filters": ("sunlab.data.filters.base", "FILTERS"),

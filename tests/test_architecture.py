@@ -21,6 +21,7 @@ COMPOSERS = {
     "sunlab/config/check.py",  # a task says what it needs of a configuration
     "sunlab/app/sweep.py",  # the front end of sweeps, which does not import torch
     "sunlab/data/shards.py",  # a source names its filters
+    "sunlab/callbacks/before_after.py",  # a callback names its negative prompts and their control
     "sunlab/adapters/nag.py",  # an adapter that stacks on another names it
     "sunlab/export/load.py",  # an adapter file says which adapter it holds
     "sunlab/backbones/pretrained.py",  # a folder of weights is wrapped as it is read

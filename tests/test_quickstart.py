@@ -12,7 +12,13 @@ from safetensors import safe_open
 
 ROOT = Path(__file__).parents[1]
 SLOWEST = 1800  # seconds: it hangs
-SHORT = ["trainer.max_steps=3", "data.batch_size=4", "callbacks.3.measured=2", "callbacks.3.control=0", "callbacks.3.steps=3"]
+SHORT = [
+    "trainer.max_steps=3",
+    "data.batch_size=4",
+    "callbacks.3.measured=2",
+    "callbacks.3.control=null",
+    "callbacks.3.steps=3",
+]
 
 
 def sunlab(*arguments: str) -> subprocess.CompletedProcess[str]:

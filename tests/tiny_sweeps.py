@@ -9,7 +9,7 @@ SMALL = {
     "trainer.log_every_n_steps": 1,
     "evaluate.count": 3,
     "evaluate.batch": 4,
-    "evaluate.control": 0,
+    "evaluate.control": None,
     "evaluate.timed": 1,
     "evaluate.shown": 2,
     "evaluate.reference_steps": 3,

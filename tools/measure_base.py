@@ -18,10 +18,11 @@ from sunlab.backbones.pretrained import BaseModel, load_base, quiet
 from sunlab.data.base import Sample
 from sunlab.data.shards import Shards
 from sunlab.diffusion.timesteps import grid
-from sunlab.evaluation.classifier import WEIGHTS, Classifier, Seen, judge, load_classifier, share, truth
 from sunlab.evaluation.extractors import EXTRACTORS
 from sunlab.evaluation.kernel import unbiased_mmd2
-from sunlab.evaluation.negative_control import SHARDS, control_of, questions
+from sunlab.lab import ASSETS
+from sunlab.lab.classifier import WEIGHTS, Classifier, Seen, judge, load_classifier, share, truth
+from sunlab.lab.control import LabControl
 from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.pipelines.picture import grid_image, save_png
 from sunlab.solvers import Sampler
@@ -32,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", help="a diffusers folder, or emoji-sd")
     parser.add_argument("--split", default="test", help="train, test (held-out combinations) or unseen")
-    parser.add_argument("--shards", type=Path, default=SHARDS, help="folder of the captions")
+    parser.add_argument("--shards", type=Path, default=ASSETS / "emoji/noto", help="folder of the captions")
     parser.add_argument("--classifier", default=WEIGHTS, help="of tools/train_classifier.py, which prints its own accuracy")
     parser.add_argument("--w", type=float, nargs="+", default=[3.0])
     parser.add_argument("--count", type=int, default=128, help="captions, in the order of the shards")
@@ -65,7 +66,8 @@ def main() -> None:
         print(f"w {w:g}: {right}; KID x 1000 to the artwork, by {see.label}: {kid:.2f}", flush=True)
         if arguments.control:
             guided = partial(_images, base, sampling, w)
-            for found in control_of("CFG", guided, questions(guided, arguments.control)):
+            control = LabControl(pictures=arguments.control)
+            for found in control.measure("CFG", guided, control.questions(guided)):
                 print(f"w {w:g}: {found.sentence}", flush=True)
     if arguments.picture is not None:
         shown = drawn.images[:30]

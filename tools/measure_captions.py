@@ -15,8 +15,8 @@ from emoji.captions import phrase
 from sunlab.backbones.pretrained import BaseModel, load_base, quiet
 from sunlab.data.base import Sample
 from sunlab.data.shards import Shards
-from sunlab.evaluation.classifier import truth
-from sunlab.evaluation.negative_control import SHARDS
+from sunlab.lab import ASSETS
+from sunlab.lab.classifier import truth
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet()
     base = load_base(arguments.base).freeze()
-    source = Shards(urls=[str(SHARDS / f"{arguments.split}-*.tar.gz")])
+    source = Shards(urls=[str(ASSETS / "emoji/noto" / f"{arguments.split}-*.tar.gz")])
     samples = list(source.read(seed=0, epoch=0, start=0, stop=len(source)))
     latents = base.autoencoder.encode(torch.stack([s.image for s in samples if s.image is not None]))
     print(f"{len(samples)} pictures of split {arguments.split}; squared error of v, and what another caption adds to it")

@@ -21,7 +21,7 @@ from sunlab.backbones.sd.autoencoder import Autoencoder
 from sunlab.data.base import Sample
 from sunlab.data.shards import Shards
 from sunlab.draws import keyed_seed
-from sunlab.evaluation.classifier import Classifier, judge, share, truth
+from sunlab.lab.classifier import Classifier, judge, share, truth
 
 HELD_OUT = 8  # one combination in so many
 NOISED = (0.0, 0.3)  # of the latents' unit; their deviation is 0.5

@@ -18,6 +18,7 @@ from sunlab.data.base import Pool, Source
 from sunlab.errors import BelowBar, ConfigError
 from sunlab.evaluation.alignment import Alignment
 from sunlab.evaluation.base import Metric
+from sunlab.evaluation.control import NegativeControl
 from sunlab.evaluation.extractors import Extractor
 from sunlab.evaluation.files import write_report
 from sunlab.evaluation.foreseen import Foreseen, foreseen
@@ -131,11 +132,12 @@ def _load(config: Config, name: str) -> BaseModel:
     return load_base(name, **base_options(config)).freeze()
 
 
-def build_judges(config: Config) -> tuple[list[Callable[[], Metric]], Alignment | None]:
-    """What makes each metric anew, and the text alignment."""
+def build_judges(config: Config) -> tuple[list[Callable[[], Metric]], Alignment | None, NegativeControl | None]:
+    """What makes each metric anew, the text alignment, and the negative control."""
     asked = config.evaluate
     metrics: list[Callable[[], Metric]] = [partial(component, "metrics", metric) for metric in asked.metrics]
-    return metrics, None if asked.alignment is None else component("alignments", asked.alignment)
+    alignment = None if asked.alignment is None else component("alignments", asked.alignment)
+    return metrics, alignment, None if asked.control is None else component("controls", asked.control)
 
 
 def ask_judges(config: Config) -> tuple[Extractor, Foreseen]:
@@ -147,7 +149,7 @@ def ask_judges(config: Config) -> tuple[Extractor, Foreseen]:
     """
     extractor: Extractor = component("extractors", config.evaluate.extractor)
     extractor(torch.zeros(1, 3, 16, 16))
-    return extractor, foreseen(*build_judges(config), control=config.evaluate.control > 0)
+    return extractor, foreseen(*build_judges(config))
 
 
 def build_protocol(config: Config, base: BaseModel, request: Request, extractor: Extractor) -> Protocol:
@@ -157,7 +159,7 @@ def build_protocol(config: Config, base: BaseModel, request: Request, extractor:
     label = f"{solver['name']} {{}} steps, CFG {asked.guidance:g}"
     before = Method(label.format(asked.before.steps), build_sampler(asked.before, base), asked.guidance, solver)
     longer = build_sampler(replace(asked.before, steps=asked.reference_steps), base)
-    metrics, alignment = build_judges(config)
+    metrics, alignment, control = build_judges(config)
     return Protocol(
         request=request,
         before=before,
@@ -168,7 +170,7 @@ def build_protocol(config: Config, base: BaseModel, request: Request, extractor:
         extractor=extractor,
         alignment=alignment,
         subsets=asked.subsets,
-        control=asked.control,
+        control=control,
         timed=asked.timed,
         shown=asked.shown,
     )

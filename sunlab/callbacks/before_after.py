@@ -15,12 +15,11 @@ from sunlab.adapters.sun import SUN
 from sunlab.backbones.pretrained import BaseModel
 from sunlab.callbacks.base import CALLBACKS
 from sunlab.callbacks.ema import EMA
-from sunlab.data.base import Pool
-from sunlab.data.negatives import Mixture
+from sunlab.data.base import NEGATIVES, NegativeSampler, Pool
 from sunlab.data.shards import Shards
 from sunlab.diffusion.timesteps import grid
 from sunlab.errors import ConfigError
-from sunlab.evaluation.negative_control import Control, Draw, control_of, questions
+from sunlab.evaluation.control import CONTROLS, Control, Draw
 from sunlab.evaluation.pairs import random_pairs
 from sunlab.evaluation.side_by_side import HEADER, Row, rows_of
 from sunlab.export import load_adapter, read_adapter
@@ -43,7 +42,8 @@ class BeforeAfter(Callback):
         prompts, negatives: of the picture, one column each.
         measured: further pairs, behind the table's distances: captions and negative prompts at random.
         measured_urls: the shards whose captions they are drawn from; null: `prompts`.
-        control: pictures of each kind behind the figures of negative control (the lab's backgrounds); 0: none.
+        measured_negatives: the component that draws their negative prompts.
+        control: the component that measures whether negative prompts are obeyed, or null.
         longer: an adapter file of a longer training to show beside this one, or null.
         steps: of the teacher before.
         zoom: of the picture.
@@ -56,7 +56,8 @@ class BeforeAfter(Callback):
         negatives: list[str],
         measured: int = 64,
         measured_urls: list[str] | None = None,
-        control: int = 64,
+        measured_negatives: Any = "mixture",
+        control: Any = None,
         longer: str | None = None,
         steps: int = 25,
         zoom: int = 2,
@@ -64,8 +65,10 @@ class BeforeAfter(Callback):
         if len(prompts) != len(negatives):
             raise ValueError(f"{len(negatives)} negatives for {len(prompts)} prompts: give one for each")
         self.shown = Request(prompts, negatives, list(range(len(prompts))))
-        self.measured = measured_pairs(measured_urls, prompts, measured)
-        self.control, self.longer, self.steps, self.zoom = control, longer, steps, zoom
+        sampler = NEGATIVES.build(measured_negatives, key="before_after.measured_negatives")
+        self.measured = measured_pairs(measured_urls, prompts, measured, sampler)
+        self.control = None if control is None else CONTROLS.build(control, key="before_after.control")
+        self.longer, self.steps, self.zoom = longer, steps, zoom
 
     def setup(self, trainer: Trainer, module: Any, stage: str) -> None:
         """Looks at `longer` before the training, not after it. Raises `ConfigError` or `DataError`."""
@@ -123,11 +126,11 @@ class BeforeAfter(Callback):
 
     def _control(self, base: BaseModel, variants: Sequence[Variant]) -> list[Control]:
         """The negative control of the teacher and of this run."""
-        if not self.control:
+        if self.control is None:
             return []
 
         def drawn_by(variant: Variant) -> Draw:
-            known: dict[tuple[str, ...], Tensor] = {}  # the teacher is asked the empty ones twice
+            known: dict[tuple[str, ...], Tensor] = {}  # the teacher draws the empty ones twice
 
             def drawn(request: Request) -> Tensor:
                 key = tuple(request.negatives)
@@ -138,8 +141,9 @@ class BeforeAfter(Callback):
             return drawn
 
         ways = [drawn_by(variant) for variant in variants]
-        asked = questions(ways[0], self.control)
-        return [c for variant, way in zip(variants, ways, strict=True) for c in control_of(variant.name, way, asked)]
+        asked = self.control.questions(ways[0])
+        named = zip((variant.name for variant in variants), ways, strict=True)
+        return [found for name, way in named for found in self.control.measure(name, way, asked)]
 
     def _longer(self, module: Any, w: float) -> tuple[Variant, list[Drawn]]:
         """The other adapter in this one's place, for as long as it draws."""
@@ -155,12 +159,11 @@ class BeforeAfter(Callback):
         return variant, drawn
 
 
-def measured_pairs(urls: list[str] | None, prompts: Sequence[str], count: int) -> Request:
+def measured_pairs(urls: list[str] | None, prompts: Sequence[str], count: int, sampler: NegativeSampler) -> Request:
     """`count` random pairs of the shards' captions (of `prompts` where there are none) and negative prompts."""
     source = Shards(urls=urls) if urls else None
     captions = source.prompts(1_000_000) if source is not None else prompts
     pool = Pool(captions, source.keywords(4096) if source is not None else ())
-    sampler = Mixture()
     return random_pairs(captions, lambda random, prompt: sampler(random, prompt, pool), count, seed=0)
 
 

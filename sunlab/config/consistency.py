@@ -69,7 +69,6 @@ def _ranges(config: Config) -> Iterator[tuple[str, str]]:
         "evaluate.count": (config.evaluate.count, 2),
         "evaluate.batch": (config.evaluate.batch, 1),
         "evaluate.subsets": (config.evaluate.subsets, 2),
-        "evaluate.control": (config.evaluate.control, 0),
         "evaluate.timed": (config.evaluate.timed, 1),
         "evaluate.shown": (config.evaluate.shown, 1),
     }

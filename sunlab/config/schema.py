@@ -133,7 +133,7 @@ class Evaluate:
         "alignments", None
     )  # how pictures are held against their prompts; null: not at all
     subsets: int = 8  # disjoint ones, behind the intervals
-    control: int = 64  # pictures of each kind behind the negative control on the lab's backgrounds; 0: none
+    control: Component | None = component("controls", None)  # whether negative prompts are obeyed; null: not measured
     timed: int = 8  # pictures of each row whose time is taken, one at a time
     shown: int = 8  # columns of the picture
 

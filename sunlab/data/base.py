@@ -112,5 +112,8 @@ SOURCES: Registry[Source] = Registry(
     components=("sunlab.data.shards", "sunlab.data.bank", "sunlab.data.latents"),
 )
 NEGATIVES: Registry[NegativeSampler] = Registry(
-    "negative-prompt sampler", base=NegativeSampler, entry_points="sunlab.negatives", components=("sunlab.data.negatives",)
+    "negative-prompt sampler",
+    base=NegativeSampler,
+    entry_points="sunlab.negatives",
+    components=("sunlab.data.negatives", "sunlab.lab.negatives"),
 )

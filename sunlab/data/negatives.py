@@ -10,11 +10,9 @@ from random import Random
 from sunlab.data.base import NEGATIVES, NegativeSampler, Pool
 from sunlab.errors import ConfigError, DataError
 
-COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "white", "black")
 COMMON = (
     "blurry", "low quality", "worst quality", "jpeg artifacts", "noise", "watermark", "text", "signature", "cropped",
     "out of frame", "deformed", "bad anatomy", "extra limbs", "duplicate", "ugly", "oversaturated", "monochrome",
-    *(f"{colour} background" for colour in COLOURS), "small", "large",
 )  # fmt: skip
 TRIES = 16  # random tries for a candidate that is not in the prompt
 
@@ -32,7 +30,7 @@ class Prompts(NegativeSampler):
     """One of a list of negative prompts.
 
     Args:
-        prompts: the list; null: common ones for photos, and the lab's attributes ("red background", "small").
+        prompts: the list; null: common ones for photos.
     """
 
     def __init__(self, *, prompts: list[str] | None = None):

@@ -41,5 +41,5 @@ ALIGNMENTS: Registry[Alignment] = Registry(
     "text alignment",
     base=Alignment,
     entry_points="sunlab.alignments",
-    components=("sunlab.evaluation.shown", "sunlab.evaluation.clip_score"),
+    components=("sunlab.evaluation.clip_score", "sunlab.lab.alignment"),
 )

@@ -7,7 +7,7 @@ import torch
 
 from sunlab.evaluation.alignment import Alignment
 from sunlab.evaluation.base import Metric
-from sunlab.evaluation.negative_control import PHRASES
+from sunlab.evaluation.control import NegativeControl
 
 FEW = 4  # pairs of noise
 
@@ -30,11 +30,13 @@ class Foreseen:
         return not self.whole or name in self.all or ("fd_pc" in self.all and name.startswith("fd_") and name.endswith("pc"))
 
 
-def foreseen(metrics: Sequence[Callable[[], Metric]], alignment: Alignment | None, *, control: bool) -> Foreseen:
-    """Args: each of `metrics` makes a new instance; whether negative control is measured.
+def foreseen(
+    metrics: Sequence[Callable[[], Metric]], alignment: Alignment | None, control: NegativeControl | None
+) -> Foreseen:
+    """Args: each of `metrics` makes a new instance; what else is configured.
 
     Raises:
-        ConfigError: the alignment misses what it needs.
+        ConfigError, DataError: the alignment or the control misses what it needs.
     """
     noise = torch.rand(2, FEW, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     paired, found, whole = set[str](), {"speedup", "limit"}, True
@@ -52,6 +54,6 @@ def foreseen(metrics: Sequence[Callable[[], Metric]], alignment: Alignment | Non
             found |= {f"{name}.{kind}" for name in names for kind in ("share", "nearer")}
     if alignment is not None:
         found |= alignment(noise[0, :1], [""]).keys()
-    if control:
-        found |= {f"control.{attribute}" for attribute in PHRASES}
+    if control is not None:
+        found |= {f"control.{attribute}" for attribute in control.shown(noise[0, :1])}
     return Foreseen(frozenset(paired), frozenset(found), whole)

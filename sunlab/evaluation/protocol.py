@@ -11,10 +11,10 @@ from sunlab.backbones.pretrained import BaseModel
 from sunlab.evaluation.alignment import Alignment, aligned
 from sunlab.evaluation.base import Metric
 from sunlab.evaluation.comparison import BATCH, Pictures, Value, compare
+from sunlab.evaluation.control import Control, Draw, NegativeControl
 from sunlab.evaluation.extractors import Extractor
 from sunlab.evaluation.gallery import Gallery, read
 from sunlab.evaluation.methods import Method
-from sunlab.evaluation.negative_control import Control, Draw, control_of, questions
 from sunlab.evaluation.rows import Result, Row, beside_rivals, ratio, shares
 from sunlab.evaluation.timing import times_of
 from sunlab.pipelines.draw import Request
@@ -35,7 +35,7 @@ class Protocol:
         extractor: of their features.
         alignment: of pictures and prompts, or None.
         subsets: disjoint ones behind the intervals.
-        control: pictures of each kind behind the negative control; 0: none.
+        control: of negative prompts, or None.
         timed: pictures of each method whose time is taken.
         shown: pictures of each method in the report.
     """
@@ -49,7 +49,7 @@ class Protocol:
     extractor: Extractor
     alignment: Alignment | None
     subsets: int
-    control: int
+    control: NegativeControl | None
     timed: int
     shown: int
 
@@ -110,14 +110,15 @@ def _alignment(pictures: Pictures, protocol: Protocol) -> dict[str, Value]:
 
 def _controls(gallery: Gallery, protocol: Protocol) -> list[dict[str, Control]]:
     """By attribute, of each method but the one of other seeds."""
-    if not protocol.control:
+    control = protocol.control
+    if control is None:
         return [{} for _ in protocol.methods]
 
     def drawn_by(method: Method) -> Draw:
         return lambda request: read(gallery.draw(method, request))
 
-    asked = questions(drawn_by(protocol.before), protocol.control)
+    asked = control.questions(drawn_by(protocol.before))
     return [
-        {c.attribute: c for c in control_of(method.name, drawn_by(method), asked)} if method.same_seeds else {}
+        {c.attribute: c for c in control.measure(method.name, drawn_by(method), asked)} if method.same_seeds else {}
         for method in protocol.methods
     ]

@@ -7,7 +7,7 @@ from math import isfinite
 from torch import Tensor
 
 from sunlab.evaluation.comparison import Value
-from sunlab.evaluation.negative_control import Control
+from sunlab.evaluation.control import Control
 from sunlab.evaluation.rival import Against, against, rival_of
 
 

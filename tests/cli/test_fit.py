@@ -37,7 +37,7 @@ def adapter_file(tiny_base, tmp_path) -> Callable[..., Path]:
 
 
 def before_after(longer: Path) -> str:
-    return f"callbacks=[{{name: before_after, prompts: [a], negatives: [b], measured: 2, control: 0, longer: {longer}}}]"
+    return f"callbacks=[{{name: before_after, prompts: [a], negatives: [b], measured: 2, longer: {longer}}}]"
 
 
 def test_no_step_is_said(fit):

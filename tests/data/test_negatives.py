@@ -47,8 +47,12 @@ def test_the_prompt_is_never_negated():
     assert NEGATIVES.build("captions")(Random(0), "caption 0", Pool(prompts=["caption 0"])) == ""
 
 
-def test_the_pool_knows_the_labs_attributes():
-    assert {"red background", "small", "blurry"} <= set(COMMON)
+def test_the_common_pool_is_that_of_photos():
+    """What a picture of the lab shows is named by the lab's own sampler alone."""
+    names = {"red background", "small"}
+    assert not names & set(COMMON) and "blurry" in COMMON
+    lab = NEGATIVES.build({"name": "lab", "empty": 0.0, "pool": 1.0, "captions": 0.0, "keywords": 0.0})
+    assert names | {"blurry"} <= {lab(Random(n), "x", POOL) for n in range(1000)}
 
 
 @pytest.mark.parametrize("weights", [{"empty": -1.0}, dict.fromkeys(("empty", "pool", "captions", "keywords"), 0.0)])

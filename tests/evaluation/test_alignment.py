@@ -6,8 +6,8 @@ import torch
 from sunlab.data.shards import Shards
 from sunlab.errors import ConfigError
 from sunlab.evaluation.alignment import ALIGNMENTS, aligned
-from sunlab.evaluation.classifier import load_classifier, truth
-from sunlab.evaluation.shown import named_in
+from sunlab.lab.alignment import named_in
+from sunlab.lab.classifier import load_classifier, truth
 
 LABELS = {"emoji": ["apple", "red apple", "koala", "bread"], "background": ["red", "green"], "size": ["small", "large"]}
 

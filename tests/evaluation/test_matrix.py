@@ -46,7 +46,7 @@ def words(bases, tiny_shards, tmp_path_factory):
     variants = ["{name: euler a, solver: euler, method: euler}"]
     variants += ["{name: euler b, solver: euler, guidance: 2, method: euler}"]
     settings = {
-        "bases": f"[{','.join(bases)}]", "count": 16, "control": 0, "timed": 1, "shown": 2, "reference_steps": 5,
+        "bases": f"[{','.join(bases)}]", "count": 16, "control": "null", "timed": 1, "shown": 2, "reference_steps": 5,
         "before.steps": 4, "subsets": 2, "prompts.urls": f"[{tiny_shards}]", "extractor": "corners_of_the_test",
         "metrics": "[paired_features, paired_l2]", "alignment": "lab", "variants": f"[{','.join(variants)}]",
     }  # fmt: skip
@@ -146,7 +146,7 @@ def test_errors_are_told_before_anything_is_drawn(words, override, match, tmp_pa
 
 def test_what_is_foreseen_is_what_is_measured(report):
     config = load_config([], ["evaluate.alignment=lab", "evaluate.metrics=[paired_features,paired_l2,kid,frechet]"]).config
-    known = foreseen(*build_judges(config), control=False)
+    known = foreseen(*build_judges(config))
     own = [cell for cell in report[0]["matrix"]["cells"] if cell["method"] == "euler a"]
     measured = {name for cell in own for name in cell} - {"base", "method", "steps", "pairs"}
     further = {"fd", "fd_pc", "kid_x1000", "paired_l2.nearer", "paired_features.nearer"}  # guided rows have no rival

@@ -5,8 +5,8 @@ import pytest
 import sunlab
 from sunlab.backbones.locate import locate
 from sunlab.draws import Draws
-from sunlab.evaluation.classifier import judge, load_classifier
 from sunlab.lab import ASSETS
+from sunlab.lab.classifier import judge, load_classifier
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in diffusers
 

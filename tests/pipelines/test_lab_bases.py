@@ -6,7 +6,7 @@ from sunlab.backbones.locate import locate
 from sunlab.backbones.pretrained import load_base
 from sunlab.diffusion.timesteps import grid
 from sunlab.draws import Draws
-from sunlab.evaluation.classifier import judge, load_classifier
+from sunlab.lab.classifier import judge, load_classifier
 from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.solvers import Sampler
 from sunlab.solvers.dpmpp_2m import DPMpp2M

@@ -6,7 +6,7 @@ from torch.nn.functional import interpolate
 
 from sunlab.data.shards import Shards
 from sunlab.errors import DataError
-from sunlab.evaluation.classifier import Classifier, judge, load_classifier, share, truth
+from sunlab.lab.classifier import Classifier, judge, load_classifier, share, truth
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from sunlab.data.shards import Shards
-from sunlab.evaluation.classifier import truth
-from sunlab.evaluation.negative_control import control_of, questions
+from sunlab.lab.classifier import truth
+from sunlab.lab.control import LabControl
 
 N = 16
+CONTROL = LabControl(pictures=N)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def drawer(koalas, *, obeys):
 
 
 def test_the_teachers_own_picture_is_named(koalas):
-    asked = questions(drawer(koalas, obeys=lambda n: True), N)
+    asked = CONTROL.questions(drawer(koalas, obeys=lambda n: True))
     assert asked.naming["background"].negatives[:2] == ["a red background", "a green background"]
     assert set(asked.naming["size"].negatives) == {"a large picture"}
     assert asked.empty.seeds == asked.naming["size"].seeds and set(asked.empty.negatives) == {""}
@@ -51,8 +52,8 @@ def test_the_teachers_own_picture_is_named(koalas):
 
 @pytest.mark.parametrize(("obeys", "suppressed"), [(lambda n: True, 1), (lambda n: False, 0), (lambda n: n >= 4, 0.75)])
 def test_the_share_that_is_kept_out(koalas, obeys, suppressed):
-    asked = questions(drawer(koalas, obeys=lambda n: True), N)
-    background, size = control_of("a way", drawer(koalas, obeys=obeys), asked)
+    asked = CONTROL.questions(drawer(koalas, obeys=lambda n: True))
+    background, size = CONTROL.measure("a way", drawer(koalas, obeys=obeys), asked)
     assert (background.attribute, size.attribute) == ("background", "size")
     for control in (background, size):
         assert control.empty == 1 and control.suppressed == pytest.approx(suppressed) and control.pictures == N
@@ -60,10 +61,10 @@ def test_the_share_that_is_kept_out(koalas, obeys, suppressed):
 
 
 def test_who_draws_something_else_anyway_suppresses_nothing(koalas):
-    asked = questions(drawer(koalas, obeys=lambda n: True), N)
+    asked = CONTROL.questions(drawer(koalas, obeys=lambda n: True))
 
     def blind(request):
         return torch.stack([koalas["red", "large"]] * len(request))
 
-    background, _ = control_of("blind", blind, asked)
+    background, _ = CONTROL.measure("blind", blind, asked)
     assert background.empty == 0.5 and background.suppressed == 0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sunlab.evaluation.alignment import ALIGNMENTS, Alignment
-from sunlab.evaluation.classifier import WEIGHTS, Classifier, judge, load_classifier
+from sunlab.lab.classifier import WEIGHTS, Classifier, judge, load_classifier
 
 
 @ALIGNMENTS.register("lab")
