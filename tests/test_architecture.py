@@ -2,9 +2,11 @@
 
 import ast
 import subprocess
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+import yaml
 from importlinter.cli import lint_imports
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -13,7 +15,7 @@ VAGUE = ("utils", "util", "common", "helpers", "helper", "misc", "manager")
 TOP_LEVEL = {
     *("sunlab", "configs", "registry", "tests", "tools", "setup.cfg", "README.md"),
     *("pyproject.toml", "Makefile", "LICENSE", "NOTICE", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs"),
-    *(".ci", ".git", ".gitignore", ".gitattributes"),
+    *(".ci", ".git", ".gitignore", ".gitattributes", ".github", ".pre-commit-config.yaml", "CITATION.cff"),
 }
 SOURCES = sorted(path for folder in ("registry", "sunlab", "tools") for path in (ROOT / folder).rglob("*.py"))
 COMPOSERS = {
@@ -61,6 +63,19 @@ def test_every_folder_of_code_is_a_package(folder: Path) -> None:
 def test_the_top_level_is_fixed() -> None:
     strangers = {path.name for path in ROOT.iterdir()} - TOP_LEVEL
     assert not strangers - _ignored(strangers), "the top level is fixed; ignore a by-product in .gitignore"
+
+
+def test_the_tools_versions_are_the_same_everywhere() -> None:
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    (ruff,) = [repo["rev"] for repo in hooks["repos"] if repo["repo"].endswith("ruff-pre-commit")]
+    pinned = setup["options.extras_require"]["test"].partition("ruff==")[2].split()[0]
+    assert ruff.removeprefix("v").startswith(pinned.removesuffix("*"))
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
+    tested = jobs["tests"]["strategy"]["matrix"]["python-version"]
+    stated = [line.rpartition(" ")[2] for line in setup["metadata"]["classifiers"].splitlines() if "Python :: 3." in line]
+    assert tested == stated and f">={tested[0]}" == setup["options"]["python_requires"]
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if name(path).startswith("sunlab/")], ids=name)
