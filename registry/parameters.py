@@ -82,7 +82,9 @@ def check_value(value: Any, annotation: Any, *, key: str) -> Any:
     try:
         return _checked(value, annotation, key)
     except _Mismatch:
-        raise RegistryError(f"expected {type_name(annotation)}, got {value!r}", key=key) from None
+        text = isinstance(value, (bool, int, float)) and str in (annotation, *get_args(annotation))
+        remedy = "; put it in quotes" if text else ""
+        raise RegistryError(f"expected {type_name(annotation)}, got {value!r}{remedy}", key=key) from None
 
 
 class _Mismatch(Exception):

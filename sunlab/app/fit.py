@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer, seed_everything
@@ -42,7 +43,8 @@ def fit(
         signals: those that the caller listens to already; None: listened to from here on.
 
     Returns:
-        The run's folder, the exported files, the trained module, the trainer, and what the training cost.
+        The run's folder (None after a trial with fast_dev_run), the exported files, the trained module, the trainer, and
+        what the training cost.
 
     Raises:
         ConfigError: other ranks were started than the configuration asks for, or another process trains in the folder.
@@ -60,6 +62,15 @@ def _fit(loaded: LoadedConfig, resume: str | None, stop: Stop) -> Mapping[str, A
     folder = Path(config.run.dir) / config.run.name
     checkpoint = resume_path(resume, folder)
     loaded = settle(loaded, training_device(config.trainer), checkpoint=checkpoint, training=True)
+    config = loaded.config
+    if not config.trainer.get("fast_dev_run"):
+        return _train(loaded, folder, checkpoint, resume, stop)
+    with TemporaryDirectory(prefix="sunlab-") as scratch:
+        return {**_train(loaded, Path(scratch), checkpoint, resume, stop), "folder": None}
+
+
+def _train(loaded: LoadedConfig, folder: Path, checkpoint: Path | None, resume: str | None, stop: Stop) -> dict[str, Any]:
+    """Train in `folder`. With fast_dev_run, Lightning's trial of a few steps, nothing is exported."""
     config = loaded.config
     seed_everything(config.seed, workers=True, verbose=False)
     source = component("sources", config.data.source)  # before the weights: data that are wrong are told within seconds
@@ -82,7 +93,8 @@ def _fit(loaded: LoadedConfig, resume: str | None, stop: Stop) -> Mapping[str, A
         trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
     if stop.reason is not None:
         raise Preempted(f"stopped by {stop.reason} at step {trainer.global_step}; go on with --resume last")
-    files = export(trainer, module, folder) if trainer.is_global_zero else []
+    exported = trainer.is_global_zero and not config.trainer.get("fast_dev_run")
+    files = export(trainer, module, folder) if exported else []
     return {
         "folder": folder,
         "module": module,

@@ -51,6 +51,9 @@ def foretell(loaded: Any) -> None:
 
 def tell(done: Any, base: str) -> None:
     """What the run left, and what to try next. The base as it is written down: a value of the environment is not told."""
+    if done["folder"] is None:
+        print(f"fast_dev_run: {done['cost']['steps']} steps were trained, nothing is written")
+        return
     if not done["cost"]["steps"]:
         print("warning: no step was trained, what is written is as it was initialised; look at trainer.max_steps")
     for path in done["files"]:

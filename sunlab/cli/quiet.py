@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 TALKATIVE = ("lightning.pytorch", "lightning.fabric", "lightning_utilities")
+REPORTS = ("lightning.pytorch.profilers", "lightning.pytorch.callbacks.model_summary")
+"""Of those, what says something only where `trainer.profiler` or `trainer.enable_model_summary` is set."""
 KNOWN = (
     ".*treespec.*is deprecated.*",  # Lightning 2.6 with torch 2.13
     ".*module\\(s\\) in eval mode at the start of training.*",  # the frozen teacher is meant to be
@@ -22,6 +24,8 @@ def quiet() -> None:
     """Silence them, for the process."""
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in REPORTS:
+        logging.getLogger(name).setLevel(logging.INFO)
     for message in KNOWN:
         warnings.filterwarnings("ignore", message=message)
 

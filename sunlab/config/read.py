@@ -9,7 +9,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from sunlab.config.written import as_written
 from sunlab.errors import ConfigError
+
+LAUNCHER = "launcher"  # the section whose values a scheduler reads, which has its own notation of times and numbers
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -26,6 +29,8 @@ def read_file(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a configuration is a mapping of keys to values, this file holds a list")
     _require_text_keys(values, str(path))
+    if LAUNCHER in values:
+        values[LAUNCHER] = as_written(values, path.read_text(encoding="utf-8"))[LAUNCHER]
     return values
 
 
@@ -36,7 +41,8 @@ def read_override(text: str) -> tuple[str, Any]:
         raise ConfigError(f"override: expected key=value, such as data.batch_size=64, got {text!r}")
     try:
         node = OmegaConf.from_dotlist([f"value={value}"])
-        return key, OmegaConf.to_container(node, resolve=False)["value"]  # type: ignore[index, call-overload]
+        read = OmegaConf.to_container(node, resolve=False)["value"]  # type: ignore[index, call-overload]
+        return key, as_written(read, value) if key.split(".")[0] == LAUNCHER else read
     except (YAMLError, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"override: {key}: not a YAML value: {value!r}: {_one_line(error)}") from None
 

@@ -126,6 +126,8 @@ def _run(
         tree = load_config(files, [f"{key}={flow(value)}" for key, value in given.items()]).saved
     except ConfigError as error:
         raise ConfigError(f"{label}: {error}") from None
+    if tree["trainer"].get("fast_dev_run"):
+        raise ConfigError(f"{label}: trainer.fast_dev_run: it leaves nothing behind for a sweep; use it with sunlab fit")
     needs = tuple(dict.fromkeys(run.id for runs in parents.values() for run in runs))
     do = tuple(group.do) if group.do is not None else _usual(tree)
     tree = {**tree, "run": {key: value for key, value in tree["run"].items() if key not in ("dir", "name")}}
