@@ -27,6 +27,8 @@ MODULES = {
     "sunlab.build_submit": "sunlab.app.submit",
     "sunlab.build_sweep": "sunlab.app.sweep",
     "sunlab.build_trainer": "sunlab.app.trainer",
+    "sunlab.diffusion.schedule": "sunlab.diffusion.path, where times are floats in [0, 1]",
+    "sunlab.diffusion.timesteps": "sunlab.diffusion.grid, and BoundSampler.integrate for solve with between",
     "sunlab.dry_run": "sunlab.app.dry_run",
     "sunlab.encoders": "sunlab.backbones.text and sunlab.backbones.sd.autoencoder",
     "sunlab.parent": "sunlab.distributed.parent",
@@ -38,6 +40,7 @@ MODULES = {
     "sunlab.pipelines.sample": "sunlab.app.sample",
     "sunlab.ranks": "sunlab.distributed.ranks",
     "sunlab.signals": "sunlab.distributed.signals",
+    "sunlab.solvers.euler": "sunlab.solvers.ddim",
     "sunlab.testing.plug": "sunlab.testing.component",
     "sunlab.watch": "sunlab.distributed.watch",
 }

@@ -1,7 +1,7 @@
 """The value objects that stages hand to each other, and the protocols they rely on.
 
 Symbols: B batch, C latent channels, H and W latent height and width, L text tokens, d text width, T times of a grid.
-Times are Stable Diffusion's discrete timesteps 999 ... 0, extended by -1, the clean end (alpha = 1, sigma = 0).
+Times are floats in [0, 1], float64: t = 1 is noise, t = 0 is clean (see `sunlab.diffusion.path`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from sunlab.diffusion.prediction import Prediction
     from sunlab.draws import Draws
 
-PredictionType = Literal["epsilon", "v_prediction"]
-END = -1  # the time at which a sample is clean
+PredictionType = Literal["epsilon", "v_prediction", "sample", "flow"]
+SAME = 1e-9  # two times that are nearer than this are one
 
 
 @dataclass(frozen=True)
@@ -66,26 +66,40 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """States of guided teacher trajectories, as stored in a bank.
+    """States of guided teacher trajectories, as a trajectory dataset stores them.
 
     Attributes:
         states: (B, T, C, H, W), the first is the noise that the trajectory starts from.
-        times: (T,), descending, int64, the last may be `END`.
+        times: (T,), descending, float64.
+        grid: the same times on the host; () reads them from `times`.
     """
 
     states: Tensor
     times: Tensor
+    grid: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.times.is_floating_point():
+            raise TypeError(f"times are floats in [0, 1], got {self.times.dtype}; a whole step i of 1000 is (i + 1) / 1000")
+        if not self.grid:
+            object.__setattr__(self, "grid", tuple(self.times.tolist()))
+
+    def require(self, times: Sequence[float]) -> None:
+        """Raise `ConfigError` if a state is not stored at one of `times`."""
+        missing = [t for t in times if not any(abs(t - stored) < SAME for stored in self.grid)]
+        if missing:
+            raise ConfigError(
+                f"data.source: its trajectories have no state at t = {missing}, they were stored at {list(self.grid)}; set "
+                "student.steps (or the loss's segments) to its own, or make a trajectory dataset with this configuration"
+            )
 
     def at(self, time: Tensor) -> Tensor:
-        """The states at `time` (B,), (B, C, H, W). Raises `ConfigError` where a time was not stored."""
-        matches = self.times.to(time.device)[None, :] == time[:, None]
-        if not bool(matches.any(dim=1).all()):
-            missing = sorted(set(time.tolist()) - set(self.times.tolist()))
-            raise ConfigError(
-                f"data.source: its trajectories have no state at {missing}, they were stored at {self.times.tolist()}; set "
-                "student.steps (or what the loss takes for it) to the bank's, or make a bank with this configuration"
-            )
-        return self.states[torch.arange(len(time), device=time.device), matches.int().argmax(dim=1)]
+        """The states at `time` (B,), (B, C, H, W). NaN at a time that is not stored: no device is waited for to find out, so
+        call `require` with all times first."""
+        gaps = (self.times.to(time.device)[None, :] - time[:, None]).abs()
+        gap, index = gaps.min(dim=1)
+        states = self.states[torch.arange(len(time), device=time.device), index]
+        return torch.where((gap < SAME).reshape(-1, *[1] * (states.dim() - 1)), states, torch.nan)
 
 
 @dataclass(frozen=True)
@@ -134,7 +148,7 @@ class Samples:
             tokens=move(self.tokens),
             pooled=move(self.pooled),
             guidance=move(self.guidance),
-            trajectory=path and Trajectory(path.states.to(device), path.times.to(device)),
+            trajectory=path and Trajectory(path.states.to(device), path.times.to(device), path.grid),
         )
 
 

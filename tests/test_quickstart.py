@@ -81,7 +81,7 @@ def test_sampling_with_the_adapter(finished, tmp_path):
 
 
 def test_the_readmes_loss_in_ten_lines_trains(tmp_path):
-    block = re.search(r"```python\n(from sunlab.diffusion.timesteps.*?)```", (ROOT / "README.md").read_text(), re.S)
+    block = re.search(r"```python\n(from sunlab.losses import LOSSES.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert block is not None
     (tmp_path / "my_loss.py").write_text(block[1])
     done = sunlab(

@@ -21,8 +21,8 @@ from bench.timing import Clock, goal, machine, paired, ratios, summary
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
 from sunlab.backbones.pretrained import BaseModel, load_base, quiet
+from sunlab.diffusion.grid import grid
 from sunlab.diffusion.guidance import NetworkEvaluations
-from sunlab.diffusion.timesteps import grid
 from sunlab.memory import keep_freed_memory
 from sunlab.pipelines.draw import Bind, with_adapter, with_backbone, with_guidance
 from sunlab.solvers.ddim import DDIM
@@ -56,15 +56,15 @@ def binds(base: BaseModel, wanted: list[str], *, compiled: bool) -> dict[str, Bi
 
 def loops(base: BaseModel, bound: dict[str, Bind], batch: int, *, single: bool) -> dict[str, Callable[[], object]]:
     """Case -> its U-Net loop for `batch` pictures; with `single`, one pass of it, the prompts' keys and values known."""
-    schedule = base.backbone.schedule
-    solvers = {GUIDED: DPMpp2M(schedule), UNFUSED: LCM(schedule), FUSED: LCM(schedule)}
+    path = base.backbone.path
+    solvers = {GUIDED: DPMpp2M(path), UNFUSED: LCM(path), FUSED: LCM(path)}
     positive, negative = base.encode([PROMPT] * batch), base.encode([NEGATIVE] * batch)
     x = torch.randn(batch, *base.backbone.sample_shape, device=base.device)
-    w, t = torch.full((batch,), 3.0, device=base.device), torch.full((batch,), 999, device=base.device)
+    w, t = torch.full((batch,), 3.0, device=base.device), torch.ones(batch, dtype=torch.float64, device=base.device)
 
     def loop(name: str) -> Callable[[], object]:
-        times = grid(STEPS[name], train_steps=schedule.steps).to(base.device)
-        solver = solvers.get(name, DDIM(schedule))
+        times = grid(STEPS[name], path=path)
+        solver = solvers.get(name, DDIM(path))
         if single:
             denoise = bound[name](positive, negative, w, NetworkEvaluations())
             return lambda: denoise(x, t)

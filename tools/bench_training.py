@@ -25,7 +25,7 @@ from bench.usual import RECIPE, UsualLCMLoRA
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
 from sunlab.backbones.pretrained import BaseModel, load_base, quiet
-from sunlab.diffusion.timesteps import grid
+from sunlab.diffusion.grid import grid
 from sunlab.losses.distances import PseudoHuber
 from sunlab.losses.msc import MSC
 from sunlab.memory import keep_freed_memory
@@ -76,8 +76,8 @@ def ours(base: BaseModel, kind: str) -> Case:
     """The module that `sunlab fit` trains."""
     own, module = twin(base), None
     if kind == OURS:
-        schedule = own.backbone.schedule
-        solver = Sampler(DDIM(schedule), grid(50, train_steps=schedule.steps))
+        path = own.backbone.path
+        solver = Sampler(DDIM(path), grid(50, path=path))
         module = StudentModule(own, RECIPE, lora=LoRA(), distance=PseudoHuber(c=1e-3), teacher=solver, guidance=(6.0, 16.0))
     else:
         module = AdapterModule(own, SUN(), MSC(states="teacher" if kind == STORED else "data"))

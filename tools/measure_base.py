@@ -17,7 +17,7 @@ from torch import Tensor
 from sunlab.backbones.pretrained import BaseModel, load_base, quiet
 from sunlab.data.base import Sample
 from sunlab.data.shards import Shards
-from sunlab.diffusion.timesteps import grid
+from sunlab.diffusion.grid import grid
 from sunlab.evaluation.extractors import EXTRACTORS
 from sunlab.evaluation.kernel import unbiased_mmd2
 from sunlab.lab import ASSETS
@@ -49,8 +49,8 @@ def main() -> None:
     samples = list(source.read(seed=arguments.seed, epoch=0, start=0, stop=arguments.count))
     seeds = range(arguments.seed, arguments.seed + len(samples))
     request = Request([s.prompt for s in samples], [""] * len(samples), seeds)
-    schedule = base.backbone.schedule
-    sampling = Sampler(DPMpp2M(schedule), grid(arguments.steps, train_steps=schedule.steps))
+    path = base.backbone.path
+    sampling = Sampler(DPMpp2M(path), grid(arguments.steps, path=path))
     print(
         f"{len(samples)} captions of split {arguments.split}, {arguments.steps}-step DPM-Solver++, chance of an emoji ",
         end="",

@@ -1,6 +1,6 @@
 """Does a lab base listen? Its error on held-out pictures under the right caption and under wrong ones, by the time:
 
-python tools/measure_captions.py BASE --times 999 750 500 250
+python tools/measure_captions.py BASE --times 1 0.75 0.5 0.25
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", help="a diffusers folder, or emoji-sd")
     parser.add_argument("--split", default="test", help="train, test (held-out combinations) or unseen")
-    parser.add_argument("--times", type=int, nargs="+", default=[999, 750, 500, 250])
+    parser.add_argument("--times", type=float, nargs="+", default=[1.0, 0.75, 0.5, 0.25])
     parser.add_argument("--seed", type=int, default=0, help="of the noise and of the wrong words")
     arguments = parser.parse_args()
     quiet()
@@ -44,12 +44,12 @@ def main() -> None:
 
 
 @torch.no_grad()
-def _errors(base: BaseModel, latents: Tensor, captions: list[str], time: int, seed: int) -> Tensor:
-    schedule = base.backbone.schedule
+def _errors(base: BaseModel, latents: Tensor, captions: list[str], time: float, seed: int) -> Tensor:
+    path = base.backbone.path
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
-    t = torch.full((len(latents),), time)
-    alpha, sigma = (each.reshape(-1, 1, 1, 1) for each in schedule.alpha_sigma(t))
-    prediction = base.backbone(schedule.add_noise(latents, noise, t), t, base.encode(captions))
+    t = torch.full((len(latents),), time, dtype=torch.float64)
+    alpha, sigma = (each.reshape(-1, 1, 1, 1) for each in path.alpha_sigma(t))
+    prediction = base.backbone(path.add_noise(latents, noise, t), t, base.encode(captions))
     return (prediction.v - (alpha * noise - sigma * latents)).square().flatten(1).mean(1)
 
 

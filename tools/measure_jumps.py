@@ -21,12 +21,13 @@ from torch import Tensor
 
 from sunlab.backbones.pretrained import BaseModel, load_base, quiet
 from sunlab.data.bank import Trajectories
+from sunlab.diffusion.grid import grid
 from sunlab.diffusion.guidance import NetworkEvaluations
-from sunlab.diffusion.timesteps import grid
 from sunlab.errors import DataError, SunlabError
 from sunlab.evaluation.methods import Method
 from sunlab.pipelines.draw import Bind, with_backbone, with_guidance
 from sunlab.solvers import SOLVERS, Sampler
+from sunlab.types import SAME
 
 PLAIN = "no adapter, positive prompt only"
 
@@ -54,13 +55,13 @@ def report(asked: argparse.Namespace) -> str:
     base = load_base(asked.base).freeze()
     bank.require_teacher(base.fingerprint())
     base.to("cuda" if torch.cuda.is_available() else "cpu")
-    schedule = base.backbone.schedule
-    times = grid(asked.steps, train_steps=schedule.steps)
-    if missing := sorted(set(times.tolist()) - set(bank.times.tolist())):
+    path = base.backbone.path
+    times = grid(asked.steps, path=path)
+    if missing := [t for t in times.tolist() if (bank.times - t).abs().min() > SAME]:
         raise DataError(
             f"{asked.bank}: it holds {bank.times.tolist()}, not {missing}; make it with student.steps={asked.steps}"
         )
-    sampling = Sampler(SOLVERS.build(asked.solver, schedule), times)
+    sampling = Sampler(SOLVERS.build(asked.solver, path), times)
     measured = {
         name: errors(base, bank, sampling, binding, batch=asked.batch)
         for name, binding in methods(base, sampling, asked.adapter).items()
@@ -120,9 +121,9 @@ def rms(x: Tensor, y: Tensor) -> Tensor:
     return (x - y).square().flatten(1).mean(1).sqrt()
 
 
-def table(measured: Mapping[str, tuple[Tensor, float]], times: Sequence[int]) -> list[str]:
+def table(measured: Mapping[str, tuple[Tensor, float]], times: Sequence[float]) -> list[str]:
     """The lines of a Markdown table; shares are of the first row."""
-    segments = [f"{t} to {'end' if s < 0 else s}" for t, s in pairwise(times)]
+    segments = [f"{t:g} to {s:g}" for t, s in pairwise(times)]
     lines = ["| | passes a jump | " + " | ".join([*segments, "end of a rollout"]) + " |", "|---" * (len(segments) + 3) + "|"]
     first = next(iter(measured.values()))[0]
     for name, (values, passes) in measured.items():

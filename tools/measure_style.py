@@ -16,7 +16,7 @@ from torch import Tensor
 from sunlab.backbones.pretrained import BaseModel, load_base, quiet
 from sunlab.data.base import Sample
 from sunlab.data.shards import Shards
-from sunlab.diffusion.timesteps import grid
+from sunlab.diffusion.grid import grid
 from sunlab.evaluation.extractors import EXTRACTORS
 from sunlab.evaluation.kernel import unbiased_mmd2
 from sunlab.pipelines.draw import Request, draw, with_guidance
@@ -68,8 +68,8 @@ def main() -> None:
 
 def drawn(model: BaseModel, samples: list[Sample], w: float) -> Tensor:
     """25-step DPM-Solver++ with guidance, a seed a caption."""
-    schedule = model.backbone.schedule
-    sampling = Sampler(DPMpp2M(schedule), grid(25, train_steps=schedule.steps))
+    path = model.backbone.path
+    sampling = Sampler(DPMpp2M(path), grid(25, path=path))
     request = Request([s.prompt for s in samples], [""] * len(samples), range(len(samples)))
     return draw(model, sampling, with_guidance(model), request, w=w).images
 

@@ -17,7 +17,7 @@ from sunlab.data.cache import cache_tag, cached
 from sunlab.data.datamodule import DataModule
 from sunlab.data.latents import Latents
 from sunlab.data.shards import Shards
-from sunlab.diffusion.timesteps import grid
+from sunlab.diffusion.grid import grid
 from sunlab.distributed.ranks import Ranks, first_rank
 from sunlab.modules.base import Module
 from sunlab.precision import dtype_on, native, warn_if_slow
@@ -84,9 +84,9 @@ def build_data(config: Config, base: BaseModel, *, accumulate: int = 1, source: 
 
 
 def build_sampler(sampler: SamplerConfig, base: BaseModel) -> Sampler:
-    schedule = base.backbone.schedule
-    times = grid(sampler.steps, spacing=sampler.spacing, train_steps=schedule.steps)
-    return Sampler(component("solvers", sampler.solver, schedule), times)
+    path = base.backbone.path
+    times = grid(sampler.steps, spacing=sampler.spacing, path=path)
+    return Sampler(component("solvers", sampler.solver, path), times)
 
 
 def build_module(config: Config, base: BaseModel) -> Module:

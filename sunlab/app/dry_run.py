@@ -147,7 +147,7 @@ def kept_by_a_sample(config: Config, module: Module, base: BaseModel) -> int:
 def count_passes(config: Config, module: Any) -> NetworkEvaluations:
     """The passes of `SAMPLES` samples: the loss itself is asked, with a network that only counts."""
     passes, seeds = NetworkEvaluations(), range(SAMPLES)
-    draws, shape, schedule = Draws(seeds), (1, 2, 2), module.base.backbone.schedule
+    draws, shape, path = Draws(seeds), (1, 2, 2), module.base.backbone.path
     times = module.student.times
     blank = Conditioning(torch.zeros(SAMPLES, 1, 1))
     batch = Batch(
@@ -161,14 +161,14 @@ def count_passes(config: Config, module: Any) -> NetworkEvaluations:
     )
 
     def network(x: Tensor, t: Tensor, conditioning: Any = None) -> Prediction:
-        return Prediction(torch.zeros_like(x), "v_prediction", x, *schedule.at(t, x))
+        return Prediction(torch.zeros_like(x), "v_prediction", x, *path.at(t, x))
 
     def student(x: Tensor, t: Tensor) -> Prediction:
         passes.student += len(x)
         passes.backward += len(x) if torch.is_grad_enabled() else 0
         return network(x, t)
 
-    teacher = guided(network, blank, blank, batch.guidance, nfe=passes)
+    teacher = guided(network, blank, blank, batch.guidance, one_pass=module.guidance == (1.0, 1.0), nfe=passes)
     bound = (
         BoundSampler(student, module.student.solver, times),
         BoundSampler(teacher, module.teacher.solver, module.teacher.times),

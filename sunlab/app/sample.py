@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sunlab.backbones.locate import is_hub_id
 from sunlab.backbones.pretrained import load_base, quiet
-from sunlab.diffusion.timesteps import grid
+from sunlab.diffusion.grid import grid
 from sunlab.errors import DataError
 from sunlab.export import load_adapter
 from sunlab.export.file import require_file
@@ -54,8 +54,8 @@ def sample_grid(
         asked = "--negative" if any(negatives) else None
         for sentence in unheeded(plugged, header, scale="--guidance", w=guidance, negative=asked):
             warnings.warn(sentence, stacklevel=2)
-    schedule = model.backbone.schedule
-    sampling = Sampler(SOLVERS.build(solver or name, schedule, key="--solver"), grid(steps, train_steps=schedule.steps))
+    path = model.backbone.path
+    sampling = Sampler(SOLVERS.build(solver or name, path, key="--solver"), grid(steps, path=path))
     w = w if guidance is None or adapter is not None else guidance
     rows = []
     for prompt, negative in zip(prompts, negatives, strict=True):

@@ -2,38 +2,31 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
 
 from registry import Registry
 from sunlab.backbones.attention import Attachment, Extension, TextAttention, TokenContext
-from sunlab.diffusion.path import DiscreteVP, ProbabilityPath
+from sunlab.diffusion.path import ProbabilityPath
 from sunlab.diffusion.prediction import Prediction
-from sunlab.diffusion.schedule import Schedule
 from sunlab.types import Conditioning, PredictionType
 
 
 class Backbone(nn.Module, ABC):
-    """A denoising network with the schedule that it was trained on.
+    """A denoising network with the probability path that it was trained on.
 
     Attributes:
         unet: the wrapped network, whose parameters these are.
-        schedule: its noise schedule.
+        path: alpha(t) and sigma(t).
         prediction_type: what its output means.
         sample_shape: (C, H, W) of its latents.
     """
 
     unet: nn.Module
-    schedule: Schedule
+    path: ProbabilityPath
     prediction_type: PredictionType
     sample_shape: tuple[int, int, int]
-
-    @cached_property
-    def path(self) -> ProbabilityPath:
-        """The probability path that the network was trained on."""
-        return DiscreteVP(self.schedule.alphas_cumprod)
 
     def network_time(self, t: Tensor) -> Tensor:
         """What the network takes for t in [0, 1] (B,), float32: the training step."""
@@ -41,8 +34,8 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
-        """The raw output (B, C, H, W) at x (B, C, H, W), t (B,). `state` reaches the attached extensions in this pass alone;
-        without one they are off."""
+        """The raw output (B, C, H, W) at x (B, C, H, W), t in [0, 1] (B,). `state` reaches the attached extensions in
+        this pass alone; without one they are off."""
 
     @abstractmethod
     def context(self, conditioning: Conditioning) -> TokenContext:
@@ -62,7 +55,7 @@ class Backbone(nn.Module, ABC):
 
     def forward(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Prediction:
         value = self.predict(x, t, conditioning, state)
-        alpha, sigma = self.schedule.at(t, x)
+        alpha, sigma = self.path.at(t, x)
         return Prediction(value, self.prediction_type, x, alpha, sigma)
 
 

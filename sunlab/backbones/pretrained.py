@@ -19,8 +19,8 @@ from sunlab.backbones.sd.save import save_base
 from sunlab.backbones.sd.single_file import read_single_file
 from sunlab.backbones.sdxl.text import CLIPTextPair
 from sunlab.backbones.text import CLIPText, TextEncoder
+from sunlab.diffusion.path import DiscreteVP
 from sunlab.diffusion.prediction import check_parametrisation
-from sunlab.diffusion.schedule import Schedule
 from sunlab.errors import ConfigError
 from sunlab.hashing import files_hash
 from sunlab.types import Conditioning, PredictionType
@@ -125,8 +125,8 @@ def wrap(
     """The parts composed. Args: see `load_base`."""
     own = {"prediction_type": prediction_type, "rescale_betas_zero_snr": zero_terminal_snr}
     said = {key: value for key, value in own.items() if value is not None}
-    schedule, kind = read_schedule({**parts.scheduler, **said})
-    wrapped = BACKBONES.build(backbone, parts.unet, schedule, kind)
+    path, kind = read_path({**parts.scheduler, **said})
+    wrapped = BACKBONES.build(backbone, parts.unet, path, kind)
     autoencoder = Autoencoder(parts.vae)
     channels = wrapped.sample_shape[0]
     if channels != parts.vae.config.latent_channels:
@@ -144,13 +144,13 @@ def wrap(
     return BaseModel(wrapped, autoencoder, text, parts.folder, parts.weights, said)
 
 
-def read_schedule(config: Mapping[str, Any]) -> tuple[Schedule, PredictionType]:
-    """The schedule and prediction type of a scheduler's configuration.
+def read_path(config: Mapping[str, Any]) -> tuple[DiscreteVP, PredictionType]:
+    """The path and prediction type of a scheduler's configuration.
 
     Raises:
-        ConfigError: a prediction that the schedule cannot be sampled with.
+        ConfigError: a prediction that the path cannot be sampled with.
     """
-    schedule = Schedule.from_betas(
+    path = DiscreteVP.from_betas(
         kind=config.get("beta_schedule", "scaled_linear"),
         start=config.get("beta_start", 0.00085),
         end=config.get("beta_end", 0.012),
@@ -158,8 +158,8 @@ def read_schedule(config: Mapping[str, Any]) -> tuple[Schedule, PredictionType]:
         zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)),
     )
     kind = config.get("prediction_type", "epsilon")
-    check_parametrisation(kind, schedule)
-    return schedule, kind
+    check_parametrisation(kind, path)
+    return path, kind
 
 
 def quiet(*, online: bool = False) -> None:

@@ -17,7 +17,7 @@ from sunlab.callbacks.base import CALLBACKS
 from sunlab.callbacks.ema import EMA
 from sunlab.data.base import NEGATIVES, NegativeSampler, Pool
 from sunlab.data.shards import Shards
-from sunlab.diffusion.timesteps import grid
+from sunlab.diffusion.grid import grid
 from sunlab.errors import ConfigError
 from sunlab.evaluation.control import CONTROLS, Control, Draw
 from sunlab.evaluation.pairs import random_pairs
@@ -114,10 +114,10 @@ class BeforeAfter(Callback):
 
     def _variants(self, module: Any, w: float) -> list[Variant]:
         base = module.base
-        schedule = base.backbone.schedule
+        path = base.backbone.path
 
         def teacher(steps: int) -> Variant:
-            sampling = Sampler(DPMpp2M(schedule), grid(steps, train_steps=schedule.steps))
+            sampling = Sampler(DPMpp2M(path), grid(steps, path=path))
             return Variant(f"{GUIDED} {steps} steps, CFG {w:g}", sampling, module.bind_teacher(), w)
 
         n = module.student.steps

@@ -11,16 +11,16 @@ from sunlab.callbacks.base import CALLBACKS
 
 @CALLBACKS.register("loss_by_time")
 class LossByTime(Callback):
-    """Logs the mean unweighted loss in bins of the time of the student, over all ranks.
+    """Logs the mean unweighted loss in bins of the student's time, over all ranks.
 
     Args:
-        bins: equal parts of 0 ... 999.
+        bins: equal parts of [0, 1], each with its upper end.
         every: optimizer steps between two entries.
     """
 
     def __init__(self, *, bins: int = 4, every: int = 50):
         self.bins, self.every = bins, every
-        self.total, self.count, self.last = torch.zeros(bins), torch.zeros(bins), 0
+        self.sums, self.last = torch.zeros(2, bins), 0  # of the loss, and of samples
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.last = trainer.global_step
@@ -31,18 +31,15 @@ class LossByTime(Callback):
         output = outputs.get("output") if isinstance(outputs, dict) else None
         if output is None:
             return
-        where = (output.t.cpu() * self.bins // 1000).clamp(0, self.bins - 1)
-        self.total.index_add_(0, where, output.values.detach().float().cpu())
-        self.count.index_add_(0, where, torch.ones(len(where)))
+        values = output.values.detach().float()
+        where = ((output.t * self.bins - 1e-9).ceil().long() - 1).clamp(0, self.bins - 1)
+        self.sums = self.sums.to(values.device).index_add_(1, where, torch.stack([values, torch.ones_like(values)]))
         if trainer.global_step % self.every == 0 and trainer.global_step > self.last:
             self.last = trainer.global_step
-            mine = torch.stack([self.total, self.count]).to(module.device)
-            total, count = trainer.strategy.reduce(mine, reduce_op="sum").cpu()
-            width = 1000 // self.bins
+            total, count = trainer.strategy.reduce(self.sums.clone(), reduce_op="sum").cpu()
             for index in count.nonzero().flatten().tolist():
-                name = f"loss_by_time/{index * width:03d}-{(index + 1) * width - 1:03d}"
+                name = f"loss_by_time/{index / self.bins:.2f}-{(index + 1) / self.bins:.2f}"
                 value = float(total[index] / count[index])
                 for logger in trainer.loggers:
                     logger.log_metrics({name: value}, step=trainer.global_step - 1)  # counted as Lightning's
-            self.total.zero_()
-            self.count.zero_()
+            self.sums.zero_()

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sunlab.callbacks.base import CALLBACKS
 from sunlab.callbacks.ema import EMA
-from sunlab.diffusion.timesteps import grid
+from sunlab.diffusion.grid import grid
 from sunlab.modules.distillation import DistillationModule
 from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.pipelines.picture import grid_image, save_png
@@ -61,8 +61,8 @@ class SampleImages(Callback):
         if isinstance(module, DistillationModule):
             sampling, bind = module.student, module.bind_student()
         else:
-            schedule = base.backbone.schedule
-            sampling = Sampler(DPMpp2M(schedule), grid(self.steps, train_steps=schedule.steps))
+            path = base.backbone.path
+            sampling = Sampler(DPMpp2M(path), grid(self.steps, path=path))
             bind = with_guidance(base)
         drawn = draw(base, sampling, bind, self.request, w=self.guidance)
         module.train(mode)

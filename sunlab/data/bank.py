@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sunlab.data.bankfile import BankHeader, noise_of, open_bank
+from sunlab.data.bankfile import BankHeader, noise_of, open_bank, times_of
 from sunlab.data.base import SOURCES, Sample, Source
 from sunlab.data.paths import expand
 from sunlab.draws import keyed_seed
@@ -37,9 +37,9 @@ class Trajectories(Source):
         opened = [open_bank(path) for path in self.paths]
         self.headers = [header for _, header in opened]
         self._files: list[Any] | None = [file for file, _ in opened]
-        self.times = self._files[0].get_tensor("times")
+        self.times = times_of(self._files[0])
         for path_, file, header in zip(self.paths, self._files, self.headers, strict=True):
-            if _making(header) != _making(self.headers[0]) or not torch.equal(file.get_tensor("times"), self.times):
+            if _making(header) != _making(self.headers[0]) or not torch.equal(times_of(file), self.times):
                 raise DataError(f"{path_} was not made as {self.paths[0]} was; keep banks of one making in a folder")
         self._ends = list(accumulate(len(header.keys) for header in self.headers))
         self._length = self._ends[-1] if limit is None else min(limit, self._ends[-1])

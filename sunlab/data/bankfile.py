@@ -15,7 +15,7 @@ from sunlab.draws import Draws
 from sunlab.errors import DataError
 from sunlab.files import replacing
 
-VERSION = 1
+VERSION = 2  # 1 had whole times, 999 ... -1
 TENSORS = ("states", "times", "seeds", "guidance")
 
 
@@ -63,7 +63,7 @@ def write_bank(
     Args:
         path: the file.
         states: (N, T, C, H, W), the first at the noise; kept as float16.
-        times: (T,) int64, descending, the last may be -1, the clean end.
+        times: (T,) float64 in [0, 1], descending.
         seeds: (N,) int64.
         guidance: (N,) float32, the scale w of each.
         header: with N keys, prompts and negatives. With noise "seeded" the first state is left out of the file.
@@ -77,8 +77,8 @@ def write_bank(
     lengths = [len(seeds), len(guidance), len(header.keys), len(header.prompts), len(header.negatives)]
     if states.ndim != 5 or any(length != count for length in lengths) or len(times) != states.shape[1]:
         raise DataError(f"{path}: states {tuple(states.shape)}, {len(times)} times, and {lengths} do not belong together")
-    if not bool((times.diff() < 0).all()):
-        raise DataError(f"{path}: times must fall, got {times.tolist()}")
+    if not times.is_floating_point() or not bool((times.diff() < 0).all() and times[0] <= 1 and times[-1] >= 0):
+        raise DataError(f"{path}: times must fall within [0, 1], got {times.tolist()}")
     if header.noise == "seeded":
         if not torch.equal(states[:, 0].float().cpu(), noise_of(seeds.tolist(), states.shape[2:])):
             raise DataError(f"{path}: the first states are not the noise of their seeds; write them with noise 'stored'")
@@ -88,7 +88,7 @@ def write_bank(
         raise DataError(f"{path}: states are not finite in float16; look at the teacher's guidance scale")
     tensors = {
         "states": stored,
-        "times": times.to("cpu", torch.int64),
+        "times": times.to("cpu", torch.float64),
         "seeds": seeds.to("cpu", torch.int64),
         "guidance": guidance.to("cpu", torch.float32),
     }
@@ -120,6 +120,12 @@ def open_bank(path: Path) -> tuple[Any, BankHeader]:
     times = sizes["times"][0] - (header.noise == "seeded") if sizes["times"] else -1
     lengths = {sizes["states"][:1], sizes["seeds"], sizes["guidance"]}
     lengths |= {(len(header.keys),), (len(header.prompts),), (len(header.negatives),)}
-    if header.version != VERSION or len(lengths) != 1 or len(sizes["states"]) != 5 or sizes["states"][1] != times:
+    if header.version not in (1, VERSION) or len(lengths) != 1 or len(sizes["states"]) != 5 or sizes["states"][1] != times:
         raise DataError(f"{path}: version {header.version} with {sizes}, expected {VERSION}; make the bank again")
     return file, header
+
+
+def times_of(file: Any) -> Tensor:
+    """The times of an open file (T,), float64 in [0, 1]; whole steps i of version 1 are (i + 1) / 1000."""
+    times: Tensor = file.get_tensor("times")
+    return times if times.is_floating_point() else (times.double() + 1) / 1000

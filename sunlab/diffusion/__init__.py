@@ -1,1 +1,1 @@
-"""The theory: the noise schedule, what a model predicts, grids of times, guidance."""
+"""The theory: probability paths over continuous time, what a model predicts, grids of times, guidance. Open `path.py`."""

@@ -10,12 +10,12 @@ from sunlab.diffusion.prediction import Prediction, guide
 from sunlab.types import Conditioning, Denoiser
 
 Forward = Callable[..., Prediction]
-"""A backbone: (x, t, conditioning, adapter inputs) -> Prediction."""
+"""A backbone: (x, t, conditioning, state of the pass) -> Prediction."""
 
 
 @dataclass
 class NetworkEvaluations:
-    """U-Net passes counted by sample: a guided evaluation of B samples is 2 B passes."""
+    """Network evaluations (NFE), counted by sample: a guided evaluation of B samples is 2 B of them."""
 
     teacher: int = 0
     student: int = 0
@@ -23,25 +23,36 @@ class NetworkEvaluations:
 
     @property
     def equivalents(self) -> int:
-        """Pass-equivalents of training compute: a backward pass costs two forward ones."""
+        """Training compute in forward passes: a backward pass costs two."""
         return self.teacher + self.student + 2 * self.backward
 
 
 def guided(
-    forward: Forward, positive: Conditioning, negative: Conditioning, w: Tensor, *, nfe: NetworkEvaluations | None = None
+    forward: Forward,
+    positive: Conditioning,
+    negative: Conditioning,
+    w: Tensor,
+    *,
+    one_pass: bool = False,
+    nfe: NetworkEvaluations | None = None,
 ) -> Denoiser:
-    """Classifier-free guidance over the frozen base: both passes in one batch. Where w is 1 for all samples the negative
-    pass has no effect and is left out."""
+    """Classifier-free guidance over the frozen base: both passes in one batch.
+
+    Args:
+        forward: the base.
+        w: guidance scale of each sample (B,).
+        one_pass: w is known to be 1 throughout, where the negative pass has no effect and is left out.
+        nfe: counts the evaluations.
+    """
     both = Conditioning.cat([negative, positive])
-    one_pass = bool((w == 1).all())
 
     def denoise(x: Tensor, t: Tensor) -> Prediction:
+        n = len(x)
         if nfe is not None:
-            nfe.teacher += len(x) * (1 if one_pass else 2)
+            nfe.teacher += n * (1 if one_pass else 2)
         if one_pass:
             return forward(x, t, positive)
         joint = forward(torch.cat([x, x]), torch.cat([t, t]), both)
-        n = len(x)
         halves = [
             Prediction(joint.value[s], joint.kind, joint.x[s], joint.alpha[s], joint.sigma[s])
             for s in (slice(None, n), slice(n, None))

@@ -4,11 +4,12 @@ Start with `ProbabilityPath`; `DiscreteVP` is Stable Diffusion's, `RectifiedFlow
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, overload
 
 import torch
 from torch import Tensor
 
+from sunlab.draws import Draws
 from sunlab.errors import ConfigError
 
 BetaSchedule = Literal["scaled_linear", "linear", "squaredcos_cap_v2"]
@@ -22,11 +23,13 @@ class ProbabilityPath(ABC):
         steps: training steps that [0, 1] is divided into, where a recipe counts in whole steps.
         offset: the step of t = 0 is -offset: 1 if the network's first step is noisy, 0 if it is the clean end.
         shift: how a grid of this path is moved towards noise (see `grid.shifted`); 1 leaves it as it is.
+        whole: whether the network was trained at whole steps alone.
     """
 
     steps: int = 1000
     offset: int = 0
     shift: float = 1.0
+    whole: bool = False
 
     @abstractmethod
     def alpha_sigma(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -45,18 +48,37 @@ class ProbabilityPath(ABC):
         """The cleanest time at which the network was trained: 1 / steps for Stable Diffusion, 0 for rectified flow."""
         return self.offset / self.steps
 
-    def step(self, t: Tensor | float) -> Tensor:
+    @property
+    def last(self) -> int:
+        """The step of t = 1."""
+        return self.steps - self.offset
+
+    @overload
+    def step(self, t: Tensor) -> Tensor: ...
+    @overload
+    def step(self, t: float) -> float: ...
+    def step(self, t: Tensor | float) -> Tensor | float:
         """t in training steps, float64: steps t - offset, rounded to a whole step within `TOLERANCE`.
 
         Stable Diffusion's step i = 0 ... 999 is t = (i + 1) / 1000, so its clean end is step -1.
         """
         value = as_time(t) * self.steps - self.offset
-        whole = value.round()
-        return torch.where((value - whole).abs() < TOLERANCE, whole, value)
+        if isinstance(value, Tensor):
+            whole = value.round()
+            return torch.where((value - whole).abs() < TOLERANCE, whole, value)
+        return round(value) if abs(value - round(value)) < TOLERANCE else value
 
-    def time(self, step: int) -> float:
-        """The time of a whole training step, the inverse of `step`."""
-        return (step + self.offset) / self.steps
+    @overload
+    def time(self, step: Tensor) -> Tensor: ...
+    @overload
+    def time(self, step: float) -> float: ...
+    def time(self, step: Tensor | float) -> Tensor | float:
+        """The time of a training step, the inverse of `step`; float64."""
+        return ((step.double() if isinstance(step, Tensor) else step) + self.offset) / self.steps
+
+    @abstractmethod
+    def training_time(self, draws: Draws) -> Tensor:
+        """A random time of each sample (B,), as the network is trained on them."""
 
     def at(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """alpha(t) and sigma(t) for t (B,), in the type of `like` (B, ...) and ready to be multiplied with it."""
@@ -85,7 +107,7 @@ class DiscreteVP(ProbabilityPath):
         alphas_cumprod: alpha^2 of the steps 0 ... T - 1, (T,).
     """
 
-    offset = 1
+    offset, whole = 1, True
 
     def __init__(self, alphas_cumprod: Tensor):
         self.alphas_cumprod = alphas_cumprod.detach().to("cpu", torch.float64)
@@ -128,7 +150,7 @@ class DiscreteVP(ProbabilityPath):
         return cls(alphas_cumprod)
 
     def alpha_sigma(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        position = self.step(t) + 1  # 0 is the clean end
+        position = self.step(torch.as_tensor(as_time(t), dtype=torch.float64)) + 1  # 0 is the clean end
         table = self._table(position.device)
         low = position.floor().long().clamp(max=self.steps - 1)
         part = position - low
@@ -137,6 +159,9 @@ class DiscreteVP(ProbabilityPath):
         squared = torch.where(far > 0, log_linear, ((1 - part) * near.sqrt()) ** 2)
         squared = torch.where(part == 0, near, squared)
         return squared.sqrt(), (1 - squared).sqrt()
+
+    def training_time(self, draws: Draws) -> Tensor:
+        return self.time(draws.integers("time", 0, self.steps))
 
     def _table(self, device: torch.device) -> Tensor:
         """alpha^2 of the clean end and of all steps (T + 1,), copied to a device once."""
@@ -165,11 +190,16 @@ class RectifiedFlow(ProbabilityPath):
         self.shift, self.steps = float(shift), steps
 
     def alpha_sigma(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        sigma = as_time(t)
+        sigma = torch.as_tensor(as_time(t), dtype=torch.float64)
         return 1 - sigma, sigma
 
+    def training_time(self, draws: Draws) -> Tensor:
+        """Uniform in (0, 1], then shifted."""
+        t = 1 - draws.uniform("time").double()
+        return self.shift * t / (1 + (self.shift - 1) * t)
 
-def as_time(t: Tensor | float) -> Tensor:
+
+def as_time(t: Tensor | float) -> Tensor | float:
     """t in float64. Raises as `ProbabilityPath.alpha_sigma` does."""
     if isinstance(t, Tensor):
         if not t.is_floating_point():
@@ -179,4 +209,4 @@ def as_time(t: Tensor | float) -> Tensor:
         return t.double()
     if not 0 <= t <= 1:
         raise ValueError(f"times lie in [0, 1], got {t}; a whole step i of 1000 is (i + 1) / 1000")
-    return torch.tensor(float(t), dtype=torch.float64)
+    return float(t)

@@ -79,7 +79,7 @@ def _bare(gallery: Gallery, one: Request, size: int) -> float:
     base = gallery.base
     words = base.encode([*one.negatives, *one.prompts][-size:])
     x = Draws(list(one.seeds) * size, device=base.device).normal("noise", base.backbone.sample_shape)
-    t = torch.full((size,), base.backbone.schedule.steps // 2, device=base.device)
+    t = torch.full((size,), 0.5, dtype=torch.float64, device=base.device)
     started = time.perf_counter()
     for _ in range(ALONE):
         value = base.backbone(x, t, words).value

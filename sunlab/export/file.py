@@ -12,7 +12,7 @@ import sunlab
 from sunlab.adapters import Adapter
 from sunlab.errors import DataError
 from sunlab.export import published
-from sunlab.export.header import FORMAT, check_header
+from sunlab.export.header import FORMAT, check_header, with_times
 from sunlab.export.seal import pack, unpack, verify
 from sunlab.files import replacing
 
@@ -52,6 +52,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     check_finite(tensors, str(path))
     described = {**header, "format": FORMAT, "sunlab": sunlab.__version__, "dtype": str(dtype).removeprefix("torch.")}
     check_header(described, str(path))
+    described = with_times(described)
     write_bytes(path, pack(tensors, described))
     return path
 
@@ -82,6 +83,7 @@ def read_adapter(path: str | Path) -> AdapterFile:
         layout = "sunlab"
         check_header(header, str(path))
         verify(data, header, str(path))
+        header = with_times(header)
     wrong = [n for n, t in tensors.items() if t.dtype != DTYPES[header.get("dtype", "float16")]]
     if wrong:
         raise DataError(f"{path}: {wrong[0]} is {tensors[wrong[0]].dtype}, expected {header.get('dtype', 'float16')}")

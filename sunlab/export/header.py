@@ -1,13 +1,16 @@
 """What an adapter file says of itself."""
 
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
-from typing import Any
+from math import inf, isfinite
+from typing import Any, get_args
 
-from sunlab.diffusion.timesteps import grid
+from sunlab.diffusion.grid import Spacing, grid_times
+from sunlab.diffusion.path import ProbabilityPath
 from sunlab.errors import DataError
+from sunlab.types import PredictionType
 
 FORMAT = 2
+SPACINGS: tuple[Spacing, ...] = get_args(Spacing)
 
 
 def _is_number(value: Any) -> bool:
@@ -19,8 +22,15 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_times(value: Any) -> bool:
-    whole = isinstance(value, list) and all(isinstance(t, int) and not isinstance(t, bool) for t in value)
-    return whole and len(value) > 1 and value == sorted(set(value), reverse=True) and value[-1] >= -1
+    """Floats in [0, 1]; or whole steps 999 ... -1, as sunlab wrote them before 0.2."""
+    if not isinstance(value, list) or len(value) < 2 or not all(map(_is_number, value)):
+        return False
+    lowest, highest = (-1, inf) if _is_whole(value) else (0, 1)
+    return value == sorted(set(value), reverse=True) and lowest <= value[-1] and value[0] <= highest
+
+
+def _is_whole(times: Sequence[float]) -> bool:
+    return all(isinstance(t, int) for t in times)
 
 
 def _is_range(value: Any) -> bool:
@@ -34,11 +44,11 @@ def _is_base(value: Any) -> bool:
 FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "adapter": (lambda v: isinstance(v, dict) and isinstance(v.get("name"), str), "the plug's name and parameters"),
     "base": (_is_base, "the base family, and a hash of the U-Net's cross-attention shapes"),
-    "prediction_type": (lambda v: v in ("epsilon", "v_prediction"), "epsilon or v_prediction"),
+    "prediction_type": (lambda v: v in get_args(PredictionType), "epsilon, v_prediction, sample or flow"),
     "solver": (lambda v: isinstance(v, str), "a solver's name"),
-    "spacing": (lambda v: v in ("trailing", "leading", "custom"), "trailing, leading or custom"),
+    "spacing": (lambda v: v in (*SPACINGS, "custom"), "trailing, leading, uniform or custom"),
     "steps": (_is_count, "a number of steps"),
-    "times": (_is_times, "descending whole times"),
+    "times": (_is_times, "descending times in [0, 1]"),
     "guidance": (_is_range, "[lowest, highest] trained guidance scale, or null where it is not known"),
     "training": (lambda v: isinstance(v, dict), "a summary of the training"),
     "dtype": (lambda v: v in ("float16", "bfloat16", "float32"), "float16, bfloat16 or float32"),
@@ -59,9 +69,17 @@ def check_header(header: Mapping[str, Any], where: str) -> None:
             raise DataError(f"{where}: header: {name}: expected {meaning}, got {header[name]!r}")
 
 
-def spacing_of(times: Sequence[int], train_steps: int) -> str:
-    """Which of the known grids the times (K + 1) are: `trailing`, `leading`, or `custom`."""
-    for spacing in ("trailing", "leading"):
-        if list(times) == grid(len(times) - 1, spacing=spacing, train_steps=train_steps).tolist():
+def with_times(header: Mapping[str, Any]) -> dict[str, Any]:
+    """The header with its times as floats in [0, 1]; a whole step i of before 0.2 is (i + 1) / 1000."""
+    times = header.get("times")
+    if times is None:
+        return dict(header)
+    return {**header, "times": [(t + 1) / 1000 if _is_whole(times) else float(t) for t in times]}
+
+
+def spacing_of(times: Sequence[float], path: ProbabilityPath) -> str:
+    """Which of the known grids the times (K + 1) are, by name, or `custom`."""
+    for spacing in SPACINGS:
+        if tuple(times) == grid_times(len(times) - 1, spacing=spacing, path=path):
             return spacing
     return "custom"

@@ -2,21 +2,22 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from registry import Registry
-from sunlab.diffusion.schedule import Schedule
+from sunlab.diffusion.grid import between, constant
+from sunlab.diffusion.path import ProbabilityPath
 from sunlab.types import Batch, Denoiser
 
 
 class Stepper(Protocol):
     """The part of a solver that a loss uses."""
 
-    schedule: Schedule
+    path: ProbabilityPath
 
     def step(self, denoise: Denoiser, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]: ...
 
@@ -29,13 +30,23 @@ class BoundSampler:
 
     Attributes:
         denoise: one evaluation. The teacher's is guided and without gradient; the student's is one pass, with gradient.
-        solver: the flow's own solver.
-        times: the sampling grid, (K + 1,) descending, the last is `END`.
+        solver: its own solver.
+        times: the sampling grid, (K + 1,) descending from noise, float64, on the batch's device.
+        grid: the same times on the host; () reads them from `times`, which waits for a device.
     """
 
     denoise: Denoiser
     solver: Stepper
     times: Tensor
+    grid: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.grid:
+            object.__setattr__(self, "grid", tuple(self.times.tolist()))
+
+    def on(self, grid: tuple[float, ...]) -> "BoundSampler":
+        """On another grid, K + 1 times."""
+        return replace(self, times=constant(grid, self.times.device), grid=grid)
 
     def jump(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """One solver step from x (B, C, H, W) at t (B,) to s (B,)."""
@@ -45,11 +56,16 @@ class BoundSampler:
         """The state at the last of `times`, (K + 1,) or (K + 1, B)."""
         return self.solver.solve(self.denoise, x, times)
 
+    def integrate(self, x: Tensor, t: Tensor, s: Tensor, steps: int) -> Tensor:
+        """`steps` even solver steps from x (B, C, H, W) at t (B,) to s (B,)."""
+        return self.solve(x, between(self.solver.path, t, s, steps))
+
     @torch.no_grad()
     def rollout(self, noise: Tensor, steps: Tensor) -> Tensor:
-        """On-policy states: from noise (B, C, H, W) after `steps` (B,) steps of the grid, without gradient."""
+        """On-policy states: from noise (B, C, H, W) after `steps` (B,) steps of the grid, 0 ... K - 1, without gradient.
+        All samples make K - 1 steps, so that no device is waited for."""
         x = noise
-        for index in range(int(steps.max())):
+        for index in range(len(self.grid) - 2):
             t, s = self.times[index].expand(len(x)), self.times[index + 1].expand(len(x))
             moved = self.jump(x, t, s)
             x = torch.where((steps > index).reshape(-1, 1, 1, 1), moved, x)
@@ -66,7 +82,7 @@ class LossOutput:
 
     Attributes:
         values: per sample (B,).
-        t: the time at which each sample's student was asked (B,).
+        t: the time of each sample's student evaluation (B,).
         s: the time to which it jumped (B,), or t itself for a loss in prediction space.
         logs: further scalars to log.
     """

@@ -26,7 +26,7 @@ class CFG(Loss):
         index = batch.draws.integers("segment", 0, len(student.times) - 1)
         t = student.times[index]
         if self.states == "data":
-            t = batch.draws.integers("time", 0, student.solver.schedule.steps)
+            t = student.solver.path.training_time(batch.draws)
         x_t = state_at(self.states, batch, t, index, student)
         with torch.no_grad():
             wanted = getattr(teacher.denoise(x_t, t), self.space)

@@ -1,15 +1,16 @@
 """Self-consistency along a guided teacher step: what `msc_segment`, `lcm` and `pcm` have in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from sunlab.diffusion.grid import constant
 from sunlab.errors import ConfigError
 from sunlab.losses.base import BoundSampler, DistanceFunction, LossOutput
-from sunlab.losses.states import state_at
-from sunlab.types import Batch
+from sunlab.losses.states import state_at, stored
+from sunlab.types import SAME, Batch
 
 States = Literal["data", "teacher"]
 Jump = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -23,8 +24,8 @@ def consistency(
     distance: DistanceFunction,
     *,
     jump: Jump,
-    edges: Tensor,
-    points: Tensor,
+    edges: Sequence[float],
+    points: Sequence[float],
     skip: int,
     states: States,
     pure_start: bool = False,
@@ -35,33 +36,43 @@ def consistency(
 
     Args:
         jump: f.
-        edges: (K + 1,) descending.
-        points: the times from which t is drawn (N,); with `states: teacher` it is drawn from the stored ones instead.
-        skip: k, u = max(t - k, s).
+        edges: K + 1 times, descending.
+        points: the times from which t is drawn; with `states: teacher` it is drawn from the stored ones instead.
+        skip: k training steps, u = max(t - k, s).
         states: `data`, forward-noised; `teacher`, a stored trajectory's: the student learns at the stored times alone and is
-            asked between them, so the bank must hold many more times than the student's grid.
+            evaluated between them, so the trajectory dataset must hold many more times than the student's grid.
         pure_start: see `state_at`; the published recipes noise the data forward at the first time too.
 
     Raises:
         ConfigError: the data do not offer what `states` needs.
     """
-    if states == "teacher" and batch.trajectory is not None:
-        stored = batch.trajectory.times.to(edges)
-        points = stored[stored > edges[-1]]
-    t = points.to(edges)[batch.draws.integers("time", 0, len(points))]
-    s = edges[(edges[None, :] >= t[:, None]).sum(1)]
-    x_t = state_at(states, batch, t, torch.zeros_like(t), student, pure_start=pure_start)
+    if states == "teacher":
+        points = [t for t in stored(batch).grid if t > edges[-1] + SAME]
+    device, path = student.times.device, student.solver.path
+    t = constant(tuple(points), device)[batch.draws.integers("time", 0, len(points))]
+    ends = constant(tuple(edges), device)
+    s = ends[below(ends, t)]
+    if states == "teacher":
+        x_t = stored(batch).at(t)
+    else:
+        x_t = state_at(states, batch, t, torch.zeros_like(t), student, pure_start=pure_start)
     with torch.no_grad():
-        u = torch.maximum(t - skip, s)
+        u = path.time(path.step(t) - skip)
+        there = u < s + SAME
+        u = torch.where(there, s, u)
         x_u = teacher.jump(x_t, t, u)
-        there = u == s
-        carried = jump(x_u, torch.where(there, t, u), s)  # the student is not asked at the edge, where it never learns
+        carried = jump(x_u, torch.where(there, t, u), s)  # at the edge itself the student is never trained
         target = torch.where(there.reshape(-1, 1, 1, 1), x_u, carried)
     return LossOutput(distance(jump(x_t, t, s), target), t, s)
+
+
+def below(grid: Tensor, t: Tensor) -> Tensor:
+    """The index of the next time below t (B,) in a descending grid (K + 1,)."""
+    return (grid[None, :] > t[:, None] - SAME).sum(1)
 
 
 def require_skip(skip: int) -> int:
     """Raises `ConfigError` for a step of no length."""
     if skip < 1:
-        raise ConfigError(f"loss.skip is the length of the teacher's step: give at least 1, got {skip}")
+        raise ConfigError(f"loss.skip is the length of the teacher's step in training steps: give at least 1, got {skip}")
     return skip

@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
+from sunlab.diffusion.prediction import consistency_function
 from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput
 from sunlab.losses.consistency import States, consistency, require_skip
-from sunlab.types import END, Batch
+from sunlab.types import Batch
 
 
 @LOSSES.register("lcm")
@@ -18,12 +18,12 @@ class LCM(Loss):
     u + w (c - u)), empty negative prompts, distance {name: huber, c: 1e-3}, adapter lora.
 
     Args:
-        skip: k; t is drawn from 999, 999 - k, ...
-        boundary: `karras`, f = c_skip x + c_out x_0 with c_skip = d^2 / ((10 t)^2 + d^2) and
-            c_out = 10 t / sqrt((10 t)^2 + d^2), and t - k stops at 0; `none`, f = x_0, and t - k stops at the clean end:
-            that is `msc_segment` with one segment.
+        skip: k training steps; the student's step i is drawn from the noisiest, 999 for Stable Diffusion, 999 - k, ...
+        boundary: `karras`, f = c_skip x + c_out x_0 with c_skip = d^2 / ((10 i)^2 + d^2) and
+            c_out = 10 i / sqrt((10 i)^2 + d^2), and i - k stops at step 0; `none`, f = x_0, and i - k stops at the clean
+            end: that is `msc_segment` with one segment.
         sigma_data: d.
-        timestep_scaling: the factor on t in c_skip and c_out, 10 in the recipe.
+        timestep_scaling: the factor on i in c_skip and c_out, 10 in the recipe.
         states: where x_t comes from; `data`, forward-noised at every time, in the recipe.
     """
 
@@ -40,20 +40,19 @@ class LCM(Loss):
         self.sigma_data, self.timestep_scaling = sigma_data, timestep_scaling
 
     def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
-        last = student.solver.schedule.steps - 1
-        end = 0 if self.boundary == "karras" else END
-        edges = torch.tensor([last, end]).to(student.times)
+        path = student.solver.path
+        end = 0 if self.boundary == "karras" else -path.offset
 
         def clean(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-            x_0 = student.denoise(x, t).x_0
+            prediction = student.denoise(x, t)
             if self.boundary == "none":
-                return x_0
-            scaled = (self.timestep_scaling * t.double()).reshape(-1, 1, 1, 1)
-            square = scaled**2 + self.sigma_data**2
-            return (self.sigma_data**2 / square).to(x) * x + (scaled / square.sqrt()).to(x) * x_0
+                return prediction.x_0
+            return consistency_function(
+                prediction, path.step(t), sigma_data=self.sigma_data, timestep_scaling=self.timestep_scaling
+            )
 
-        points = torch.arange(last, end, -self.skip)
+        points = [path.time(i) for i in range(path.last, end, -self.skip)]
         return consistency(
             batch, student, teacher, distance,
-            jump=clean, edges=edges, points=points, skip=self.skip, states=self.states,
+            jump=clean, edges=[1.0, path.time(end)], points=points, skip=self.skip, states=self.states,
         )  # fmt: skip

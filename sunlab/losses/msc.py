@@ -1,11 +1,10 @@
 """Multi-step consistency, first reading (ours; the paper's text allows three)."""
 
-from dataclasses import replace
 from typing import Literal
 
 import torch
 
-from sunlab.diffusion.timesteps import between, grid
+from sunlab.diffusion.grid import grid_times
 from sunlab.errors import ConfigError
 from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput
 from sunlab.losses.states import States, state_at
@@ -40,17 +39,18 @@ class MSC(Loss):
 
     def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
         if self.segments is not None:
-            times = grid(self.segments, train_steps=student.solver.schedule.steps)
-            student = replace(student, times=times.to(student.times))
-        times = student.times
+            student = student.on(grid_times(self.segments, path=student.solver.path))
+        times, path = student.times, student.solver.path
         index = batch.draws.integers("segment", 0, len(times) - 1)
         t, s = times[index], times[index + 1]
         if self.start == "uniform":
-            t = s + 1 + ((t - s) * batch.draws.uniform("within")).long().clamp(max=t - s - 1)
+            steps = path.step(t) - path.step(s)
+            t = path.time(path.step(s) + 1 + torch.minimum((steps * batch.draws.uniform("within")).floor(), steps - 1))
         x_t = state_at(self.states, batch, t, index, student)
         if self.states == "teacher" and batch.trajectory is not None:
+            batch.trajectory.require(student.grid)
             target = batch.trajectory.at(s)
         else:
             with torch.no_grad():
-                target = teacher.solve(x_t, between(t, s, self.substeps))
+                target = teacher.integrate(x_t, t, s, self.substeps)
         return LossOutput(distance(student.jump(x_t, t, s), target), t, s)

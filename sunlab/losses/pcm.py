@@ -1,7 +1,6 @@
 """Phased consistency distillation (arXiv 2405.18407), without its adversarial part."""
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
 
 from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput
 from sunlab.losses.consistency import States, consistency, require_skip
@@ -12,14 +11,14 @@ from sunlab.types import Batch
 class PCM(Loss):
     """Phased consistency: f(x_t, t) = f(x_{t-k}, t - k) up to the phase's edge, by a DDIM-like jump; not adversarial.
 
-    The times are the public recipe's: t is one of k - 1, 2k - 1, ..., 999, the edges lie on the same points (k = 20 in 4
-    phases: 739, 499, 239, 0), and the last is t = 0 rather than the clean end. The paper's adversarial loss and its variant
-    without guidance in the teacher are left out. `msc_segment` differs in the edges, which there are the times at which the
-    student is sampled.
+    The times are the public recipe's: the student's step is one of k - 1, 2k - 1, ..., 999 of Stable Diffusion's, the edges
+    lie on the same steps (k = 20 in 4 phases: 739, 499, 239, 0), and the last is step 0 rather than the clean end. The
+    paper's adversarial loss and its variant without guidance in the teacher are left out. `msc_segment` differs in the
+    edges, which there are the times at which the student is sampled.
 
     Args:
         segments: M, phases; null: the student's steps.
-        skip: k, the distance of the points.
+        skip: k, the distance of these steps.
         states: where x_t comes from; `data`, forward-noised at every time, in the paper.
     """
 
@@ -27,18 +26,18 @@ class PCM(Loss):
         self.segments, self.skip, self.states = segments, require_skip(skip), states
 
     def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
-        last = student.solver.schedule.steps - 1
-        points = torch.arange(last, 0, -self.skip)
-        edges = phase_edges(points, self.segments or len(student.times) - 1).to(student.times)
+        path = student.solver.path
+        steps = range(path.last, 0, -self.skip)
+        points = [path.time(i) for i in steps]
+        edges = [path.time(i) for i in phase_edges(steps, self.segments or len(student.grid) - 1)]
         return consistency(
             batch, student, teacher, distance,
             jump=student.jump, edges=edges, points=points, skip=self.skip, states=self.states,
         )  # fmt: skip
 
 
-def phase_edges(points: Tensor, phases: int) -> Tensor:
-    """The M + 1 edges among `points` (N,) descending: the first point, and for each phase the point below its N / M points,
-    0 below all."""
-    below = torch.cat([points[1:], torch.zeros(1, dtype=points.dtype)])
-    starts = (torch.arange(phases, dtype=torch.float64) * len(points) / phases).floor().long()  # counted from the lowest
-    return torch.cat([points[:1], below[len(points) - 1 - starts].flip(0)])
+def phase_edges(points: Sequence[int], phases: int) -> list[int]:
+    """The M + 1 edges among N descending steps: the first, and for each phase the step below its N / M; 0 below all."""
+    below = [*points[1:], 0]
+    starts = [phase * len(points) // phases for phase in range(phases)]  # counted from the lowest
+    return [points[0], *(below[len(points) - 1 - start] for start in reversed(starts))]

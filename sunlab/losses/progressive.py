@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from sunlab.diffusion.schedule import Schedule
-from sunlab.diffusion.timesteps import between
+from sunlab.diffusion.path import ProbabilityPath
 from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput
 from sunlab.losses.states import States, state_at
 from sunlab.types import Batch
@@ -30,15 +29,15 @@ class Progressive(Loss):
         t, s = student.times[index], student.times[index + 1]
         x_t = state_at(self.states, batch, t, index, student)
         with torch.no_grad():
-            x_s = teacher.solve(x_t, between(t, s, 2))
-            target = inverted(student.solver.schedule, x_t, t, x_s, s)
+            x_s = teacher.integrate(x_t, t, s, 2)
+            target = inverted(student.solver.path, x_t, t, x_s, s)
         return LossOutput(distance(student.denoise(x_t, t).x_0, target), t, s)
 
 
-def inverted(schedule: Schedule, x_t: Tensor, t: Tensor, x_s: Tensor, s: Tensor) -> Tensor:
+def inverted(path: ProbabilityPath, x_t: Tensor, t: Tensor, x_s: Tensor, s: Tensor) -> Tensor:
     """The x_0 with which DDIM steps from x_t to x_s (both (B, C, H, W); t > s, (B,)):
     (x_s - r x_t) / (alpha_s - r alpha_t), r = sigma_s / sigma_t."""
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.alpha_sigma(t), schedule.alpha_sigma(s)
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = path.alpha_sigma(t), path.alpha_sigma(s)
     ratio = sigma_s / sigma_t
     shape = (-1,) + (1,) * (x_t.dim() - 1)
     on_x_t, scale = (c.to(x_t).reshape(shape) for c in (ratio, alpha_s - ratio * alpha_t))

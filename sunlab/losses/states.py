@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sunlab.errors import ConfigError
 from sunlab.losses.base import BoundSampler
-from sunlab.types import Batch
+from sunlab.types import Batch, Trajectory
 
 States = Literal["data", "teacher", "student"]
 
@@ -17,8 +17,8 @@ def state_at(
     """x_t (B, C, H, W).
 
     Args:
-        t: (B,).
-        step: (B,), how many steps of the student's grid lead from noise to t (for `student`).
+        t: (B,), on the student's grid for `teacher` and `student`.
+        step: (B,), how many steps of that grid lead from noise to t (for `student`).
         pure_start: for `data`, x_t at the grid's first time is the noise alone, as at sampling; false: it is forward-noised
             there too, with what alpha leaves of the data.
 
@@ -26,19 +26,27 @@ def state_at(
         ConfigError: the data do not offer what `states` needs.
     """
     if states == "teacher":
-        if batch.trajectory is None:
-            raise ConfigError(
-                "states: teacher needs stored trajectories; make a bank with `sunlab data trajectories` and set "
-                "data.source: {name: trajectories, path: BANK}, or choose states: data"
-            )
-        return batch.trajectory.at(t)
+        trajectory = stored(batch)
+        trajectory.require(student.grid[:-1])
+        return trajectory.at(t)
     noise = batch.draws.normal("noise", batch.shape)
     if states == "student":
         return student.rollout(noise, step)
     if batch.latents is None:
         raise ConfigError("states: data needs images or latents, and this source has prompts only")
-    noised = student.solver.schedule.add_noise(batch.latents, noise, t)
+    noised = student.solver.path.add_noise(batch.latents, noise, t)
     if not pure_start:
         return noised
-    pure = (t == student.times[0]) & (student.times[0] == student.solver.schedule.steps - 1)
-    return noised.where(~pure.reshape(-1, 1, 1, 1), noise)
+    if student.grid[0] < 1:
+        return noised
+    return noised.where((t < 1).reshape(-1, 1, 1, 1), noise)
+
+
+def stored(batch: Batch) -> Trajectory:
+    """The batch's trajectories. Raises `ConfigError` if the data have none."""
+    if batch.trajectory is None:
+        raise ConfigError(
+            "states: teacher needs stored trajectories; make a trajectory dataset with `sunlab data trajectories` and set "
+            "data.source: {name: trajectories, path: FOLDER}, or choose states: data"
+        )
+    return batch.trajectory

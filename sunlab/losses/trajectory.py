@@ -2,8 +2,10 @@
 
 from typing import Literal
 
+from sunlab.diffusion.grid import constant
 from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput
-from sunlab.losses.states import state_at
+from sunlab.losses.consistency import below
+from sunlab.losses.states import stored
 from sunlab.types import Batch
 
 
@@ -15,7 +17,7 @@ class TrajectoryRegression(Loss):
 
     Args:
         target: the later state: `segment`, at the next time of the student's grid; `next`, the next one stored, which
-            reduces no steps unless the bank holds the student's times alone; `end`, the last, in x_0.
+            reduces no steps unless the trajectory dataset holds the student's times alone; `end`, the last, in x_0.
 
     Raises:
         ConfigError: the batch has no stored trajectory.
@@ -25,13 +27,13 @@ class TrajectoryRegression(Loss):
         self.target = target
 
     def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
-        stored = student.times if batch.trajectory is None else batch.trajectory.times.to(student.times)
-        index = batch.draws.integers("state", 0, len(stored) - 1)
-        t = stored[index]
-        x_t = state_at("teacher", batch, t, index, student)
-        assert batch.trajectory is not None  # or `state_at` has said what is missing
+        trajectory = stored(batch)
+        times = constant(trajectory.grid, student.times.device)
+        index = batch.draws.integers("state", 0, len(times) - 1)
+        t = times[index]
         if self.target == "segment":
-            s = student.times[(student.times[None, :] >= t[:, None]).sum(1)]
+            trajectory.require(student.grid[1:])
+            s = student.times[below(student.times, t)]
         else:
-            s = stored[index + 1] if self.target == "next" else stored[-1].expand_as(t)
-        return LossOutput(distance(student.jump(x_t, t, s), batch.trajectory.at(s)), t, s)
+            s = times[index + 1] if self.target == "next" else times[-1].expand_as(t)
+        return LossOutput(distance(student.jump(trajectory.at(t), t, s), trajectory.at(s)), t, s)

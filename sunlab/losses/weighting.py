@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from registry import Registry
-from sunlab.diffusion.schedule import Schedule
+from sunlab.diffusion.path import ProbabilityPath
 
 
 class Weighting(ABC):
     """Weight of each sample's loss."""
 
     @abstractmethod
-    def __call__(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+    def __call__(self, path: ProbabilityPath, t: Tensor, s: Tensor) -> Tensor:
         """t, s (B,), the student's jump -> (B,)."""
 
 
@@ -24,7 +24,7 @@ WEIGHTINGS: Registry[Weighting] = Registry("weighting", base=Weighting, entry_po
 class Uniform(Weighting):
     """All samples alike."""
 
-    def __call__(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+    def __call__(self, path: ProbabilityPath, t: Tensor, s: Tensor) -> Tensor:
         return torch.ones_like(t, dtype=torch.float32)
 
 
@@ -35,8 +35,8 @@ class MinSNR(Weighting):
     def __init__(self, *, gamma: float = 5.0):
         self.gamma = gamma
 
-    def __call__(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
-        snr = (2 * schedule.log_snr(t)).exp()
+    def __call__(self, path: ProbabilityPath, t: Tensor, s: Tensor) -> Tensor:
+        snr = (2 * path.log_snr(t)).exp()
         return (self.gamma / snr).clamp(max=1).float()
 
 
@@ -44,8 +44,8 @@ class MinSNR(Weighting):
 class TruncatedSNR(Weighting):
     """max(SNR_t, 1), of a difference in x_0 (arXiv 2202.00512, section 4)."""
 
-    def __call__(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
-        return (2 * schedule.log_snr(t)).exp().clamp(min=1).float()
+    def __call__(self, path: ProbabilityPath, t: Tensor, s: Tensor) -> Tensor:
+        return (2 * path.log_snr(t)).exp().clamp(min=1).float()
 
 
 @WEIGHTINGS.register("x_0")
@@ -59,8 +59,8 @@ class XZero(Weighting):
     def __init__(self, *, floor: float = 0.1):
         self.floor = floor
 
-    def __call__(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
-        _, sigma = schedule.alpha_sigma(t)
+    def __call__(self, path: ProbabilityPath, t: Tensor, s: Tensor) -> Tensor:
+        _, sigma = path.alpha_sigma(t)
         return sigma.square().clamp(min=self.floor).float()
 
 
@@ -71,8 +71,8 @@ class InverseJump(Weighting):
     c is what a unit epsilon error moves x_s by; for squared distances.
     """
 
-    def __call__(self, schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
-        alpha_t, sigma_t = schedule.alpha_sigma(t)
-        alpha_s, sigma_s = schedule.alpha_sigma(s)
+    def __call__(self, path: ProbabilityPath, t: Tensor, s: Tensor) -> Tensor:
+        alpha_t, sigma_t = path.alpha_sigma(t)
+        alpha_s, sigma_s = path.alpha_sigma(s)
         moved = (sigma_s - alpha_s * sigma_t / alpha_t).abs()
         return torch.where(moved > 0, moved.clamp(min=1e-6) ** -2, torch.zeros_like(moved)).float()

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from sunlab.backbones.pretrained import BaseModel
+from sunlab.diffusion.grid import constant, grid
 from sunlab.diffusion.guidance import NetworkEvaluations, guided
-from sunlab.diffusion.timesteps import grid
 from sunlab.draws import Draws
 from sunlab.export.header import spacing_of
 from sunlab.export.shapes import describe_base
@@ -51,10 +51,10 @@ class DistillationModule(Module):
         super().__init__()
         self.base = base.freeze()
         self.unet, self.text = base.backbone.unet, base.text.model  # the autoencoder comes to the device when it is needed
-        schedule = base.backbone.schedule
+        path = base.backbone.path
         self.loss, self.distance, self.weighting = loss, distance or L2(), weighting or Uniform()
-        self.teacher = teacher or Sampler(DPMpp2M(schedule), grid(24, train_steps=schedule.steps))
-        self.student = student or Sampler(DDIM(schedule), grid(4, train_steps=schedule.steps))
+        self.teacher = teacher or Sampler(DPMpp2M(path), grid(24, path=path))
+        self.student = student or Sampler(DDIM(path), grid(4, path=path))
         self.guidance = guidance
         self.optimization = optimization or Optimization()
         self.nfe = NetworkEvaluations()  # of this rank; those of all, on the first rank, whenever a checkpoint is written
@@ -98,9 +98,10 @@ class DistillationModule(Module):
 
     def training_step(self, samples: Samples, index: int) -> dict[str, Any]:
         batch = self.encode(samples)
-        output = self.loss(batch, self.student_sampler(batch), self.teacher_sampler(batch), self.distance)
+        one_pass = self.guidance == (1.0, 1.0) and samples.guidance is None  # stored trajectories have their own w
+        output = self.loss(batch, self.student_sampler(batch), self.teacher_sampler(batch, one_pass), self.distance)
         self.switch(True)  # recomputed activations (gradient checkpointing) must be the student's
-        weights = self.weighting(self.base.backbone.schedule, output.t, output.s).to(output.values)
+        weights = self.weighting(self.base.backbone.path, output.t, output.s).to(output.values)
         loss = (output.values * weights).mean()
         self.note(len(batch), loss=loss, **output.logs)
         return {"loss": loss, "output": output}
@@ -129,18 +130,20 @@ class DistillationModule(Module):
             self.switch(True)
             return self.predict_student(x, t, batch)
 
-        return BoundSampler(denoise, self.student.solver, self.student.times.to(self.device))
+        return self._bound(denoise, self.student)
 
-    def teacher_sampler(self, batch: Batch) -> BoundSampler:
-        inner = guided(self.base.backbone, batch.positive, batch.negative, batch.guidance, nfe=self.nfe)
+    def teacher_sampler(self, batch: Batch, one_pass: bool = False) -> BoundSampler:
+        inner = guided(self.base.backbone, batch.positive, batch.negative, batch.guidance, one_pass=one_pass, nfe=self.nfe)
 
         def denoise(x: Tensor, t: Tensor) -> Any:
             self.switch(False)
             with torch.no_grad():
                 return inner(x, t)
 
-        bound: Denoiser = denoise
-        return BoundSampler(bound, self.teacher.solver, self.teacher.times.to(self.device))
+        return self._bound(denoise, self.teacher)
+
+    def _bound(self, denoise: Denoiser, sampler: Sampler) -> BoundSampler:
+        return BoundSampler(denoise, sampler.solver, constant(sampler.grid, self.device), sampler.grid)
 
     def header(self) -> dict[str, Any]:
         """What the exported file says of its training and use."""
@@ -149,9 +152,9 @@ class DistillationModule(Module):
         return {
             "prediction_type": self.base.backbone.prediction_type,
             "solver": named[0] if named else "ddim",
-            "spacing": spacing_of(self.student.times.tolist(), self.base.backbone.schedule.steps),
+            "spacing": spacing_of(self.student.grid, self.base.backbone.path),
             "steps": self.student.steps,
-            "times": self.student.times.tolist(),
+            "times": list(self.student.grid),
             "base": describe_base(self.unet),
             "guidance": list(self.guidance),
             "training": {"loss": type(self.loss).__name__, "steps": self.global_step, **vars(self.nfe)},

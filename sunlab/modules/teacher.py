@@ -61,15 +61,15 @@ class TeacherModule(Module):
             assert samples.images is not None, "a source with images or latents"
             latents = self.autoencoder.encode(samples.images)
         backbone = self.base.backbone
-        schedule = backbone.schedule
+        path = backbone.path
         draws = Draws(samples.seeds, device=self.device)
-        t = draws.integers("time", 0, schedule.steps)
+        t = path.training_time(draws)
         noise = draws.normal("noise", latents.shape[1:])
         prompts = self.prompts(samples)
-        prediction = backbone(schedule.add_noise(latents, noise, t), t, prompts)
+        prediction = backbone(path.add_noise(latents, noise, t), t, prompts)
         wanted = target(backbone.prediction_type, latents, noise, prediction.alpha, prediction.sigma)
         values = (prediction.value - wanted).square().flatten(1).mean(1)
-        loss = (values * self.weighting(schedule, t, t).to(values)).mean()
+        loss = (values * self.weighting(path, t, t).to(values)).mean()
         self.note(len(samples), loss=loss)
         return {"loss": loss, "output": LossOutput(values.detach(), t, t)}
 

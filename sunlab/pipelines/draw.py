@@ -24,7 +24,8 @@ def with_guidance(base: BaseModel) -> Bind:
     """The base under classifier-free guidance, two passes an evaluation."""
 
     def bind(positive: Conditioning, negative: Conditioning, w: Tensor, nfe: NetworkEvaluations) -> Denoiser:
-        return guided(base.backbone, positive, negative, w, nfe=nfe)
+        one_pass = bool((w == 1).all())  # once for all steps of these pictures
+        return guided(base.backbone, positive, negative, w, one_pass=one_pass, nfe=nfe)
 
     return bind
 
@@ -109,7 +110,7 @@ def draw(base: BaseModel, sampling: Sampler, bind: Bind, request: Request, *, w:
         scale = torch.full((len(part),), float(w), device=base.device)
         inner = bind(base.encode(part.prompts), base.encode(part.negatives), scale, nfe)
         noise = Draws(part.seeds, device=base.device).normal("noise", base.backbone.sample_shape)
-        x = sampling.solver.solve(inner, noise, sampling.times.to(base.device))
+        x = sampling.solver.solve(inner, noise, sampling.times)
         latents.append(x)
         images.append(base.autoencoder.decode(x))
     seconds = time.perf_counter() - started

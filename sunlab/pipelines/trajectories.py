@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sunlab.backbones.pretrained import BaseModel
-from sunlab.data.bankfile import BankHeader, noise_of, open_bank, write_bank
+from sunlab.data.bankfile import BankHeader, noise_of, open_bank, times_of, write_bank
 from sunlab.data.base import NegativeSampler, Pool
 from sunlab.diffusion.guidance import guided
 from sunlab.draws import Draws, keyed_seed
@@ -97,11 +97,11 @@ class BankMaker:
     ) -> torch.Tensor:
         """The states at the stored times, (N, K + 1, C, H, W), the noise first."""
         noise = noise_of(seeds, self.base.backbone.sample_shape).to(self.base.device)
-        bound = guided(self.base.backbone, self.base.encode(prompts), self.base.encode(negatives), w)
-        times = self.teacher.times.to(self.base.device)
+        one_pass = self.guidance == (1.0, 1.0)
+        bound = guided(self.base.backbone, self.base.encode(prompts), self.base.encode(negatives), w, one_pass=one_pass)
         kept = [noise.cpu()]
         wanted = set(self.stored.tolist())
-        for time, x in zip(times[1:].tolist(), self.teacher.solver.states(bound, noise, times), strict=True):
+        for time, x in zip(self.teacher.grid[1:], self.teacher.solver.states(bound, noise, self.teacher.times), strict=True):
             if time in wanted:
                 kept.append(x.cpu())
             progress.add(len(seeds) / self.teacher.steps)
@@ -111,8 +111,8 @@ class BankMaker:
 def _holds(path: Path, header: BankHeader, times: torch.Tensor, seeds: Sequence[int]) -> bool:
     """Whether the file holds all that is wanted, not its beginning alone. Raises `DataError` where it was made otherwise."""
     file, found = open_bank(path)
-    there = {**asdict(found), "times": file.get_tensor("times").tolist(), "seeds": file.get_tensor("seeds").tolist()}
-    wanted = {**asdict(header), "times": times.tolist(), "seeds": list(seeds)}
+    there = {**asdict(found), "times": times_of(file).tolist(), "seeds": file.get_tensor("seeds").tolist()}
+    wanted = {**asdict(header), "version": found.version, "times": times.tolist(), "seeds": list(seeds)}
     for name in ("keys", "prompts", "negatives", "seeds"):  # one for each trajectory
         wanted[name] = wanted[name][: len(found.keys)]
     if differ := [name for name, value in wanted.items() if there[name] != value]:

@@ -3,14 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
 
 from registry import Registry
-from sunlab.diffusion.schedule import Schedule
-from sunlab.types import END, Denoiser
+from sunlab.diffusion.grid import check_times
+from sunlab.diffusion.path import ProbabilityPath
+from sunlab.types import Denoiser
 
 
 class Solver(ABC):
@@ -20,10 +22,10 @@ class Solver(ABC):
     at the start.
     """
 
-    end: int = END  # the time at which a path that is solved to `END` arrives
+    end: float = 0.0  # the time at which a solution to t = 0 arrives
 
-    def __init__(self, schedule: Schedule):
-        self.schedule = schedule
+    def __init__(self, path: ProbabilityPath):
+        self.path = path
 
     @abstractmethod
     def step(self, denoise: Denoiser, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
@@ -31,7 +33,7 @@ class Solver(ABC):
 
         Args:
             x: (B, C, H, W).
-            t, s: (B,), t >= s, `END` allowed as s. Where t = s the state stays as it is.
+            t, s: (B,), float64, t >= s. Where t = s the state stays as it is.
             memory: what the previous step returned.
 
         Returns:
@@ -39,11 +41,16 @@ class Solver(ABC):
         """
 
     def states(self, denoise: Denoiser, x: Tensor, times: Tensor | Sequence[Tensor]) -> Iterator[Tensor]:
-        """The state at each of `times` after the first: (K + 1,) shared by the batch or (K + 1, B)."""
+        """The state at each of `times` after the first: (K + 1,) shared by the batch, on any device, or (K + 1, B)."""
         memory = None
-        for t, s in pairwise(times):
+        for t, s in pairwise(self.shared(times, x)):
             x, memory = self.step(denoise, x, t.expand(len(x)), s.expand(len(x)), memory)
             yield x
+
+    @staticmethod
+    def shared(times: Tensor | Sequence[Tensor], x: Tensor) -> Tensor | Sequence[Tensor]:
+        """A grid on the device of x; times of each sample as they are."""
+        return times.to(x.device) if isinstance(times, Tensor) and times.dim() == 1 else times
 
     def solve(self, denoise: Denoiser, x: Tensor, times: Tensor | Sequence[Tensor]) -> Tensor:
         """The state at the last of `times`."""
@@ -54,10 +61,26 @@ class Solver(ABC):
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a model is sampled: a solver on a grid of times, (K + 1,) descending, the last is `END`."""
+    """How a model is sampled: a solver on a grid.
+
+    Attributes:
+        solver: of the probability-flow ODE.
+        times: (K + 1,) descending, float64, on the CPU; the last is 0.
+
+    Raises:
+        ConfigError: times that are no grid.
+    """
 
     solver: Solver
     times: Tensor
+
+    def __post_init__(self) -> None:
+        check_times(self.grid)
+
+    @cached_property
+    def grid(self) -> tuple[float, ...]:
+        """`times` as numbers."""
+        return tuple(self.times.tolist())
 
     @property
     def steps(self) -> int:
@@ -71,7 +94,6 @@ SOLVERS: Registry[Solver] = Registry(
     components=(
         "sunlab.solvers.ddim",
         "sunlab.solvers.dpmpp_2m",
-        "sunlab.solvers.euler",
         "sunlab.solvers.heun",
         "sunlab.solvers.lcm",
         "sunlab.solvers.tcd",

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sunlab.diffusion.schedule import Schedule
+from sunlab.diffusion.path import ProbabilityPath
 from sunlab.solvers.base import SOLVERS, Solver
 from sunlab.types import Denoiser
 
@@ -26,15 +26,15 @@ class DPMpp2M(Solver):
             `solver_type`.
     """
 
-    def __init__(self, schedule: Schedule, *, variant: Literal["midpoint", "heun"] = "midpoint"):
-        super().__init__(schedule)
+    def __init__(self, path: ProbabilityPath, *, variant: Literal["midpoint", "heun"] = "midpoint"):
+        super().__init__(path)
         self.variant = variant
 
     def step(
         self, denoise: Denoiser, x: Tensor, t: Tensor, s: Tensor, memory: Memory | None = None
     ) -> tuple[Tensor, Memory]:
         x_0 = denoise(x, t).x_0
-        now = self.schedule.log_snr(t)
+        now = self.path.log_snr(t)
         before_x_0, before = (x_0, torch.full_like(now, -torch.inf)) if memory is None else memory
         still = t == s
 
@@ -49,11 +49,11 @@ class DPMpp2M(Solver):
     def _coefficients(self, t: Tensor, s: Tensor, now: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Weights (B,) of x, x_0 and the change of x_0 in x_s, float64, all finite: what is infinite or undefined is
         replaced before it is used, so that no gradient meets 0 * inf."""
-        alpha_t, sigma_t = self.schedule.alpha_sigma(t)
-        alpha_s, sigma_s = self.schedule.alpha_sigma(s)
+        alpha_t, sigma_t = self.path.alpha_sigma(t)
+        alpha_s, sigma_s = self.path.alpha_sigma(s)
         ratio = sigma_s / torch.where(sigma_t > 0, sigma_t, 1.0)
         on_x_0 = alpha_s - alpha_t * ratio  # -alpha_s (e^-h - 1), without a logarithm of alpha = 0
-        h, h_before = self.schedule.log_snr(s) - now, now - before
+        h, h_before = self.path.log_snr(s) - now, now - before
         second = h.isfinite() & (h > 0) & h_before.isfinite() & (h_before > 0)
         h, h_before = torch.where(second, h, 1.0), torch.where(second, h_before, 1.0)
         share = on_x_0 / 2 if self.variant == "midpoint" else alpha_s - on_x_0 / h

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from sunlab.diffusion.schedule import Schedule
+from sunlab.diffusion.path import ProbabilityPath
+from sunlab.diffusion.prediction import consistency_function
 from sunlab.errors import ConfigError
 from sunlab.solvers.base import SOLVERS, Solver
-from sunlab.solvers.renoise import Paths, paths, renoise
+from sunlab.solvers.renoise import keys_of, renoise
 from sunlab.types import Denoiser
 
 
@@ -14,8 +15,8 @@ from sunlab.types import Denoiser
 class LCM(Solver):
     """Jump to the clean end, add fresh noise up to the next time: x_s = alpha_s f(x_t, t) + sigma_s z.
 
-    f = c_skip x + c_out x_0, with the scalings of the loss `lcm`. The noise z is keyed by `seed`, by the state that a sample
-    starts from, and by s.
+    f = c_skip x + c_out x_0, with the scalings of the loss `lcm`. The noise z is keyed by `seed`, by the state that a
+    sample starts from, and by s.
 
     Args:
         eta: the share of z that is fresh: z = eta noise + sqrt(1 - eta^2) epsilon; with 0 the sampler is deterministic.
@@ -28,31 +29,31 @@ class LCM(Solver):
 
     def __init__(
         self,
-        schedule: Schedule,
+        path: ProbabilityPath,
         *,
         eta: float = 1.0,
         seed: int = 0,
         sigma_data: float = 0.5,
         timestep_scaling: float = 10.0,
     ):
-        super().__init__(schedule)
+        super().__init__(path)
         if not 0 <= eta <= 1:
             raise ConfigError(f"solver.eta is a share, 0 to 1, got {eta}")
         self.eta, self.seed, self.sigma_data, self.timestep_scaling = eta, seed, sigma_data, timestep_scaling
 
     def step(
-        self, denoise: Denoiser, x: Tensor, t: Tensor, s: Tensor, memory: Paths | None = None
-    ) -> tuple[Tensor, Paths | None]:
+        self, denoise: Denoiser, x: Tensor, t: Tensor, s: Tensor, memory: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         prediction = denoise(x, t)
         shape = (-1,) + (1,) * (x.dim() - 1)
-        scaled = (self.timestep_scaling * t.double()).reshape(shape)
-        square = scaled**2 + self.sigma_data**2
-        clean = (self.sigma_data**2 / square).to(x) * x + (scaled / square.sqrt()).to(x) * prediction.x_0
-        alpha, sigma = self.schedule.at(s, x)
+        clean = consistency_function(
+            prediction, self.path.step(t), sigma_data=self.sigma_data, timestep_scaling=self.timestep_scaling
+        )
+        alpha, sigma = self.path.at(s, x)
         known = memory
         if self.eta == 0:
             z = prediction.epsilon
         else:
-            known = paths(x, self.seed) if memory is None else memory
+            known = keys_of(x, self.seed) if memory is None else memory
             z = self.eta * renoise(known, s, x) + (1 - self.eta**2) ** 0.5 * prediction.epsilon
         return torch.where((t == s).reshape(shape), x, alpha * clean + sigma * z), known

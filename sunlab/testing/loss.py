@@ -3,92 +3,110 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import pytest
 import torch
 from torch import Tensor
 
-from sunlab.diffusion.schedule import Schedule
-from sunlab.diffusion.timesteps import grid
+from sunlab.diffusion.grid import grid, grid_times
+from sunlab.diffusion.path import ProbabilityPath
 from sunlab.losses.base import BoundSampler, LossOutput
 from sunlab.registries import registry_of
 from sunlab.testing.component import ComponentContract
-from sunlab.testing.toy import ToyDenoiser, toy_batch
-from sunlab.types import END, Batch
+from sunlab.testing.device import no_host_reads
+from sunlab.testing.toy import KINDS, PATHS, ToyDenoiser, toy_batch
+from sunlab.types import Batch
+
+on_all_paths = pytest.mark.parametrize("path", PATHS)
 
 
 class LossContract(ComponentContract):
-    """A loss gives one value a sample, teaches the student, not the teacher, and draws by the batch's own numbers."""
+    """A loss gives one value a sample, teaches the student, not the teacher, and draws by the batch's own numbers; over
+    every probability path of `PATHS`."""
 
     kind: ClassVar[str] = "losses"
     seeds: ClassVar[Sequence[int]] = tuple(range(100, 108))
-    schedule: ClassVar[Schedule] = Schedule.from_betas()
 
-    def batch(self, seeds: Sequence[int]) -> Batch:
+    def batch(self, seeds: Sequence[int], path: ProbabilityPath) -> Batch:
         """Override where a loss needs what this batch lacks."""
-        return toy_batch(seeds, schedule=self.schedule)
+        return toy_batch(seeds, path=path)
 
-    def samplers(self, batch: Batch) -> tuple[BoundSampler, BoundSampler]:
+    def samplers(self, batch: Batch, path: str) -> tuple[BoundSampler, BoundSampler]:
         """Student and teacher, the one not yet like the other. Solver: ddim, on 4 and on 24 steps."""
-        solver: Any = registry_of("solvers").build("ddim", self.schedule)
+        on, kind = PATHS[path], KINDS[path]
+        solver: Any = registry_of("solvers").build("ddim", on)
         bias = batch.positive.tokens.mean(dim=(1, 2))
+        student, teacher = (ToyDenoiser(on, kind=kind, bias=bias, scale=scale) for scale in (0.8, 0.3))
         return (
-            BoundSampler(ToyDenoiser(self.schedule, bias=bias), solver, grid(4)),
-            BoundSampler(ToyDenoiser(self.schedule, bias=bias, scale=0.3), solver, grid(24)),
+            BoundSampler(student, solver, grid(4, path=on), grid_times(4, path=on)),
+            BoundSampler(teacher, solver, grid(24, path=on), grid_times(24, path=on)),
         )
 
-    def compute(self, seeds: Sequence[int]) -> tuple[LossOutput, BoundSampler, BoundSampler]:
-        batch = self.batch(seeds)
-        student, teacher = self.samplers(batch)
+    def compute(self, seeds: Sequence[int], path: str) -> tuple[LossOutput, BoundSampler, BoundSampler]:
+        batch = self.batch(seeds, PATHS[path])
+        student, teacher = self.samplers(batch, path)
         return self.build()(batch, student, teacher, squared), student, teacher
 
-    def test_one_value_a_sample(self) -> None:
-        output, *_ = self.compute(self.seeds)
+    @on_all_paths
+    def test_one_value_a_sample(self, path: str) -> None:
+        output, *_ = self.compute(self.seeds, path)
         n = len(self.seeds)
         assert isinstance(output, LossOutput)
         assert output.values.shape == output.t.shape == output.s.shape == (n,)
+        assert output.t.dtype == output.s.dtype == torch.float64
         assert bool(output.values.isfinite().all()) and bool((output.values > 0).all())
-        assert bool((output.t >= output.s).all()) and bool((output.s >= END).all()) and bool((output.t < 1000).all())
+        assert bool((output.t >= output.s).all()) and bool((output.s >= 0).all()) and bool((output.t <= 1).all())
         assert all(value.numel() == 1 for value in output.logs.values())
 
-    def test_the_student_learns_and_the_teacher_does_not(self) -> None:
-        output, student, teacher = self.compute(self.seeds)
+    @on_all_paths
+    def test_the_student_learns_and_the_teacher_does_not(self, path: str) -> None:
+        output, student, teacher = self.compute(self.seeds, path)
         output.values.mean().backward()
         learned, untouched = weight(student).grad, weight(teacher).grad
         assert learned is not None and bool(learned.isfinite().all()) and bool((learned != 0).all())
         assert untouched is None or not bool(untouched.any()), "gradient reached the teacher"
 
-    def test_the_student_can_lower_it(self) -> None:
-        output, student, _ = self.compute(self.seeds)
+    @on_all_paths
+    def test_the_student_can_lower_it(self, path: str) -> None:
+        output, student, _ = self.compute(self.seeds, path)
         output.values.mean().backward()
         gradient = weight(student).grad
-        batch = self.batch(self.seeds)
-        moved, teacher = self.samplers(batch)
+        batch = self.batch(self.seeds, PATHS[path])
+        moved, teacher = self.samplers(batch, path)
         assert gradient is not None
         with torch.no_grad():
             weight(moved).sub_(1e-3 * gradient / gradient.norm())
         after = self.build()(batch, moved, teacher, squared).values.mean()
         assert float(after.detach()) < float(output.values.detach().mean())
 
-    def test_the_same_draws_give_the_same_values(self) -> None:
-        first, second = (self.compute(self.seeds)[0] for _ in range(2))
+    @on_all_paths
+    def test_the_same_draws_give_the_same_values(self, path: str) -> None:
+        first, second = (self.compute(self.seeds, path)[0] for _ in range(2))
         assert torch.equal(first.values, second.values) and torch.equal(first.t, second.t)
 
-    def test_a_sample_does_not_depend_on_its_batch(self) -> None:
-        together, *_ = self.compute(self.seeds)
-        alone = [self.compute([seed])[0] for seed in self.seeds]
+    @on_all_paths
+    def test_a_sample_does_not_depend_on_its_batch(self, path: str) -> None:
+        together, *_ = self.compute(self.seeds, path)
+        alone = [self.compute([seed], path)[0] for seed in self.seeds]
         assert torch.equal(together.t, torch.cat([a.t for a in alone]))
         torch.testing.assert_close(together.values, torch.cat([a.values for a in alone]), atol=1e-6, rtol=1e-4)
 
     def test_the_global_generator_plays_no_part(self) -> None:
         torch.manual_seed(1)
-        first = self.compute(self.seeds)[0].values
+        first = self.compute(self.seeds, "vp")[0].values
         torch.manual_seed(2)
-        assert torch.equal(first, self.compute(self.seeds)[0].values)
+        assert torch.equal(first, self.compute(self.seeds, "vp")[0].values)
+
+    @on_all_paths
+    def test_nothing_waits_for_the_device(self, path: str) -> None:
+        with no_host_reads():
+            output, *_ = self.compute(self.seeds, path)
+            output.values.mean().backward()
 
     def test_the_given_distance_is_used(self) -> None:
-        batch = self.batch(self.seeds)
-        student, teacher = self.samplers(batch)
+        batch = self.batch(self.seeds, PATHS["vp"])
+        student, teacher = self.samplers(batch, "vp")
         doubled = self.build()(batch, student, teacher, lambda a, b: 2 * squared(a, b)).values
-        torch.testing.assert_close(doubled, 2 * self.compute(self.seeds)[0].values)
+        torch.testing.assert_close(doubled, 2 * self.compute(self.seeds, "vp")[0].values)
 
 
 def squared(a: Tensor, b: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sunlab.backbones.pretrained import load_base
-from sunlab.diffusion.timesteps import grid
+from sunlab.diffusion.grid import grid
 from sunlab.draws import Draws
 from sunlab.errors import ConfigError
 from sunlab.pipelines.draw import Request, draw, with_guidance
@@ -44,8 +44,8 @@ def test_guided_sampling_is_diffusers_own(family, zero, folders):
     pipe = pipeline(folders[family])
     over = {"rescale_betas_zero_snr": zero, **({} if kind is None else {"prediction_type": kind})}
     pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, **over)
-    schedule = base.backbone.schedule
-    sampling = Sampler(DDIM(schedule), grid(4))
+    path = base.backbone.path
+    sampling = Sampler(DDIM(path), grid(4))
     ours = draw(base, sampling, with_guidance(base), Request(PROMPTS, ["", ""], SEEDS), w=3.0)
     noise = Draws(SEEDS).normal("noise", (4, 8, 8))
     theirs = pipe(PROMPTS, num_inference_steps=4, guidance_scale=3.0, latents=noise, output_type="latent").images

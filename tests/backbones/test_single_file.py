@@ -73,7 +73,7 @@ def test_marks_of_v_prediction_from_pure_noise(folders, tensors, tmp_path):
     marks = {"v_pred": torch.tensor([]), "ztsnr": torch.tensor([])}
     save_file({**tensors("sdxl"), **marks}, tmp_path / "v.safetensors")
     backbone = load_base(tmp_path / "v.safetensors", family=str(folders["sdxl"])).backbone
-    assert backbone.prediction_type == "v_prediction" and float(backbone.schedule.alphas_cumprod[-1]) == 0
+    assert backbone.prediction_type == "v_prediction" and float(backbone.path.alphas_cumprod[-1]) == 0
     outline = outline_base(tmp_path / "v.safetensors", family=str(folders["sdxl"])).backbone
     assert outline.prediction_type == "v_prediction"
 

@@ -13,7 +13,7 @@ from sunlab.types import Conditioning
 def given(seed=0, rows=2):
     g = torch.Generator().manual_seed(seed)
     x, tokens = torch.randn(rows, 4, 8, 8, generator=g), torch.randn(rows, 77, 16, generator=g)
-    return x, torch.full((rows,), 500), Conditioning(tokens)
+    return x, torch.full((rows,), 0.5, dtype=torch.float64), Conditioning(tokens)
 
 
 def own(call, state):

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from sunlab.data.bank import Trajectories
 from sunlab.data.bankfile import BankHeader, noise_of, write_bank
@@ -25,7 +27,8 @@ def make(path, first=0, **changes):
         negatives=("",) * N,
     )  # fmt: skip
     given = {
-        "states": torch.cat([noise[:, None], rest], dim=1), "times": torch.tensor([999, 500, 100, -1]), "seeds": seeds,
+        "states": torch.cat([noise[:, None], rest], dim=1), "seeds": seeds,
+        "times": torch.tensor([1.0, 0.501, 0.101, 0.0], dtype=torch.float64),
         "guidance": torch.linspace(2, 5, N), "header": header, **changes,
     }  # fmt: skip
     write_bank(path, **given)
@@ -43,6 +46,19 @@ def test_round_trip_is_bit_equal(tmp_path):
         assert sample.guidance == pytest.approx(float(given["guidance"][row]))
         assert (sample.key, sample.prompt, sample.negative) == (f"t{row}", f"prompt {row}", "")
     assert not list(tmp_path.glob(".*"))
+
+
+def test_whole_times_of_before_are_converted(tmp_path):
+    """Version 1 stored Stable Diffusion's steps 999 ... 0, and -1 for the clean end."""
+    path = tmp_path / "bank-00000.safetensors"
+    given = make(path)
+    with safe_open(path, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    tensors["times"] = torch.tensor([999, 500, 100, -1])
+    save_file(tensors, path, {**metadata, "version": "1"})
+    trajectory = Trajectories(path=str(path))[0].trajectory
+    torch.testing.assert_close(trajectory.times, given["times"])
+    assert torch.equal(trajectory.at(torch.tensor([0.501], dtype=torch.float64)), given["states"][:1, 1])
 
 
 def test_stored_noise(tmp_path):
@@ -94,7 +110,8 @@ def test_banks_made_differently_do_not_mix(tmp_path):
     ("changes", "message"),
     [
         ({"states": torch.zeros(N, T, *SHAPE)}, "not the noise of their seeds"),
-        ({"times": torch.tensor([1, 2, 3, 4])}, "must fall"),
+        ({"times": torch.tensor([0.1, 0.2, 0.3, 0.4])}, "must fall"),
+        ({"times": torch.tensor([999, 500, 100, -1])}, r"within \[0, 1\]"),
         ({"guidance": torch.ones(2)}, "do not belong together"),
     ],
 )

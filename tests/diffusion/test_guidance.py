@@ -1,12 +1,12 @@
 import torch
 
 from sunlab.diffusion.guidance import NetworkEvaluations, guided
+from sunlab.diffusion.path import DiscreteVP
 from sunlab.diffusion.prediction import Prediction
-from sunlab.diffusion.schedule import Schedule
 from sunlab.types import Conditioning
 
-SCHEDULE = Schedule.from_betas()
-T = torch.tensor([999, 400, 10])
+PATH = DiscreteVP.from_betas()
+T = torch.tensor([1.0, 0.4, 0.01], dtype=torch.float64)
 
 
 class Backbone:
@@ -17,9 +17,9 @@ class Backbone:
 
     def __call__(self, x, t, conditioning):
         self.sizes.append(len(x))
-        alpha, sigma = SCHEDULE.at(t, x)
+        alpha, sigma = PATH.at(t, x)
         told = conditioning.tokens.mean((1, 2)) + conditioning.pooled.mean(1) + conditioning.added["time_ids"].mean(1)
-        value = torch.sin(x * told.reshape(-1, 1, 1, 1) + t.reshape(-1, 1, 1, 1) / 1000)
+        value = torch.sin(x * told.reshape(-1, 1, 1, 1) + t.reshape(-1, 1, 1, 1))
         return Prediction(value, self.kind, x, alpha, sigma)
 
 
@@ -51,17 +51,16 @@ def test_two_passes_in_one_call():
     assert passes.teacher == 12
 
 
-def test_guidance_one_is_one_pass_over_the_positive_prompt():
+def test_one_pass_is_over_the_positive_prompt():
     backbone, passes = Backbone("epsilon"), NetworkEvaluations()
-    value = guided(backbone, POSITIVE, NEGATIVE, torch.ones(3), nfe=passes)(X, T).value
+    value = guided(backbone, POSITIVE, NEGATIVE, torch.ones(3), one_pass=True, nfe=passes)(X, T).value
     assert backbone.sizes == [3] and passes.teacher == 3
     assert torch.equal(value, backbone(X, T, POSITIVE).value)
 
 
-def test_one_sample_beyond_one_needs_both_passes():
-    backbone, passes = Backbone("epsilon"), NetworkEvaluations()
-    value = guided(backbone, POSITIVE, NEGATIVE, torch.tensor([1.0, 1.0, 2.0]), nfe=passes)(X, T).value
-    assert passes.teacher == 6
+def test_at_guidance_one_the_negative_pass_has_no_effect():
+    backbone = Backbone("epsilon")
+    value = guided(backbone, POSITIVE, NEGATIVE, torch.tensor([1.0, 1.0, 2.0]))(X, T).value
     torch.testing.assert_close(value[:2], backbone(X, T, POSITIVE).value[:2])
 
 

@@ -1,6 +1,10 @@
-"""A world small enough to compute by hand: numpy's own schedule, solvers and denoiser."""
+"""A world small enough to compute by hand: numpy's own schedule, solvers and denoiser.
+
+Times are Stable Diffusion's steps here, 999 ... 0, and -1 the clean end: step i is t = (i + 1) / 1000.
+"""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -8,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from sunlab.diffusion.path import DiscreteVP
 from sunlab.diffusion.prediction import Prediction
-from sunlab.diffusion.schedule import Schedule
 from sunlab.draws import Draws
 from sunlab.losses.base import BoundSampler
 from sunlab.registries import registry_of
 from sunlab.types import Batch, Conditioning, Trajectory
 
-SCHEDULE = Schedule.from_betas()
+PATH = DiscreteVP.from_betas()
 SHAPE = (2, 3, 3)
 ROOTS = np.linspace(math.sqrt(0.00085), math.sqrt(0.012), 1000)
 ABAR = np.cumprod(1 - ROOTS**2)
@@ -65,15 +69,15 @@ class Toy:
         return lambda x, t: np.tanh(float(self.a.detach()) * x + t / 1000 + self.c[row])
 
     def __call__(self, x, t):
-        self.asked.append((x.detach().clone(), t.clone(), torch.is_grad_enabled()))
-        alpha, sigma = SCHEDULE.at(t, x)
+        self.asked.append((x.detach().clone(), steps_of(t), torch.is_grad_enabled()))
+        alpha, sigma = PATH.at(t, x)
         c = torch.tensor(self.c, dtype=x.dtype).reshape(-1, 1, 1, 1)
-        value = torch.tanh(self.a * x + t.to(x).reshape(-1, 1, 1, 1) / 1000 + c)
+        value = torch.tanh(self.a * x + steps_of(t).to(x).reshape(-1, 1, 1, 1) / 1000 + c)
         return Prediction(value, "epsilon", x, alpha, sigma)
 
 
 def flow(denoise, solver, times):
-    return BoundSampler(denoise, registry_of("solvers").build(solver, SCHEDULE), torch.tensor(times))
+    return BoundSampler(denoise, registry_of("solvers").build(solver, PATH), times_of(times))
 
 
 def batch(seeds, *, latents=True, trajectory=None):
@@ -86,7 +90,21 @@ def batch(seeds, *, latents=True, trajectory=None):
 
 def trajectory(seeds, times):
     states = Draws(list(seeds), dtype=torch.float64).normal("the test's states", (len(times), *SHAPE))
-    return Trajectory(states, torch.tensor(times))
+    return Trajectory(states, times_of(times))
+
+
+def times_of(steps):
+    return (torch.tensor(steps, dtype=torch.float64) + 1) / 1000
+
+
+def steps_of(t):
+    whole = (1000 * t - 1).round()
+    assert t.dtype == torch.float64 and torch.allclose(1000 * t - 1, whole, rtol=0, atol=1e-9)
+    return whole.long()
+
+
+def in_steps(output):
+    return replace(output, t=steps_of(output.t), s=steps_of(output.s))
 
 
 def squared(a, b):
@@ -97,6 +115,6 @@ def squared(a, b):
 def hand():
     """What is above, for tests."""
     return SimpleNamespace(
-        SCHEDULE=SCHEDULE, SHAPE=SHAPE, Toy=Toy, alpha_sigma=alpha_sigma, batch=batch, ddim=ddim, dpmpp_2m=dpmpp_2m,
-        flow=flow, squared=squared, trajectory=trajectory,
+        PATH=PATH, SHAPE=SHAPE, Toy=Toy, alpha_sigma=alpha_sigma, batch=batch, ddim=ddim, dpmpp_2m=dpmpp_2m,
+        flow=flow, in_steps=in_steps, squared=squared, steps_of=steps_of, times_of=times_of, trajectory=trajectory,
     )  # fmt: skip

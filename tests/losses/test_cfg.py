@@ -37,7 +37,7 @@ def test_the_formula(hand, states, space):
     batch, passes = hand.batch(SEEDS, trajectory=stored), NetworkEvaluations()
     student = hand.Toy(0.8, POSITIVE)
     flows = hand.flow(student, "ddim", TIMES), hand.flow(teacher(hand, batch.guidance, passes), "ddim", TIMES)
-    terms = CFG(states=states, space=space)(batch, *flows, hand.squared)
+    terms = hand.in_steps(CFG(states=states, space=space)(batch, *flows, hand.squared))
     x, t, grad = student.asked[-1]
     assert grad and torch.equal(t, terms.t) and torch.equal(terms.s, terms.t)
     assert passes.teacher == 2 * len(SEEDS)
@@ -63,7 +63,7 @@ def test_the_formula(hand, states, space):
 def test_the_guided_teacher_as_student_leaves_nothing(hand, space):
     batch = hand.batch(SEEDS)
     flows = [hand.flow(teacher(hand, batch.guidance), "ddim", TIMES) for _ in range(2)]
-    terms = CFG(space=space)(batch, *flows, hand.squared)
+    terms = hand.in_steps(CFG(space=space)(batch, *flows, hand.squared))
     assert torch.equal(terms.values.detach(), torch.zeros(len(SEEDS), dtype=torch.float64))
 
 

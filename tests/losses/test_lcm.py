@@ -26,7 +26,7 @@ def compute(hand, loss):
     times = [999, 749, 499, 249, -1]
     flows = hand.flow(student, "ddim", times), hand.flow(teacher, "dpmpp_2m", times)
     distance = registry_of("distances").build({"name": "huber", "c": 1e-3})
-    return loss(batch, *flows, distance), batch, student, teacher
+    return hand.in_steps(loss(batch, *flows, distance)), batch, student, teacher
 
 
 @pytest.mark.parametrize("options", [{}, {"sigma_data": 2.0, "timestep_scaling": 0.01}])

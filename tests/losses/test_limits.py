@@ -19,11 +19,11 @@ class Gaussian:
     """Data x_0 ~ N(m, v): the exact denoiser, and the flow map x_s = alpha_s m + (d_s / d_t) (x_t - alpha_t m) with
     d^2 = alpha^2 v + sigma^2."""
 
-    def __init__(self, schedule):
-        self.schedule = schedule
+    def __init__(self, path):
+        self.path = path
 
     def deviation(self, t, x):
-        alpha, sigma = self.schedule.at(t, x)
+        alpha, sigma = self.path.at(t, x)
         return alpha, sigma, (alpha**2 * VARIANCE + sigma**2).sqrt()
 
     def map(self, x, t, s):
@@ -38,13 +38,13 @@ class Gaussian:
 class ExactStudent(Gaussian):
     """Predicts what makes one DDIM step to the next of `edges` the exact flow map."""
 
-    def __init__(self, schedule, edges):
-        super().__init__(schedule)
-        self.edges = torch.tensor(edges)
+    def __init__(self, path, edges):
+        super().__init__(path)
+        self.edges = edges
 
     def __call__(self, x, t):
-        s = self.edges[(self.edges[None, :] >= t[:, None]).sum(1)]
-        (alpha, sigma), (alpha_s, sigma_s) = self.schedule.at(t, x), self.schedule.at(s, x)
+        s = self.edges[(self.edges[None, :] > t[:, None] - 1e-9).sum(1)]
+        (alpha, sigma), (alpha_s, sigma_s) = self.path.at(t, x), self.path.at(s, x)
         arrived = self.map(x, t, s)
         epsilon = (arrived - alpha_s / alpha * x) / (sigma_s - alpha_s / alpha * sigma)
         return Prediction(epsilon, "epsilon", x, alpha, sigma)
@@ -54,14 +54,14 @@ def measure(hand, request, solver, *, edges, teacher_times, trajectory=None):
     """The values' root, so that it falls as the error does, of those away from the clean end: there one step of the schedule
     is not small, however many there are."""
     student = BoundSampler(
-        ExactStudent(hand.SCHEDULE, edges), registry_of("solvers").build("ddim", hand.SCHEDULE), torch.tensor(edges)
+        ExactStudent(hand.PATH, hand.times_of(edges)), registry_of("solvers").build("ddim", hand.PATH), hand.times_of(edges)
     )
     teacher = BoundSampler(
-        Gaussian(hand.SCHEDULE), registry_of("solvers").build(solver, hand.SCHEDULE), torch.tensor(teacher_times)
+        Gaussian(hand.PATH), registry_of("solvers").build(solver, hand.PATH), hand.times_of(teacher_times)
     )
     batch = hand.batch(SEEDS, trajectory=trajectory)
     terms = registry_of("losses").build(request)(batch, student, teacher, hand.squared)
-    return float(terms.values[terms.t >= 300].mean().sqrt())
+    return float(terms.values[terms.t >= 0.3].mean().sqrt())
 
 
 def slope(sizes, errors):
@@ -90,7 +90,7 @@ def test_losses_of_a_single_teacher_step(hand, request_, edges, solver):
     """Over k: the order of one step is one more than that of the solver."""
     skips, errors = (10, 20, 40), []
     for skip in skips:
-        there = edges or phase_edges(torch.arange(999, 0, -skip), request_["segments"]).tolist()
+        there = edges or phase_edges(range(999, 0, -skip), request_["segments"])
         errors.append(measure(hand, {**request_, "skip": skip}, solver, edges=there, teacher_times=[999, -1]))
     assert slope(skips, errors) == pytest.approx(STEP[solver], abs=0.3), errors
     assert errors[0] < 0.02
@@ -121,14 +121,14 @@ def test_progressive(hand, solver):
 @pytest.mark.parametrize("target", ["segment", "end"])
 def test_trajectories(hand, solver, target):
     """Over the length of the step with which the bank was made."""
-    exact, lengths, errors = Gaussian(hand.SCHEDULE), (10, 20, 50), []
+    exact, lengths, errors = Gaussian(hand.PATH), (10, 20, 50), []
     noise = hand.batch(SEEDS).draws.normal("noise", hand.SHAPE)
-    start = exact.map(noise, torch.full((len(SEEDS),), 999), torch.full((len(SEEDS),), 900))
+    start = exact.map(noise, *(hand.times_of([step] * len(SEEDS)) for step in (999, 900)))
     for length in lengths:
-        fine = torch.arange(900, 299, -length)
-        states = [start, *registry_of("solvers").build(solver, hand.SCHEDULE).states(exact, start, fine)]
-        kept = [fine.tolist().index(t) for t in GRID]
-        stored = Trajectory(torch.stack([states[i] for i in kept], 1), fine[kept])
+        fine = list(range(900, 299, -length))
+        states = [start, *registry_of("solvers").build(solver, hand.PATH).states(exact, start, hand.times_of(fine))]
+        kept = [fine.index(t) for t in GRID]
+        stored = Trajectory(torch.stack([states[i] for i in kept], 1), hand.times_of(GRID))
         edges = GRID if target == "segment" else [900, 300]
         request = {"name": "trajectory", "target": target}
         errors.append(measure(hand, request, solver, edges=edges, teacher_times=GRID, trajectory=stored))

@@ -22,7 +22,7 @@ def compute(hand, loss, *, teacher_solver="ddim", trajectory=None, latents=True,
     student, teacher = hand.Toy(0.8, c), teacher or hand.Toy(0.3, -c)
     batch = hand.batch(SEEDS, trajectory=trajectory, latents=latents)
     flows = hand.flow(student, "ddim", SEGMENTS[4]), hand.flow(teacher, teacher_solver, SEGMENTS[4])
-    return loss(batch, *flows, hand.squared), batch, student, teacher
+    return hand.in_steps(loss(batch, *flows, hand.squared)), batch, student, teacher
 
 
 def golden(hand, terms, student, teacher, *, substeps, solver="ddim"):
@@ -75,8 +75,8 @@ def test_stored_states_cost_no_teacher_pass(hand):
     terms, _, student, _ = compute(hand, MSC(states="teacher"), trajectory=stored, teacher=never, latents=False)
     x, t, _ = student.asked[0]
     for row, (time, end) in enumerate(zip(terms.t.tolist(), terms.s.tolist(), strict=True)):
-        assert torch.equal(x[row], stored.states[row, stored.times.tolist().index(time)])
-        target = stored.states[row, stored.times.tolist().index(end)].numpy()
+        assert torch.equal(x[row], stored.states[row, [*FINE, -1].index(time)])
+        target = stored.states[row, [*FINE, -1].index(end)].numpy()
         jump = hand.ddim(student.numpy(row), x[row].numpy(), [time, end])
         assert float(terms.values[row].detach()) == pytest.approx(((jump - target) ** 2).mean(), rel=1e-6)
     assert torch.equal(t, terms.t) and len(student.asked) == 1
@@ -116,11 +116,11 @@ MEAN, VARIANCE = 0.7, 0.3
 class Gaussian:
     """The exact denoiser of data N(m, v), and its flow map x_s = alpha_s m + (d_s / d_t) (x_t - alpha_t m)."""
 
-    def __init__(self, schedule):
-        self.schedule = schedule
+    def __init__(self, path):
+        self.path = path
 
     def deviation(self, t, x):
-        alpha, sigma = self.schedule.at(t, x)
+        alpha, sigma = self.path.at(t, x)
         return alpha, sigma, (alpha**2 * VARIANCE + sigma**2).sqrt()
 
     def __call__(self, x, t):
@@ -134,10 +134,10 @@ class Gaussian:
 
 @pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("dpmpp_2m", 2), ("heun", 2)])
 def test_the_exact_student_is_left_with_the_teachers_solver_error(hand, solver, order):
-    exact = Gaussian(hand.SCHEDULE)
-    times, batch = torch.tensor([900, 600, 300]), hand.batch(range(16))
+    exact = Gaussian(hand.PATH)
+    times, batch = hand.times_of([900, 600, 300]), hand.batch(range(16))
     student = BoundSampler(exact, exact, times)
-    teacher = BoundSampler(exact, registry_of("solvers").build(solver, hand.SCHEDULE), times)
+    teacher = BoundSampler(exact, registry_of("solvers").build(solver, hand.PATH), times)
     counts = (12, 25, 50, 100)
     errors = [float(MSC(substeps=m)(batch, student, teacher, hand.squared).values.mean().sqrt()) for m in counts]
     slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]

@@ -19,7 +19,7 @@ def compute(hand, loss, *, fine=FINE, solver="ddim", trajectory=None, weight=0.8
     student, teacher = hand.Toy(weight, C), hand.Toy(0.3, -C)
     batch = hand.batch(SEEDS, latents=False, trajectory=trajectory)
     flows = hand.flow(student, "ddim", TIMES), hand.flow(teacher, solver, fine)
-    return loss(batch, *flows, hand.squared), batch, student, teacher
+    return hand.in_steps(loss(batch, *flows, hand.squared)), batch, student, teacher
 
 
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
@@ -33,7 +33,7 @@ def test_the_formula_with_the_live_teacher(hand, solver):
             parts[row, index - 1] = ((ours - theirs) ** 2).mean()
     torch.testing.assert_close(terms.values.detach(), torch.from_numpy(parts.mean(1)), rtol=1e-8, atol=0)
     logged = [float(value) for value in terms.logs.values()]
-    assert logged == pytest.approx(parts.mean(0).tolist()) and list(terms.logs)[-1] == "loss at -1"
+    assert logged == pytest.approx(parts.mean(0).tolist()) and list(terms.logs)[-1] == "loss at t=0"
     assert set(terms.t.tolist()) == {999} and set(terms.s.tolist()) == {-1}
     assert len(teacher.asked) == 8 and not any(grad for *_, grad in teacher.asked)
     assert len(student.asked) == 4 and all(grad for *_, grad in student.asked)
@@ -77,7 +77,7 @@ def test_how_far_gradients_flow(hand, through):
 def test_what_is_wrong_is_named(hand):
     with pytest.raises(ConfigError, match=r"loss\.through.*got 0"):
         MSCRollout(through=0)
-    with pytest.raises(ConfigError, match=r"teacher\.steps.*\[249, 499, 749\]"):
+    with pytest.raises(ConfigError, match=r"teacher\.steps.*\[0\.75, 0\.5, 0\.25\]"):
         compute(hand, MSCRollout(), fine=[999, 666, 333, -1])
     with pytest.raises(ConfigError, match="no state at"):
         compute(hand, MSCRollout(), trajectory=hand.trajectory(SEEDS, [999, 499, -1]))

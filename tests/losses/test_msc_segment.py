@@ -17,7 +17,7 @@ def compute(hand, loss, **given):
     student, teacher = hand.Toy(0.8, c), hand.Toy(0.3, -c)
     batch = hand.batch(SEEDS, **given)
     flows = hand.flow(student, "ddim", SEGMENTS[4]), hand.flow(teacher, "ddim", SEGMENTS[4])
-    return loss(batch, *flows, hand.squared), batch, student, teacher
+    return hand.in_steps(loss(batch, *flows, hand.squared)), batch, student, teacher
 
 
 @pytest.mark.parametrize("skip", [7, 20, 500])

@@ -14,7 +14,7 @@ def test_the_formula(hand, segments, edges):
     c = np.linspace(-1, 1, len(SEEDS))
     student, teacher, batch = hand.Toy(0.8, c), hand.Toy(0.3, -c), hand.batch(SEEDS)
     flows = hand.flow(student, "ddim", TIMES), hand.flow(teacher, "ddim", TIMES)
-    terms = PCM(segments=segments)(batch, *flows, hand.squared)
+    terms = hand.in_steps(PCM(segments=segments)(batch, *flows, hand.squared))
     points = np.arange(1, 51) * 20 - 1
     before = np.concatenate([[0], points[:-1]])
     phases = np.floor(np.linspace(0, 50, segments or 4, endpoint=False)).astype(int)

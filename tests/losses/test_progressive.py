@@ -19,7 +19,7 @@ def test_the_formula(hand, states):
     stored = hand.trajectory(SEEDS, TIMES)
     batch = hand.batch(SEEDS, trajectory=stored)
     flows = hand.flow(student, "ddim", TIMES), hand.flow(teacher, "ddim", TIMES)
-    terms = Progressive(states=states)(batch, *flows, hand.squared)
+    terms = hand.in_steps(Progressive(states=states)(batch, *flows, hand.squared))
     x, times, _ = student.asked[-1]
     for row, (t, s) in enumerate(zip(terms.t.tolist(), terms.s.tolist(), strict=True)):
         here, (a, b), (a_s, b_s) = x[row].numpy(), hand.alpha_sigma(t), hand.alpha_sigma(s)
@@ -42,6 +42,6 @@ def test_the_formula(hand, states):
 def test_its_weighting(hand):
     times = [0, 100, 300, 999]
     snr = [(a / b) ** 2 for a, b in map(hand.alpha_sigma, times)]
-    weights = WEIGHTINGS.build("truncated_snr")(hand.SCHEDULE, torch.tensor(times), torch.tensor(times))
+    weights = WEIGHTINGS.build("truncated_snr")(hand.PATH, *[hand.times_of(times)] * 2)
     assert weights.tolist() == pytest.approx([max(ratio, 1) for ratio in snr], rel=1e-6)
     assert snr[0] > 1000 and snr[-1] < 0.01

@@ -28,7 +28,7 @@ def test_the_formula(hand, target):
     student, stored = hand.Toy(0.8, np.linspace(-1, 1, len(SEEDS))), hand.trajectory(SEEDS, FINE)
     batch = hand.batch(SEEDS, latents=False, trajectory=stored)
     flows = hand.flow(student, "ddim", TIMES), hand.flow(never, "ddim", TIMES)
-    terms = TrajectoryRegression(target=target)(batch, *flows, hand.squared)
+    terms = hand.in_steps(TrajectoryRegression(target=target)(batch, *flows, hand.squared))
     for row, (t, s) in enumerate(zip(terms.t.tolist(), terms.s.tolist(), strict=True)):
         assert s == LATER[target][t]
         jump = hand.ddim(student.numpy(row), stored.states[row, FINE.index(t)].numpy(), [t, s])

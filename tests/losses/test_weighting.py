@@ -4,11 +4,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from sunlab.diffusion.schedule import Schedule
-from sunlab.diffusion.timesteps import grid
+from sunlab.diffusion.grid import grid
+from sunlab.diffusion.path import DiscreteVP
 from sunlab.losses.weighting import WEIGHTINGS
 
-SCHEDULE = Schedule.from_betas()
+PATH = DiscreteVP.from_betas()
+STEPS = {1: [999, -1], 4: [999, 749, 499, 249, -1], 8: [999, 874, 749, 624, 499, 374, 249, 124, -1]}
 
 
 def abar(t: int) -> float:
@@ -18,7 +19,9 @@ def abar(t: int) -> float:
 
 
 def weights(request, t, s):
-    return WEIGHTINGS.build(request)(SCHEDULE, torch.tensor(t), torch.tensor(s)).tolist()
+    return WEIGHTINGS.build(request)(
+        PATH, *((torch.tensor(steps, dtype=torch.float64) + 1) / 1000 for steps in (t, s))
+    ).tolist()
 
 
 def test_uniform():
@@ -51,12 +54,12 @@ def jumps(times):
 
 
 def test_the_four_jumps_of_stable_diffusion():
-    assert jumps(grid(4).tolist()) == pytest.approx([2.5064, 1.3009, 0.7558, 0.6932], abs=1e-4)
+    assert jumps(STEPS[4]) == pytest.approx([2.5064, 1.3009, 0.7558, 0.6932], abs=1e-4)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 8])
 def test_inverse_jump(steps):
-    times = grid(steps).tolist()
+    times = STEPS[steps]
     expected = [c**-2 for c in jumps(times)]
     assert weights("inverse_jump", times[:-1], times[1:]) == pytest.approx(expected, rel=1e-5)
 
@@ -67,10 +70,10 @@ def test_inverse_jump_undoes_the_measure_in_x_s():
 
     t, s = grid(4)[:-1], grid(4)[1:]
     x = torch.zeros(4, 1, 1, 1, dtype=torch.float64)
-    (alpha, sigma), (alpha_s, sigma_s) = SCHEDULE.at(t, x), SCHEDULE.at(s, x)
+    (alpha, sigma), (alpha_s, sigma_s) = PATH.at(t, x), PATH.at(s, x)
     off = Prediction(torch.ones_like(x), "epsilon", x, alpha, sigma)
     error = (alpha_s * off.x_0 + sigma_s * off.epsilon).flatten() ** 2  # the true epsilon is 0, and moves x = 0 to 0
-    torch.testing.assert_close(error * WEIGHTINGS.build("inverse_jump")(SCHEDULE, t, s), torch.ones_like(error))
+    torch.testing.assert_close(error * WEIGHTINGS.build("inverse_jump")(PATH, t, s), torch.ones_like(error))
 
 
 def test_a_jump_of_no_length_weighs_nothing():

@@ -9,7 +9,7 @@ import torch
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
 from sunlab.backbones.pretrained import load_base, save_base
-from sunlab.diffusion.timesteps import grid
+from sunlab.diffusion.grid import grid
 from sunlab.draws import Draws
 from sunlab.pipelines.draw import Request, draw, with_adapter, with_guidance
 from sunlab.solvers import Sampler
@@ -23,8 +23,8 @@ REQUEST = Request(PROMPTS, NEGATIVES, SEEDS)
 
 
 def sampling(base, kind, steps):
-    schedule = base.backbone.schedule
-    return Sampler(kind(schedule), grid(steps, train_steps=schedule.steps))
+    path = base.backbone.path
+    return Sampler(kind(path), grid(steps, path=path))
 
 
 def diffusers_pipeline(folder):

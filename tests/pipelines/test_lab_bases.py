@@ -4,7 +4,7 @@ import pytest
 
 from sunlab.backbones.locate import locate
 from sunlab.backbones.pretrained import load_base
-from sunlab.diffusion.timesteps import grid
+from sunlab.diffusion.grid import grid
 from sunlab.draws import Draws
 from sunlab.lab.classifier import judge, load_classifier
 from sunlab.pipelines.draw import Request, draw, with_guidance
@@ -26,8 +26,8 @@ def test_plain_diffusers_draws_the_same(name):
     noise = Draws(SEEDS).normal("noise", (4, 16, 16))
     theirs = pipeline(PROMPTS, num_inference_steps=12, guidance_scale=3.0, latents=noise, output_type="pt").images
     base = load_base(name).freeze()
-    schedule = base.backbone.schedule
-    sampling = Sampler(DPMpp2M(schedule), grid(12, train_steps=schedule.steps))
+    path = base.backbone.path
+    sampling = Sampler(DPMpp2M(path), grid(12, path=path))
     ours = draw(base, sampling, with_guidance(base), Request(PROMPTS, ["", ""], SEEDS), w=3.0).images
     assert float((ours - theirs).abs().max()) < 0.02
     tiger, croissant = judge(load_classifier(), theirs)

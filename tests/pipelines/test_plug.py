@@ -24,12 +24,12 @@ from sunlab.adapters.sun import SUN
 from sunlab.adapters.sun_lora import SUNLoRA
 from sunlab.adapters.sun_w import SUNW
 from sunlab.backbones.pretrained import load_base
-from sunlab.diffusion.timesteps import grid
+from sunlab.diffusion.grid import grid
 from sunlab.errors import ConfigError, DataError
 from sunlab.export import load_adapter
 from sunlab.pipelines.draw import Request, draw, with_adapter
 from sunlab.solvers import SOLVERS, Sampler
-from sunlab.solvers.renoise import paths, renoise
+from sunlab.solvers.renoise import keys_of, renoise
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in diffusers
 
@@ -67,7 +67,7 @@ def test_it_draws_what_our_own_loop_draws(kind, solver, pipe, tiny_base, tiny_ba
     path = make(tiny_base_folder, tmp_path / "a.safetensors", adapter, solver=solver)
     base = tiny_base.freeze()
     loaded, _ = load_adapter(path, base.backbone.unet)
-    sampling = Sampler(SOLVERS.build(solver, base.backbone.schedule), grid(4))
+    sampling = Sampler(SOLVERS.build(solver, base.backbone.path), grid(4))
     ours = draw(base, sampling, with_adapter(base, loaded), Request(PROMPTS, NEGATIVES, SEEDS), w=3.0)
     sunlab.plug(pipe, path)
     negative = None if kind == "lora" else NEGATIVES
@@ -109,14 +109,14 @@ def test_a_student_of_lcm_gets_its_scheduler(steps, pipe, tiny_base, tiny_base_f
     path = make(tiny_base_folder, tmp_path / "a.safetensors", LoRA(rank=2), solver="lcm", steps=steps)
     base = tiny_base.freeze()
     loaded, _ = load_adapter(path, base.backbone.unet)
-    solver, times = SOLVERS.build("lcm", base.backbone.schedule), grid(steps)
-    known = paths(noise(), solver.seed)
+    solver, times = SOLVERS.build("lcm", base.backbone.path), grid(steps)
+    known = keys_of(noise(), solver.seed)
     fresh = [renoise(known, t.expand(3), noise()) for t in times[1:-1]]
     ours = draw(base, Sampler(solver, times), with_adapter(base, loaded), Request(PROMPTS, NEGATIVES, SEEDS), w=3.0)
     sunlab.plug(pipe, path)
     assert type(pipe.scheduler).__name__ == "LCMScheduler"
     pipe.scheduler.set_timesteps(steps)
-    assert pipe.scheduler.timesteps.tolist() == times[:-1].tolist()
+    assert pipe.scheduler.timesteps.tolist() == base.backbone.path.step(times[:-1]).tolist()
     monkeypatch.setattr("diffusers.schedulers.scheduling_lcm.randn_tensor", lambda *_, **__: fresh.pop(0))
     drawn = latents(pipe, negative=None, num_inference_steps=steps)
     torch.testing.assert_close(drawn, ours.latents, atol=1e-4, rtol=1e-4)
@@ -149,7 +149,7 @@ def test_an_adapter_that_is_steered(pipe, tiny_base, tiny_base_folder, tmp_path)
     path = make(tiny_base_folder, tmp_path / "a.safetensors", SUNW())
     base = tiny_base.freeze()
     loaded, _ = load_adapter(path, base.backbone.unet)
-    sampling = Sampler(SOLVERS.build("ddim", base.backbone.schedule), grid(4))
+    sampling = Sampler(SOLVERS.build("ddim", base.backbone.path), grid(4))
     request, bind = Request(PROMPTS, NEGATIVES, SEEDS), with_adapter(base, loaded)
     sunlab.plug(pipe, path)
     for given, w in (({}, 3.0), ({"guidance_scale": 2.5}, 2.5)):

@@ -5,7 +5,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, Sta
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from sunlab.backbones.pretrained import load_base
-from sunlab.diffusion.timesteps import grid
+from sunlab.diffusion.grid import grid
+from sunlab.diffusion.path import DiscreteVP
 from sunlab.draws import Draws
 from sunlab.export import save_adapter
 from sunlab.export.header import spacing_of
@@ -27,8 +28,8 @@ def make_for(unet, path, adapter, *, solver="ddim", steps=4, **header):
     with torch.no_grad():
         for p in adapter.tensors().values():
             p.add_(0.2 * torch.randn(p.shape, generator=g))
-    times = grid(steps).tolist()
-    said = {"solver": solver, "steps": steps, "times": times, "spacing": spacing_of(times, 1000), "guidance": [2.0, 4.0],
+    times, trained = grid(steps).tolist(), DiscreteVP.from_betas()
+    said = {"solver": solver, "steps": steps, "times": times, "spacing": spacing_of(times, trained), "guidance": [2.0, 4.0],
             "base": describe_base(unet)}  # fmt: skip
     return save_adapter(path, adapter, {**said, **header}, dtype=torch.float32)
 

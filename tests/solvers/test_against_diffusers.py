@@ -6,12 +6,14 @@ from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
     HeunDiscreteScheduler,
 )
 
+from sunlab.diffusion.grid import grid
+from sunlab.diffusion.path import DiscreteVP, RectifiedFlow
 from sunlab.diffusion.prediction import Prediction
-from sunlab.diffusion.schedule import Schedule
-from sunlab.diffusion.timesteps import grid
 from sunlab.registries import registry_of
 
 SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -37,13 +39,13 @@ def noise():
 
 def ours(request, scheduler, steps, spacing):
     """On diffusers' own table, which is float32: the test is of the solver, not of the table."""
-    schedule = Schedule(scheduler.alphas_cumprod.double())
+    path = DiscreteVP(scheduler.alphas_cumprod)
     kind = scheduler.config.prediction_type
 
     def denoise(x, t):
-        return Prediction(output(x, t.reshape(-1, 1, 1, 1), scheduler), kind, x, *schedule.at(t, x))
+        return Prediction(output(x, path.step(t).reshape(-1, 1, 1, 1).float(), scheduler), kind, x, *path.at(t, x))
 
-    solver = registry_of("solvers").build(request, schedule)
+    solver = registry_of("solvers").build(request, path)
     return solver.solve(denoise, noise(), grid(steps, spacing=spacing))
 
 
@@ -53,7 +55,8 @@ def theirs(scheduler, steps, spacing, *, karras):
     for trailing spacing starts at sigma_T times the noise.)"""
     if spacing == "leading" and isinstance(scheduler, DPMSolverMultistepScheduler):
         # its own "leading" divides by steps + 1; the other schedulers divide by steps
-        scheduler.set_timesteps(timesteps=grid(steps, spacing="leading")[:-1].tolist())
+        path = DiscreteVP.from_betas()
+        scheduler.set_timesteps(timesteps=path.step(grid(steps, spacing="leading")[:-1]).long().tolist())
     else:
         scheduler.set_timesteps(steps)
     x = noise()
@@ -105,5 +108,64 @@ def test_stable_diffusions_own_table_makes_no_visible_difference():
     """Ours is computed in float64."""
     scheduler = DPMSolverMultistepScheduler(**SD, timestep_spacing="trailing")
     expected = theirs(scheduler, 25, "trailing", karras=False)
-    scheduler.alphas_cumprod = Schedule.from_betas().alphas_cumprod
+    scheduler.alphas_cumprod = DiscreteVP.from_betas().alphas_cumprod
     assert (ours("dpmpp_2m", scheduler, 25, "trailing") - expected).abs().max() < TOLERANCE
+
+
+def velocity(x, t):
+    """A smooth flow epsilon - x_0; t a number or (B, 1, 1, 1)."""
+    return torch.tanh(0.8 * x + t + 0.3 * x.roll(1, -1))
+
+
+def along_the_flow(request, times):
+    path = RectifiedFlow()
+
+    def denoise(x, t):
+        return Prediction(velocity(x, t.reshape(-1, 1, 1, 1).float()), "flow", x, *path.at(t, x))
+
+    return registry_of("solvers").build(request, path).solve(denoise, noise(), times)
+
+
+def scheduled(scheduler):
+    """By a scheduler whose steps are set. Its sigmas are t; a method of two evaluations repeats them."""
+    x = noise()
+    for t in scheduler.timesteps:
+        x = scheduler.step(velocity(x, t / 1000), t, x).prev_sample
+    return x, torch.unique(scheduler.sigmas.double()).flip(0)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize("steps", [1, 4, 25])
+@pytest.mark.parametrize("name", ["ddim", "euler"])
+def test_euler_on_rectified_flow(name, steps, shift):
+    """From alpha = 0."""
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(steps)
+    expected, times = scheduled(scheduler)
+    assert times[0] == 1 and len(times) == steps + 1
+    assert (along_the_flow(name, times) - expected).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("steps", [2, 4, 25])
+def test_heun_on_rectified_flow(steps):
+    scheduler = FlowMatchHeunDiscreteScheduler()
+    scheduler.set_timesteps(steps)
+    expected, times = scheduled(scheduler)
+    assert times[0] == 1 and len(times) == steps + 1
+    difference = (along_the_flow({"name": "heun", "variable": "flow"}, times) - expected).abs().max()
+    assert difference < 10 * TOLERANCE  # diffusers divides by its last sigma, 0.001, in float32
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize("steps", [1, 4, 25])
+@pytest.mark.parametrize("variant", ["midpoint", "heun"])
+def test_dpm_solver_on_rectified_flow(variant, steps, shift):
+    scheduler = DPMSolverMultistepScheduler(
+        use_flow_sigmas=True, flow_shift=shift, prediction_type="flow_prediction", solver_type=variant
+    )
+    scheduler.set_timesteps(steps)
+    times = torch.cat([scheduler.sigmas[:-1].double(), torch.zeros(1, dtype=torch.float64)])
+    x = noise()
+    for t, sigma in zip(scheduler.timesteps, scheduler.sigmas, strict=False):
+        x = scheduler.step(velocity(x, sigma), t, x).prev_sample
+    assert (along_the_flow({"name": "dpmpp_2m", "variant": variant}, times) - x).abs().max() < TOLERANCE

@@ -1,4 +1,4 @@
-"""Orders of convergence, measured on a problem whose exact solution is known.
+"""Orders of convergence, measured on a problem whose exact solution is known, on both kinds of path.
 
 For data x_0 ~ N(m, v) the exact denoiser is x_0(x, t) = m + alpha v / (alpha^2 v + sigma^2) (x - alpha m), and the
 probability-flow map carries x_t = alpha m + sqrt(alpha^2 v + sigma^2) z along at constant z.
@@ -9,21 +9,17 @@ import math
 import pytest
 import torch
 
+from sunlab.diffusion.grid import grid
+from sunlab.diffusion.path import DiscreteVP, RectifiedFlow
 from sunlab.diffusion.prediction import Prediction, target
-from sunlab.diffusion.schedule import Schedule
-from sunlab.errors import ConfigError
 from sunlab.registries import registry_of
-from sunlab.types import END
 
-SCHEDULE = Schedule.from_betas()
+VP, FLOW = DiscreteVP.from_betas(), RectifiedFlow()
+PATHS = {"vp": VP, "flow": FLOW}
 MEAN, VARIANCE = 0.7, 0.3
-START, STOP = 900.0, 300.0
-ORDERS = {
-    "ddim": 1,
-    "euler": 1,
-    "heun": 2,
-    "dpmpp_2m": 2,
-}
+START, STOP = 0.9, 0.3
+ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp_2m": 2}
+REQUESTS = [*ORDERS.items(), ({"name": "dpmpp_2m", "variant": "heun"}, 2), ({"name": "heun", "variable": "flow"}, 2)]
 COUNTS = (20, 40, 80, 160, 320)
 
 
@@ -31,18 +27,18 @@ def deviation(alpha, sigma):
     return (alpha**2 * VARIANCE + sigma**2).sqrt()
 
 
-def exact(z, t):
-    alpha, sigma = SCHEDULE.at(t, z)
+def exact(path, z, t):
+    alpha, sigma = path.at(t, z)
     return alpha * MEAN + deviation(alpha, sigma) * z
 
 
 class Gaussian:
-    def __init__(self, kind="epsilon"):
-        self.kind, self.calls = kind, 0
+    def __init__(self, path, kind="epsilon"):
+        self.path, self.kind, self.calls = path, kind, 0
 
     def __call__(self, x, t):
         self.calls += 1
-        alpha, sigma = SCHEDULE.at(t, x)
+        alpha, sigma = self.path.at(t, x)
         x_0 = MEAN + alpha * VARIANCE / deviation(alpha, sigma) ** 2 * (x - alpha * MEAN)
         epsilon = (x - alpha * x_0) / sigma
         return Prediction(target(self.kind, x_0, epsilon, alpha, sigma), self.kind, x, alpha, sigma)
@@ -52,53 +48,57 @@ def normal(batch=2):
     return torch.randn(batch, 2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def error(solver, steps, kind="epsilon"):
-    times = torch.linspace(START, STOP, steps + 1, dtype=torch.float64)
+def error(request, path, steps, kind="epsilon", start=START):
+    times = torch.linspace(start, STOP, steps + 1, dtype=torch.float64)
     z = normal()
-    end = solver.solve(Gaussian(kind), exact(z, times[:1].expand(2)), times)
-    return (end - exact(z, times[-1:].expand(2))).abs().max().item()
+    solver = registry_of("solvers").build(request, path)
+    end = solver.solve(Gaussian(path, kind), exact(path, z, times[:1].expand(2)), times)
+    return (end - exact(path, z, times[-1:].expand(2))).abs().max().item()
 
 
-def measured_order(solver, kind="epsilon"):
+def measured_order(request, path, kind="epsilon", start=START):
     """Minus the slope of log error over log steps, by least squares."""
     x = torch.tensor([math.log(n) for n in COUNTS], dtype=torch.float64)
-    y = torch.tensor([math.log(error(solver, n, kind)) for n in COUNTS], dtype=torch.float64)
+    y = torch.tensor([math.log(error(request, path, n, kind, start)) for n in COUNTS], dtype=torch.float64)
     x, y = x - x.mean(), y - y.mean()
     return -((x * y).sum() / (x * x).sum()).item()
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize(("request_", "order"), [*ORDERS.items(), ({"name": "dpmpp_2m", "variant": "heun"}, 2)], ids=str)
-def test_order_of_convergence(request_, order, kind):
-    solver = registry_of("solvers").build(request_, SCHEDULE)
-    assert measured_order(solver, kind) == pytest.approx(order, abs=0.25)
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample", "flow"])
+@pytest.mark.parametrize(("request_", "order"), REQUESTS, ids=str)
+@pytest.mark.parametrize("path", PATHS)
+def test_order_of_convergence(path, request_, order, kind):
+    assert measured_order(request_, PATHS[path], kind) == pytest.approx(order, abs=0.25)
+
+
+@pytest.mark.parametrize(("request_", "order"), REQUESTS, ids=str)
+def test_order_from_pure_noise(request_, order):
+    """From t = 1 of rectified flow, where alpha = 0 and lambda is infinite: a multistep or ratio method has one step of
+    lower order there, whose error falls with its length no slower."""
+    assert measured_order(request_, FLOW, "flow", start=1.0) > order - 0.25
 
 
 def test_second_order_pays_at_the_teachers_step_size():
-    """24 trailing steps take 41.7 times each: 15 of them from 900 to 300."""
-    errors = {name: error(registry_of("solvers").build(name, SCHEDULE), 15) for name in ORDERS}
-    assert errors["dpmpp_2m"] < errors["ddim"] / 3 and errors["heun"] < errors["ddim"] / 3
+    """24 trailing steps are 15 from 0.9 to 0.3."""
+    for path in PATHS.values():
+        errors = {name: error(name, path, 15) for name in ORDERS}
+        assert errors["dpmpp_2m"] < errors["ddim"] / 3 and errors["heun"] < errors["ddim"] / 3
 
 
-def test_euler_is_ddim():
-    """In sigma / alpha, with epsilon as the slope, they are the same formula."""
-    results = [registry_of("solvers").build(n, SCHEDULE).solve(Gaussian(), normal(), TIMES) for n in ("ddim", "euler")]
-    torch.testing.assert_close(*results, atol=1e-12, rtol=0)
-
-
-TIMES = torch.tensor([999, 749, 499, 249, END])
+TIMES = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0], dtype=torch.float64)
 
 
 @pytest.mark.parametrize(("name", "calls"), [("ddim", 4), ("euler", 4), ("dpmpp_2m", 4), ("heun", 7)])
 def test_evaluations(name, calls):
-    """Heun asks twice a step, and once in the step to the clean end."""
-    denoise = Gaussian()
-    registry_of("solvers").build(name, SCHEDULE).solve(denoise, normal(), TIMES)
+    """Heun's method evaluates twice a step, and once in the step to the clean end."""
+    denoise = Gaussian(VP)
+    registry_of("solvers").build(name, VP).solve(denoise, normal(), TIMES)
     assert denoise.calls == calls
 
 
-@pytest.mark.parametrize("name", ["euler", "heun"])
-def test_a_start_in_pure_noise_is_refused_with_a_remedy(name):
-    schedule = Schedule.from_betas(zero_terminal_snr=True)
-    with pytest.raises(ConfigError, match="ddim or dpmpp_2m"):
-        registry_of("solvers").build(name, schedule).solve(Gaussian("v_prediction"), normal(), TIMES)
+@pytest.mark.parametrize("request_", [request for request, _ in REQUESTS], ids=str)
+@pytest.mark.parametrize("path", [DiscreteVP.from_betas(zero_terminal_snr=True), FLOW, RectifiedFlow(shift=3.0)])
+def test_many_steps_from_pure_noise_find_the_distribution(request_, path):
+    """x_1 = z, so the exact end is m + sqrt(v) z."""
+    end = registry_of("solvers").build(request_, path).solve(Gaussian(path, "v_prediction"), normal(), grid(500, path=path))
+    assert (end - MEAN - VARIANCE**0.5 * normal()).abs().max() < 0.02

@@ -67,7 +67,7 @@ def test_table(tool, bank, tiny_base, tiny_base_folder, tmp_path, monkeypatch, c
 
 def by_hand(base, bank):
     """Root mean square errors (12,) of the first DDIM step from 999 to 499 on the positive prompt alone, which is v."""
-    bar, unet, errors = base.backbone.schedule.alphas_cumprod.float(), base.backbone.unet, []
+    bar, unet, errors = base.backbone.path.alphas_cumprod.float(), base.backbone.unet, []
     for sample in (bank[i] for i in range(len(bank))):
         x_t, x_s = sample.trajectory.states[0, :2]
         with torch.no_grad():
@@ -90,5 +90,5 @@ def test_the_error_of_a_share_is_that_of_leaving_one_out(tool):
 
 def test_a_bank_without_the_grids_times_is_refused(tool, bank, tiny_base_folder, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["measure_jumps.py", str(tiny_base_folder), "--bank", str(bank)])
-    with pytest.raises(SystemExit, match=r"not \[249, 749\]; make it with student.steps=4"):
+    with pytest.raises(SystemExit, match=r"not \[0\.75, 0\.25\]; make it with student.steps=4"):
         tool.main()

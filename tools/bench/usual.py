@@ -44,23 +44,24 @@ class UsualLCMLoRA:
     def loss(self, samples: Samples) -> Tensor:
         """The mean pseudo-Huber distance of f(x_t, t) to f(x_{t-k}, t - k), c = 1e-3."""
         assert samples.images is not None
-        draws, schedule = Draws(samples.seeds, device=samples.images.device), self.teacher.schedule
+        draws, path = Draws(samples.seeds, device=samples.images.device), self.teacher.path
         with torch.no_grad():
             x_0, positive = self.base.autoencoder.encode(samples.images), self.base.text(samples.prompts)
-            t = schedule.steps - 1 - self.skip * draws.integers("t", 0, schedule.steps // self.skip)
-            s, w = (t - self.skip).clamp(min=0), draws.uniform("w", 6.0, 16.0)[:, None, None, None]
-            alpha, sigma = schedule.at(t, x_0)
+            step = path.last - self.skip * draws.integers("t", 0, path.steps // self.skip)
+            t = path.time(step)
+            s, w = path.time((step - self.skip).clamp(min=0)), draws.uniform("w", 6.0, 16.0)[:, None, None, None]
+            alpha, sigma = path.at(t, x_0)
             x_t = alpha * x_0 + sigma * draws.normal("noise", x_0.shape[1:])
             empty = Conditioning(self.empty.expand(len(t), -1, -1))
             caption, blank = self.teacher(x_t, t, positive), self.teacher(x_t, t, empty)
             guided_x, guided_e = (u + w * (c - u) for c, u in ((caption.x_0, blank.x_0), (caption.epsilon, blank.epsilon)))
-            alpha_s, sigma_s = schedule.at(s, x_0)
+            alpha_s, sigma_s = path.at(s, x_0)
             target = self._clean(alpha_s * guided_x + sigma_s * guided_e, s, positive)
         difference = self._clean(x_t, t, positive) - target
         return ((difference.square() + 1e-6).sqrt() - 1e-3).mean()
 
     def _clean(self, x: Tensor, t: Tensor, positive: Conditioning) -> Tensor:
-        scaled = (10.0 * t.double()).view(-1, 1, 1, 1)
+        scaled = (10.0 * self.teacher.path.step(t)).view(-1, 1, 1, 1)
         square = scaled**2 + 0.25
         return (0.25 / square).to(x) * x + (scaled / square.sqrt()).to(x) * self.student(x, t, positive).x_0
 

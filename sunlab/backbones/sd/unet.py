@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sunlab.backbones.attention import Extension, TokenContext
 from sunlab.backbones.base import BACKBONES, Backbone
 from sunlab.backbones.sd.attention import UNetAttachment, UNetTextAttention, passing, text_attention
-from sunlab.diffusion.schedule import Schedule
+from sunlab.diffusion.path import ProbabilityPath
 from sunlab.types import Conditioning, PredictionType
 
 
@@ -19,7 +19,7 @@ class DiffusersUNet(Backbone):
 
     Args:
         unet: a UNet2DConditionModel.
-        schedule: the schedule that it was trained on.
+        path: the probability path that it was trained on.
         prediction_type: what it predicts.
         gradient_checkpointing: recompute activations in the backward pass: less memory, a third more compute.
         channels_last: convolutions in NHWC.
@@ -32,7 +32,7 @@ class DiffusersUNet(Backbone):
     def __init__(
         self,
         unet: nn.Module,
-        schedule: Schedule,
+        path: ProbabilityPath,
         prediction_type: PredictionType,
         *,
         gradient_checkpointing: bool = False,
@@ -42,7 +42,7 @@ class DiffusersUNet(Backbone):
     ):
         super().__init__()
         self.unet: Any = unet
-        self.schedule, self.prediction_type = schedule, prediction_type
+        self.path, self.prediction_type = path, prediction_type
         described: Any = unet.config
         self.sample_shape = (described.in_channels, described.sample_size, described.sample_size)
         if attention == "eager":
@@ -63,7 +63,7 @@ class DiffusersUNet(Backbone):
             given["encoder_attention_mask"] = conditioning.mask
         if conditioning.pooled is not None:
             given["added_cond_kwargs"] = {"text_embeds": conditioning.pooled.to(dtype), **conditioning.added}
-        output = self.unet(x.to(dtype), t, return_dict=False, **given)[0]
+        output = self.unet(x.to(dtype), self.network_time(t), return_dict=False, **given)[0]
         return output.to(x.dtype)
 
     def context(self, conditioning: Conditioning) -> TokenContext:
