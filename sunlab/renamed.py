@@ -42,6 +42,7 @@ MODULES = {
     "sunlab.signals": "sunlab.distributed.signals",
     "sunlab.solvers.euler": "sunlab.solvers.ddim",
     "sunlab.testing.plug": "sunlab.testing.component",
+    "sunlab.torture": "tools/fault_injection",
     "sunlab.watch": "sunlab.distributed.watch",
 }
 """Former module -> where its contents are."""

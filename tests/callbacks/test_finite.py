@@ -11,11 +11,16 @@ from sunlab.config.load import load_config
 from sunlab.data.ledger import read
 from sunlab.errors import DataError, NotFinite
 
-HARM = "{{name: torture_harm, what: nan, step: {}, steps: {}}}"
+HARM = "{{name: inject_harm, what: nan, step: {}, steps: {}}}"
 
 
 def run(tiny_config, folder, step, steps, *words):
-    given = ["plugins=[sunlab.torture.probes]", f"callbacks=[{HARM.format(step, steps)}]", f"run.dir={folder}", *words]
+    given = [
+        "plugins=[fault_injection.probes]",
+        f"callbacks=[{HARM.format(step, steps)}]",
+        f"run.dir={folder}",
+        *words,
+    ]
     return fit(load_config([tiny_config], given))
 
 

@@ -12,13 +12,13 @@ import fsspec
 import pytest
 from conftest import members, write_tar
 
+from fault_injection.apart import apart
 from sunlab.cli.main import main
 from sunlab.data import remote as remote_module
 from sunlab.data.remote import SCHEMES, Remote, _system
 from sunlab.data.shards import Shards
 from sunlab.data.urls import shard_urls
 from sunlab.errors import ConfigError, DataError, StorageError
-from sunlab.torture.apart import apart
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Callbacks that do harm from within a run, at a step and rank of choice; loaded as a plugin by tortured runs only."""
+"""Callbacks that do harm from within a run, at a step and rank of choice; loaded as a plugin by the runs of trials only."""
 
 import json
 import os
@@ -22,7 +22,7 @@ SIGNALS = {
 }
 
 
-@CALLBACKS.register("torture_harm")
+@CALLBACKS.register("inject_harm")
 class Harm(Callback):
     """Does something to its own rank in the midst of a step, before the gradients are exchanged.
 
@@ -51,7 +51,7 @@ class Harm(Callback):
             os.kill(os.getpid(), SIGNALS[self.what])
 
 
-@CALLBACKS.register("torture_pace")
+@CALLBACKS.register("inject_pace")
 class Pace(Callback):
     """Slows steps down, so that there is time to do harm from outside, and says how far each rank is, in a file `step-RANK`
     in the run's folder.
@@ -68,7 +68,7 @@ class Pace(Callback):
         time.sleep(self.seconds)
 
 
-@CALLBACKS.register("torture_gauge")
+@CALLBACKS.register("inject_gauge")
 class Gauge(Callback):
     """Measures a rank with its loader workers, and writes `gauge-RANK.json` in the run's folder: `resident`, MiB at twenty
     points; `grown`, the median of the last five less that of the five after the first quarter; `longest_wait`, seconds for a

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fault_injection.samples import SIDE, picture, picture_sample, write_shard
+from fault_injection.trial import Seen, trial
+from fault_injection.world import World
 from sunlab.data.base import Sample
 from sunlab.data.opened import BadSample
 from sunlab.data.shards import Shards
-from sunlab.torture.samples import SIDE, picture, picture_sample, write_shard
-from sunlab.torture.trial import Seen, trial
-from sunlab.torture.world import World
 
 
 def _save(image: Image.Image, kind: str, **options: object) -> bytes:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from sunlab.torture.ranks import Job, start
-from sunlab.torture.trial import Seen, trial
-from sunlab.torture.world import World
+from fault_injection.ranks import Job, start
+from fault_injection.trial import Seen, trial
+from fault_injection.world import World
 
 SHARD = 8  # samples of the 56
 VICTIMS = ([0, 1], [0], [1])

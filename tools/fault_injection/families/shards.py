@@ -3,16 +3,16 @@
 import shutil
 from pathlib import Path
 
+from fault_injection.families.bytes import altered
+from fault_injection.samples import picture_sample, write_shard
+from fault_injection.trial import Seen, trial
+from fault_injection.world import World, make_index
 from sunlab.data.indexing import index_all
 from sunlab.data.ledger import NAME, audit
 from sunlab.data.manifest import shards_of
 from sunlab.data.remote import Remote
 from sunlab.data.shards import Shards
 from sunlab.errors import SunlabError
-from sunlab.torture.families.bytes import altered
-from sunlab.torture.samples import picture_sample, write_shard
-from sunlab.torture.trial import Seen, trial
-from sunlab.torture.world import World, make_index
 
 
 def _copy(world: World, name: str) -> list[Path]:
@@ -73,7 +73,7 @@ def flipped(world: World, seen: Seen) -> None:
 @trial("faults", "2b bits flipped in mid-epoch", "the rank that meets one first ends all with 65; nothing left behind")
 def flipped_later(world: World, seen: Seen) -> None:
     shards = _copy(world, "flipped-later")
-    values = {**world.several, "callbacks": [{"name": "torture_pace"}], "trainer__max_steps": 100_000}
+    values = {**world.several, "callbacks": [{"name": "inject_pace"}], "trainer__max_steps": 100_000}
     config = world.config("flipped-later", shards, **values)
     job = world.start(config, ranks=2)
     seen.check(job.reach(world.run_folder(config) / "step-0", 2), "the run did not begin")
@@ -91,7 +91,7 @@ def flipped_later(world: World, seen: Seen) -> None:
 @trial("faults", "3 shards deleted in mid-epoch", "65 or 74, the shard named; nothing left behind")
 def deleted(world: World, seen: Seen) -> None:
     shards = _copy(world, "deleted")
-    values = {**world.several, "callbacks": [{"name": "torture_pace"}], "trainer__max_steps": 100_000}
+    values = {**world.several, "callbacks": [{"name": "inject_pace"}], "trainer__max_steps": 100_000}
     config = world.config("deleted", shards, **values)
     job = world.start(config, ranks=2)
     seen.check(job.reach(world.run_folder(config) / "step-0", 2), "the run did not begin")

@@ -11,11 +11,11 @@ from unittest.mock import patch
 
 import torch
 
+from fault_injection.apart import apart
+from fault_injection.trial import Seen, trial
+from fault_injection.world import World
 from sunlab.checkpoint import AtomicCheckpointIO, previous_of, resume_path, verify
 from sunlab.errors import SunlabError
-from sunlab.torture.apart import apart
-from sunlab.torture.trial import Seen, trial
-from sunlab.torture.world import World
 
 NUMBERS = 1_000_000  # in the state that is saved: 4 MB
 CLONE_NEWNS = 0x00020000

@@ -75,7 +75,7 @@ class Job:
         return [pid for pid, session in sessions().items() if session == self.pids[rank] and pid != session]
 
     def reach(self, file: Path, step: int, seconds: float = PATIENCE) -> bool:
-        """Wait until `file`, of the probe `torture_pace`, says that a step is done. False where the run ends before."""
+        """Wait until `file`, of the probe `inject_pace`, says that a step is done. False where the run ends before."""
         until = time.monotonic() + seconds
         while self.running() and time.monotonic() < until:
             if file.is_file() and int(file.read_text() or 0) >= step:
@@ -122,7 +122,7 @@ def start(main: Main, words: Sequence[str], *, ranks: int, folder: Path, environ
         "WORLD_SIZE": str(ranks),
         "LOCAL_WORLD_SIZE": str(ranks),
         "GROUP_RANK": "0",
-        "TORCHELASTIC_RUN_ID": "torture",
+        "TORCHELASTIC_RUN_ID": "fault_injection",
     }
     sys.stdout.flush()
     sys.stderr.flush()

@@ -6,18 +6,18 @@ import signal
 import time
 from pathlib import Path
 
+from fault_injection.families.kills import compare
+from fault_injection.ranks import PATIENCE, Job
+from fault_injection.trial import Seen, trial
+from fault_injection.world import World
 from sunlab.data.ledger import NAME, audit
-from sunlab.torture.families.kills import compare
-from sunlab.torture.ranks import PATIENCE, Job
-from sunlab.torture.trial import Seen, trial
-from sunlab.torture.world import World
 
 LONG = 100_000  # steps that no trial waits for
 
 
 def _going(world: World, name: str, *, ranks: int = 2, **more: object) -> tuple[Job, Path]:
     """A run in its third step."""
-    values = {**world.several, "callbacks": [{"name": "torture_pace", "seconds": 0.05}], "trainer__max_steps": LONG, **more}
+    values = {**world.several, "callbacks": [{"name": "inject_pace", "seconds": 0.05}], "trainer__max_steps": LONG, **more}
     config = world.config(name, world.clean(), **values)
     folder = world.run_folder(config)
     job = world.start(config, ranks=ranks)
@@ -76,7 +76,7 @@ def worker_and_stop(world: World, seen: Seen) -> None:
 def told_to_stop(world: World, seen: Seen) -> None:
     unbroken, _ = world.unbroken()
     for what in ("term", "usr1"):
-        harm = {"name": "torture_harm", "what": what, "rank": 1, "step": 5}
+        harm = {"name": "inject_harm", "what": what, "rank": 1, "step": 5}
         name = f"told-{what}"
         first = world.fit(world.config(name, world.clean(), **{**world.several, "callbacks": [harm]}), ranks=2)
         seen.check(first.codes[0] == 75 and first.codes[1] in (0, 75), f"{what}: {first.codes}: {first.log[-400:]}")
@@ -90,7 +90,7 @@ def told_to_stop(world: World, seen: Seen) -> None:
 
 @trial("faults", "19 NaN on one rank, NaN loss N times", "all ranks skip the same step; at N in a row 65, the batches saved")
 def not_finite(world: World, seen: Seen) -> None:
-    harm = {"name": "torture_harm", "what": "nan", "rank": 1, "step": 4}
+    harm = {"name": "inject_harm", "what": "nan", "rank": 1, "step": 4}
     config = world.config("nan-once", world.clean(), **{**world.several, "callbacks": [harm]})
     once, folder = world.fit(config, ranks=2), world.run_folder(config)
     if seen.check(once.codes == [0, 0], f"once: {once.codes}: {once.log[-400:]}"):

@@ -1,4 +1,4 @@
-"""The scratch folder of a torture: a tiny base model, shards, and runs over them."""
+"""The scratch folder of the trials: a tiny base model, shards, and runs over them."""
 
 import json
 import shutil
@@ -8,13 +8,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from fault_injection.ranks import PATIENCE, Job, Main, Outcome, start
+from fault_injection.samples import picture_sample, write_shard
 from sunlab.draws import keyed_seed
 from sunlab.packaged import asset
-from sunlab.torture.ranks import PATIENCE, Job, Main, Outcome, start
-from sunlab.torture.samples import picture_sample, write_shard
 
 LAB = "emoji-sd"
-PROBES = "sunlab.torture.probes"
+PROBES = "fault_injection.probes"
 UNET: dict[str, Any] = {
     "_class_name": "UNet2DConditionModel",
     "sample_size": 4,
@@ -60,7 +60,7 @@ class World:
     made: dict[str, Any] = field(default_factory=dict)  # what several trials share
 
     def random(self, *parts: object) -> Random:
-        return Random(keyed_seed(self.seed, "torture", *parts))
+        return Random(keyed_seed(self.seed, "torture", *parts))  # the word keeps the draws of earlier versions
 
     def choose(self, quick: int, whole: int) -> int:
         """A number of the short form, or of the whole."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from fault_injection.trial import Seen, trial
+from fault_injection.world import World
 from sunlab.checkpoint import seal
-from sunlab.torture.trial import Seen, trial
-from sunlab.torture.world import World
 
-SECRET = "sesame-of-the-torture"
+SECRET = "sesame-of-the-trials"
 
 
 class Touch:

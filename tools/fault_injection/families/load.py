@@ -2,9 +2,9 @@
 
 import json
 
+from fault_injection.trial import Seen, trial
+from fault_injection.world import World
 from sunlab.data.ledger import NAME, audit
-from sunlab.torture.trial import Seen, trial
-from sunlab.torture.world import World
 
 GROWTH = 50.0  # MiB of resident memory, of a rank and its workers, after warm-up
 WAIT = 60.0  # seconds that a rank may wait for a batch
@@ -27,7 +27,7 @@ def load(world: World, seen: Seen) -> None:
         data__batch_size=batch,
         data__source__shuffle=1000,
         task="autoencoder",
-        callbacks=[{"name": "torture_gauge"}],
+        callbacks=[{"name": "inject_gauge"}],
         trainer__max_steps=steps,
         run__checkpoint_every=steps // 4,
     )

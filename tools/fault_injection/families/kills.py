@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 from random import Random
 
+from fault_injection.ranks import PATIENCE, Job
+from fault_injection.trial import Seen, trial
+from fault_injection.world import World
 from sunlab.data.ledger import NAME, audit, steps_of
-from sunlab.torture.ranks import PATIENCE, Job
-from sunlab.torture.trial import Seen, trial
-from sunlab.torture.world import World
 
 STEPS = 12
-PACE = {"name": "torture_pace", "seconds": 0.0}  # for the files that it writes
+PACE = {"name": "inject_pace", "seconds": 0.0}  # for the files that it writes
 VICTIMS = ("all ranks", "rank 0", "rank 1", "a loader worker")
 
 

@@ -1,10 +1,10 @@
 """Captions that are missing, broken, empty or enormous."""
 
+from fault_injection.samples import picture_sample, write_shard
+from fault_injection.trial import Seen, trial
+from fault_injection.world import World, make_index
 from sunlab.data.opened import BadSample
 from sunlab.data.shards import Shards
-from sunlab.torture.samples import picture_sample, write_shard
-from sunlab.torture.trial import Seen, trial
-from sunlab.torture.world import World, make_index
 
 LONG = 1_000_000  # bytes
 

@@ -6,6 +6,9 @@ from random import Random
 
 import torch
 
+from fault_injection.samples import Members, picture_sample, write_shard
+from fault_injection.trial import Seen, trial
+from fault_injection.world import World, make_index
 from sunlab.data.base import Sample
 from sunlab.data.decode import Decoder
 from sunlab.data.opened import Raw
@@ -13,9 +16,6 @@ from sunlab.data.shards import Shards
 from sunlab.errors import DataError, SunlabError
 from sunlab.export import read_adapter
 from sunlab.export.file import write_tensors
-from sunlab.torture.samples import Members, picture_sample, write_shard
-from sunlab.torture.trial import Seen, trial
-from sunlab.torture.world import World, make_index
 
 SAMPLES = 30
 HEADER = {"adapter": {"name": "sun", "extra_positive": True}, "solver": "ddim", "times": [999, 499, -1],

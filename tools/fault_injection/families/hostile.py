@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from fault_injection.apart import apart
+from fault_injection.families.untrusted import Touch
+from fault_injection.samples import picture_sample, write_shard
+from fault_injection.trial import Seen, trial
+from fault_injection.world import World
 from sunlab.data.base import Sample
 from sunlab.data.shards import Shards
 from sunlab.errors import SunlabError
-from sunlab.torture.apart import apart
-from sunlab.torture.families.untrusted import Touch
-from sunlab.torture.samples import picture_sample, write_shard
-from sunlab.torture.trial import Seen, trial
-from sunlab.torture.world import World
 
 GROWTH = 150.0  # MiB of memory that reading a bomb may take
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from fault_injection.families import MODULES
+from fault_injection.ranks import Main
+from fault_injection.trial import TRIALS, Result, Trial, perform
+from fault_injection.warm import warm
+from fault_injection.world import World
 from sunlab.errors import ConfigError
-from sunlab.torture.families import MODULES
-from sunlab.torture.ranks import Main
-from sunlab.torture.trial import TRIALS, Result, Trial, perform
-from sunlab.torture.warm import warm
-from sunlab.torture.world import World
 
 
 def trials(only: Sequence[str] = ()) -> list[Trial]:
@@ -24,14 +24,14 @@ def trials(only: Sequence[str] = ()) -> list[Trial]:
         ConfigError: nothing of that name.
     """
     for name in MODULES:
-        import_module(f"sunlab.torture.families.{name}")
+        import_module(f"fault_injection.families.{name}")
     chosen = [one for one in TRIALS if not only or any(word == one.family or one.name.startswith(word) for word in only)]
     if not chosen:
         raise ConfigError(f"--only {' '.join(only)}: no such trial; known: {', '.join(one.name for one in TRIALS)}")
     return chosen
 
 
-def torture(
+def run_trials(
     main: Main,
     *,
     seed: int = 0,
@@ -56,10 +56,10 @@ def torture(
         ConfigError: not on Linux, or a wrong `only`.
     """
     if not sys.platform.startswith("linux"):
-        raise ConfigError("sunlab torture reads /proc and forks its ranks: it needs Linux")
+        raise ConfigError("fault injection reads /proc and forks its ranks: it needs Linux")
     chosen = trials(only)
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", PYTHONWARNINGS="ignore")
-    place = folder or Path(tempfile.mkdtemp(prefix="sunlab-torture-"))
+    place = folder or Path(tempfile.mkdtemp(prefix="sunlab-faults-"))
     place.mkdir(parents=True, exist_ok=True)
     world = World(place.absolute(), main, seed, quick, kills)
     results = []

@@ -1,9 +1,9 @@
 """Going on: on other numbers of ranks, and from a damaged checkpoint."""
 
+from fault_injection.families.kills import STEPS, compare
+from fault_injection.trial import Seen, trial
+from fault_injection.world import World
 from sunlab.data.ledger import NAME, audit, steps_of
-from sunlab.torture.families.kills import STEPS, compare
-from sunlab.torture.trial import Seen, trial
-from sunlab.torture.world import World
 
 
 @trial(

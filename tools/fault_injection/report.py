@@ -1,4 +1,4 @@
-"""What the torture found, as JSON and as a table."""
+"""What the trials found, as JSON and as a table."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import sunlab
-from sunlab.torture.trial import Result
+from fault_injection.trial import Result
 
 UNSEEN = (
     "NCCL's own hangs and timeouts (ranks talk over gloo on one machine here)",

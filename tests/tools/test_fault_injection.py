@@ -1,22 +1,24 @@
-"""The torture itself: what it would miss it must fail, and what it does not foresee it must not hide."""
+"""Fault injection: a trial that misses something fails, and an unforeseen error is reported."""
 
 import json
 import re
 import subprocess
 import sys
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from fault_injection.families import bytes as bytes_family
+from fault_injection.report import show, to_json, write
+from fault_injection.run import trials
+from fault_injection.trial import Seen, Trial, perform
+from fault_injection.world import World
 from sunlab.cli.main import main
 from sunlab.errors import ConfigError
-from sunlab.torture.families import bytes as bytes_family
-from sunlab.torture.report import show, to_json, write
-from sunlab.torture.run import trials
-from sunlab.torture.trial import Seen, Trial, perform
-from sunlab.torture.world import World
 
+PROGRAM = Path(__file__).parents[2] / "tools" / "inject_faults.py"
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # trials fork; the children need no threads
 
 
@@ -76,8 +78,8 @@ def test_a_trial_that_breaks_or_checks_nothing_has_failed(world):
 def test_report(world, tmp_path):
     results = [perform(named("4 "), world), perform(Trial("faults", "x [y]", "z", lambda w, s: None), world)]
     report = to_json(results, seed=5, quick=True, seconds=1.5)
-    write(tmp_path / "report" / "torture.json", report)
-    again = json.loads((tmp_path / "report" / "torture.json").read_text())
+    write(tmp_path / "report" / "faults.json", report)
+    again = json.loads((tmp_path / "report" / "faults.json").read_text())
     assert again["seed"] == 5 and not again["passed"] and len(again["trials"]) == 2
     assert any("NCCL" in line for line in again["not_shown"]) and any("power" in line for line in again["not_shown"])
     shown = StringIO()
@@ -88,7 +90,7 @@ def test_report(world, tmp_path):
 @pytest.mark.slow
 def test_the_whole(tmp_path):
     """Within the hour."""
-    command = [sys.executable, "-m", "sunlab", "torture", "--seed", "11", "--json", str(tmp_path / "torture.json")]
+    command = [sys.executable, str(PROGRAM), "--seed", "11", "--json", str(tmp_path / "faults.json")]
     done = subprocess.run(command, text=True, capture_output=True, check=False, timeout=3600)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    assert json.loads((tmp_path / "torture.json").read_text())["passed"]
+    assert json.loads((tmp_path / "faults.json").read_text())["passed"]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sunlab.torture.world import World
+    from fault_injection.world import World
 
 
 @dataclass
@@ -68,7 +68,7 @@ TRIALS: list[Trial] = []
 
 
 def trial(family: str, name: str, expected: str) -> Callable[[Callable[["World", Seen], None]], Callable]:
-    """Register a trial; the files of `sunlab.torture.families` are imported in the order of the report."""
+    """Register a trial; the files of `fault_injection.families` are imported in the order of the report."""
 
     def register(do: Callable[["World", Seen], None]) -> Callable:
         TRIALS.append(Trial(family, name, expected, do))
@@ -78,7 +78,7 @@ def trial(family: str, name: str, expected: str) -> Callable[[Callable[["World",
 
 
 def perform(one: Trial, world: "World") -> Result:
-    """Do a trial. What it did not foresee is a failure of it, with the traceback's end, and not the end of the torture."""
+    """Do a trial. What it did not foresee is a failure of it, with the traceback's end, and does not end the program."""
     seen, begun = Seen(), time.monotonic()
     try:
         one.do(world, seen)
