@@ -25,6 +25,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from registry import load_plugins
 from sunlab.app.compose import build_base, build_data, build_module
 from sunlab.app.trainer import build_trainer
+from sunlab.callbacks.spending import Spending
 from sunlab.cli.quiet import quiet
 from sunlab.config.load import load_config
 
@@ -82,7 +83,7 @@ def measure(arguments: argparse.Namespace) -> None:
         base = build_base(loaded.config)
         module = build_module(loaded.config, base)
         meter = Meter()
-        trainer = build_trainer(loaded.config, Path(folder), [], [meter])
+        trainer = build_trainer(loaded.config, Path(folder), Spending(), [], [meter])
         trainer.fit(module, datamodule=build_data(loaded.config, base, accumulate=trainer.accumulate_grad_batches))
         if trainer.is_global_zero:
             weights = module.trainable().values()

@@ -55,6 +55,7 @@ def worker(overrides: list[str]) -> None:
 
     from sunlab.app.compose import build_base, build_data, build_module
     from sunlab.app.trainer import build_trainer
+    from sunlab.callbacks.spending import Spending
     from sunlab.cli.quiet import quiet
     from sunlab.config.load import load_config
     from sunlab.memory import keep_freed_memory
@@ -86,7 +87,7 @@ def worker(overrides: list[str]) -> None:
         ).config
         base = build_base(config)
         module = build_module(config, base)
-        trainer = build_trainer(config, Path(folder), [], [Windows()])
+        trainer = build_trainer(config, Path(folder), Spending(), [], [Windows()])
         trainer.fit(module, datamodule=build_data(config, base))
 
 

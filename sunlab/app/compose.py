@@ -11,12 +11,9 @@ from sunlab.config.auto import AUTO, automatic, recorded, resolved
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Config
 from sunlab.config.schema import Sampler as SamplerConfig
-from sunlab.data.bank import Trajectories
 from sunlab.data.base import Source
 from sunlab.data.cache import cache_tag, cached
 from sunlab.data.datamodule import DataModule
-from sunlab.data.latents import Latents
-from sunlab.data.shards import Shards
 from sunlab.diffusion.grid import grid
 from sunlab.distributed.ranks import Ranks, first_rank
 from sunlab.modules.base import Module
@@ -28,6 +25,13 @@ PATIENCE = 0.9  # of run.timeout, for a loader worker: its own rank should tell 
 
 
 def component(kind: str, request: Any, *runtime: Any) -> Any:
+    """The component of a kind that a checked configuration names. Raises `RegistryError` for parameters out of range.
+
+    Args:
+        kind: as in `sunlab.registries.KINDS`.
+        request: its name, or a mapping with `name` and parameters.
+        runtime: the runtime objects that components of the kind are built with.
+    """
     return registry_of(kind).build(request, *runtime)
 
 
@@ -37,7 +41,7 @@ def build_base(config: Config) -> BaseModel:
 
 
 def base_options(config: Config) -> dict[str, Any]:
-    """What `load_base` is told besides the base itself."""
+    """What `load_base` is given besides the base itself."""
     model = config.model
     quiet(online=is_hub_id(model.base))
     return {
@@ -57,11 +61,8 @@ def encoders_hash(base: BaseModel) -> str:
 def build_source(config: Config, base: BaseModel, source: Source | None = None) -> Source:
     """The data source, given or built; its latents made once, where `data.cache` asks for it."""
     source = component("sources", config.data.source) if source is None else source  # one without samples is false
-    if isinstance(source, Trajectories):
-        source.require_teacher(base.fingerprint())
-    if isinstance(source, Latents):
-        source.require_encoder(encoders_hash(base))
-    if config.data.cache is not None and isinstance(source, Shards):
+    source.require_origin(teacher=base.fingerprint, encoders=lambda: encoders_hash(base))
+    if config.data.cache is not None and source.holds_images:
         tag = cache_tag(base.identity("vae")[:16], source)
         return cached(source, base.autoencoder.encode, config.data.cache, tag)
     return source

@@ -6,26 +6,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch import Trainer, seed_everything
 
 from registry import load_plugins
 from sunlab.app.compose import build_base, build_data, build_module, component, settle
 from sunlab.app.trainer import build_trainer, training_device
 from sunlab.callbacks.alive import explained
-from sunlab.callbacks.ema import EMA
+from sunlab.callbacks.base import averaged
 from sunlab.callbacks.ledger import LedgerKeeper
 from sunlab.callbacks.spending import Spending
 from sunlab.callbacks.stop import Stop
 from sunlab.checkpoint import resume_path
 from sunlab.config.load import LoadedConfig
-from sunlab.data.bank import Trajectories
 from sunlab.data.base import Source
-from sunlab.data.shards import Shards
 from sunlab.distributed.ranks import require_ranks
 from sunlab.distributed.signals import Signals
 from sunlab.errors import Preempted
 from sunlab.files import hold, write_text
 from sunlab.memory import keep_freed_memory
+from sunlab.modules.base import Module
 
 
 def fit(
@@ -73,15 +72,15 @@ def _train(loaded: LoadedConfig, folder: Path, checkpoint: Path | None, resume: 
     """Train in `folder`. With fast_dev_run, Lightning's trial of a few steps, nothing is exported."""
     config = loaded.config
     seed_everything(config.seed, workers=True, verbose=False)
-    source = component("sources", config.data.source)  # before the weights: data that are wrong are told within seconds
+    source = component("sources", config.data.source)  # before the weights: wrong data are reported within seconds
     base = build_base(config)
     module = build_module(config, base)
+    spending = Spending(config.budget.nfe, config.budget.seconds)
     ledger = [LedgerKeeper(folder)] if config.run.ledger else []
     callbacks = [component("callbacks", request) for request in config.callbacks]
-    trainer = build_trainer(config, folder, callbacks, [stop, *ledger], resumed=checkpoint is not None)
+    trainer = build_trainer(config, folder, spending, callbacks, [stop, *ledger], resumed=checkpoint is not None)
     data = build_data(config, base, accumulate=trainer.accumulate_grad_batches, source=source)
-    if isinstance(data.source, Shards):
-        data.source.quarantine_in(folder)
+    data.source.quarantine_in(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # A job that is requeued may meet the locks of a node that died, until its file system lets go of them.
     patience = 120 if resume == "auto" else 5
@@ -100,26 +99,19 @@ def _train(loaded: LoadedConfig, folder: Path, checkpoint: Path | None, resume: 
         "module": module,
         "files": files,
         "trainer": trainer,
-        "cost": cost(trainer, module, data.source),
+        "cost": cost(spending, trainer, module, data.source),
     }
 
 
-def cost(trainer: Trainer, module: LightningModule, source: Source) -> dict[str, float]:
-    """Steps, U-Net passes by kind (on the first rank: of all), pass-equivalents and seconds, over all attempts; and the
-    passes that a bank of trajectories cost before, which are in none of the others."""
-    (spending,) = [c for c in trainer.callbacks if isinstance(c, Spending)]  # type: ignore[attr-defined]
+def cost(spending: Spending, trainer: Trainer, module: Module, source: Source) -> dict[str, float]:
+    """Steps, network evaluations by kind (on the first rank: of all), their equivalents and seconds, over all attempts; and
+    those that stored samples cost before, which are in none of the others."""
     passes = vars(module.nfe) if hasattr(module, "nfe") else {}
-    stored = {"stored": source.passes} if isinstance(source, Trajectories) else {}
+    stored = {"stored": source.stored_nfe} if source.stored_nfe else {}
     return {"steps": trainer.global_step, **passes, "equivalents": spending.used, "seconds": spending.elapsed, **stored}
 
 
-def export(trainer: Trainer, module: LightningModule, folder: Path) -> list[Path]:
+def export(trainer: Trainer, module: Module, folder: Path) -> list[Path]:
     """Export the averaged weights where there is an average, else the trained ones."""
-    averages = [c for c in trainer.callbacks if isinstance(c, EMA)]  # type: ignore[attr-defined]
-    for average in averages:
-        average.swap(module)
-    try:
-        return module.export(folder / "export")  # type: ignore[operator]
-    finally:
-        for average in averages:
-            average.swap(module)
+    with averaged(trainer, module):
+        return module.export(folder / "export")

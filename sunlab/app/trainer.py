@@ -51,11 +51,18 @@ def training_device(trainer: Mapping[str, Any]) -> str:
 
 
 def build_trainer(
-    config: Config, folder: Path, callbacks: Sequence[Callback], extra: Sequence[Callback], *, resumed: bool = False
+    config: Config,
+    folder: Path,
+    spending: Spending,
+    callbacks: Sequence[Callback],
+    extra: Sequence[Callback],
+    *,
+    resumed: bool = False,
 ) -> Trainer:
     """Everything under `trainer:`, with our checkpoints and loggers; on the ranks that srun or torchrun started.
 
     Args:
+        spending: counts what the run spends, and ends it where the budget is spent.
         callbacks: the configuration's.
         extra: further ones.
         resumed: whether the run goes on.
@@ -64,7 +71,6 @@ def build_trainer(
         ConfigError: the ranks are not the ones asked for, or Lightning refuses the settings.
     """
     ranks = require_ranks(config.trainer)
-    spending = Spending(config.budget.nfe, config.budget.seconds)
     settings: dict[str, Any] = {
         "accelerator": "auto",
         "max_steps": 1000,

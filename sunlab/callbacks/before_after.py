@@ -13,8 +13,7 @@ from torch import Tensor
 
 from sunlab.adapters.sun import SUN
 from sunlab.backbones.pretrained import BaseModel
-from sunlab.callbacks.base import CALLBACKS
-from sunlab.callbacks.ema import EMA
+from sunlab.callbacks.base import CALLBACKS, averaged
 from sunlab.data.base import NEGATIVES, NegativeSampler, Pool
 from sunlab.data.shards import Shards
 from sunlab.diffusion.grid import grid
@@ -85,14 +84,9 @@ class BeforeAfter(Callback):
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.should_stop and trainer.global_step != trainer.max_steps:
             return  # a slice of a longer run
-        averages = [c for c in trainer.callbacks if isinstance(c, EMA)]  # type: ignore[attr-defined]
-        for average in averages:
-            average.swap(module)
         module.eval()
-        with trainer.precision_plugin.forward_context():  # drawn as it was trained
+        with averaged(trainer, module), trainer.precision_plugin.forward_context():  # drawn as it was trained
             self.report(module, Path(trainer.default_root_dir))
-        for average in averages:
-            average.swap(module)
 
     def report(self, module: Any, folder: Path) -> None:
         base, w = module.base, sum(module.guidance) / 2

@@ -4,14 +4,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from sunlab.callbacks.base import CALLBACKS
+from sunlab.callbacks.base import CALLBACKS, Averaging
 
 
 @CALLBACKS.register("ema")
-class EMA(Callback):
+class EMA(Averaging):
     """Averages the trainable parameters after each optimizer step; validation, pictures and export use the average.
 
     Lightning's own averaging copies the whole module; with a frozen U-Net that would be a second one in memory.
@@ -48,7 +47,6 @@ class EMA(Callback):
 
     @torch.no_grad()
     def swap(self, module: LightningModule) -> None:
-        """Put the average into the model, and what was trained aside; a second call undoes it."""
         parameters = self._parameters(module)
         if self._trained:
             source, self._trained = self._trained, {}

@@ -8,8 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from sunlab.callbacks.base import CALLBACKS
-from sunlab.callbacks.ema import EMA
+from sunlab.callbacks.base import CALLBACKS, averaged
 from sunlab.diffusion.grid import grid
 from sunlab.modules.distillation import DistillationModule
 from sunlab.pipelines.draw import Request, draw, with_guidance
@@ -51,9 +50,6 @@ class SampleImages(Callback):
         if step == self._last or step % self.every:
             return
         self._last = step
-        averages = [c for c in trainer.callbacks if isinstance(c, EMA)]  # type: ignore[attr-defined]
-        for average in averages:
-            average.swap(module)
         mode = module.training
         module.eval()
         base: Any = module.base
@@ -64,10 +60,9 @@ class SampleImages(Callback):
             path = base.backbone.path
             sampling = Sampler(DPMpp2M(path), grid(self.steps, path=path))
             bind = with_guidance(base)
-        drawn = draw(base, sampling, bind, self.request, w=self.guidance)
+        with averaged(trainer, module):
+            drawn = draw(base, sampling, bind, self.request, w=self.guidance)
         module.train(mode)
-        for average in averages:
-            average.swap(module)
         base.text.forget()
         folder = Path(trainer.default_root_dir) / "pictures"
         sheet = grid_image([drawn.images], captions=self.request.prompts, zoom=2)

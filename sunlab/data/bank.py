@@ -1,7 +1,7 @@
 """The source "trajectories": a bank of stored teacher trajectories, read by position."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from itertools import accumulate
 from random import Random
@@ -49,6 +49,11 @@ class Trajectories(Source):
         """Of the first file; all agree in teacher, guidance range, solver, steps and spacing."""
         return self.headers[0]
 
+    holds_images = False
+
+    def require_origin(self, *, teacher: Callable[[], str], encoders: Callable[[], str]) -> None:
+        self.require_teacher(teacher())
+
     def require_teacher(self, teacher: str | None) -> None:
         """Raises `DataError` where the bank was not made by the teacher with this hash. None: any will do."""
         if teacher is not None and teacher != self.header.teacher:
@@ -61,8 +66,8 @@ class Trajectories(Source):
         return self._length
 
     @property
-    def passes(self) -> int:
-        """U-Net passes that its guided trajectories cost, by a solver of one evaluation a step."""
+    def stored_nfe(self) -> int:
+        """Two evaluations a guided step, by a solver of one step each."""
         return len(self) * self.header.steps * 2
 
     def __getitem__(self, index: int) -> Sample:

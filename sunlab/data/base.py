@@ -1,8 +1,9 @@
 """The contracts of a data source and of a negative-prompt sampler."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -63,6 +64,9 @@ class Source(ABC):
             DataError: naming the shard and the sample.
         """
 
+    def quarantine_in(self, folder: Path) -> None:  # noqa: B027 -- nothing to do for most
+        """Write bad samples down in the run's folder, where they are left out."""
+
     def parts(self) -> Sequence["Source"]:
         """Sources whose samples may share a batch, together all of this one: one an aspect ratio, where it has buckets."""
         return (self,)
@@ -87,6 +91,22 @@ class Source(ABC):
     def keywords(self, limit: int) -> Sequence[str]:
         """Up to `limit` distinct keywords."""
         return ()
+
+    holds_images: bool = True
+    """Whether its samples are pictures, of which `data.cache` can keep the latents."""
+
+    @property
+    def stored_nfe(self) -> int:
+        """Network evaluations that its samples cost when they were made."""
+        return 0
+
+    def require_origin(self, *, teacher: Callable[[], str], encoders: Callable[[], str]) -> None:  # noqa: B027
+        """Raise `DataError` if what is stored was made by another pretrained model. For pictures any will do.
+
+        Args:
+            teacher: identity of the whole model; it takes a while.
+            encoders: identity of its text encoders and autoencoder.
+        """
 
 
 @dataclass(frozen=True)

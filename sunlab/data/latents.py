@@ -1,7 +1,7 @@
 """The source "latents": what `sunlab data precompute` made."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sunlab.data.base import SOURCES, Sample, Source
@@ -36,6 +36,11 @@ class Latents(Source):
         if unmade:
             raise DataError(f"{path}: {unmade} shards are not made yet; run `sunlab data precompute` again, it goes on")
         self.path, self.inner = path, Shards(urls=[f"{path}/latents-*.tar"], shuffle=shuffle, limit=limit)
+
+    holds_images = False
+
+    def require_origin(self, *, teacher: Callable[[], str], encoders: Callable[[], str]) -> None:
+        self.require_encoder(encoders())
 
     def require_encoder(self, encoder: str) -> None:
         """Raises `DataError` where the latents were not made by the encoders with this hash."""

@@ -48,7 +48,7 @@ def api(monkeypatch):
 
 
 def test_fit(api, tiny, tmp_path):
-    calls = api("sunlab.build", "fit", {"folder": tmp_path, "files": [], "cost": {"steps": 3}})
+    calls = api("sunlab.app.fit", "fit", {"folder": tmp_path, "files": [], "cost": {"steps": 3}})
     assert main(["fit", "--config", tiny, "seed=3", "--resume", "last", "--time-limit", "10m"]) == 0
     (((loaded,), options),) = calls
     assert loaded.config.seed == 3 and loaded.config.run.name == "tiny"
@@ -56,7 +56,7 @@ def test_fit(api, tiny, tmp_path):
 
 
 def test_data_trajectories(api, tiny, tmp_path, capsys):
-    calls = api("sunlab.build", "make_bank", ["one", "two"])
+    calls = api("sunlab.app.trajectories", "make_bank", ["one", "two"])
     assert main(["data", "trajectories", "--config", tiny, "seed=3", "--out", "bank", "--count", "8"]) == 0
     (((loaded,), options),) = calls
     assert loaded.config.seed == 3 and options == {"out": "bank", "count": 8, "shard_size": 256}

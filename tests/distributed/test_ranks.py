@@ -89,7 +89,7 @@ def test_nodes_that_nobody_started():
 
 def test_refused_before_anything_loads(started, tiny_config, monkeypatch, capsys):
     started(SRUN)
-    monkeypatch.setitem(__import__("sys").modules, "sunlab.build", None)  # importing it would fail
+    monkeypatch.setitem(__import__("sys").modules, "sunlab.app.fit", None)  # importing it would fail
     assert main(["fit", "--config", str(tiny_config), "trainer.devices=1"]) == 78
     assert "[rank 3 on " in (said := capsys.readouterr().err) and "set trainer.devices=2" in said
 
