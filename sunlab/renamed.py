@@ -29,8 +29,6 @@ MODULES = {
     "sunlab.build_trainer": "sunlab.app.trainer",
     "sunlab.diffusion.schedule": "sunlab.diffusion.path, where times are floats in [0, 1]",
     "sunlab.diffusion.timesteps": "sunlab.diffusion.grid, and BoundSampler.integrate for solve with between",
-    "sunlab.diffusion.schedule": "sunlab.diffusion.path",
-    "sunlab.diffusion.timesteps": "sunlab.diffusion.grid",
     "sunlab.dry_run": "sunlab.app.dry_run",
     "sunlab.encoders": "sunlab.backbones.text and sunlab.backbones.sd.autoencoder",
     "sunlab.parent": "sunlab.distributed.parent",
