@@ -20,6 +20,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "negatives": ("sunlab.data.base", "NEGATIVES"),
     "solvers": ("sunlab.solvers.base", "SOLVERS"),
     "sources": ("sunlab.data.base", "SOURCES"),
+    "stages": ("sunlab.data.stages.base", "STAGES"),
     "tasks": ("sunlab.app.tasks", "TASKS"),
     "weightings": ("sunlab.losses.weighting", "WEIGHTINGS"),
 }

@@ -17,6 +17,7 @@ from webdataset.writer import TarWriter
 
 from sunlab.backbones.pretrained import BaseModel, load_base, quiet
 from sunlab.data.datamodule import DataModule
+from sunlab.data.indexing import index_all
 from sunlab.data.negatives import Mixture
 from sunlab.data.shards import Shards
 
@@ -124,6 +125,7 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
                     "json": json.dumps(record).encode(),
                 }
             )
+    index_all([path])
     return str(path)
 
 

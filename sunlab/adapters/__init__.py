@@ -1,5 +1,4 @@
-"""Adapters: parameters trained beside a frozen backbone, which act in the passes that are given their state. Open
-`base.py`, the contract, first; `sun.py` is the paper's adapter."""
+"""Adapters: what is trained beside a frozen backbone, and can be switched off."""
 
 from sunlab.adapters.base import ADAPTERS, Adapter
 

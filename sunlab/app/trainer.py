@@ -27,7 +27,6 @@ from sunlab.checkpoint import AtomicCheckpointIO
 from sunlab.config.schema import Config
 from sunlab.distributed.ranks import Ranks, rendezvous, require_ranks
 from sunlab.errors import ConfigError
-from sunlab.private import set_timeout
 
 
 def build_ranks(ranks: Ranks | None) -> ClusterEnvironment:
@@ -123,5 +122,6 @@ def build_trainer(
             f"model.dtype: float16 weights do not go with trainer.precision {trainer.precision} on a CPU; set "
             "model.dtype=bfloat16"
         )
-    set_timeout(trainer.strategy, timedelta(seconds=config.run.timeout))
+    if hasattr(trainer.strategy, "_timeout"):  # of the process group; a strategy chosen by its name has no other door
+        trainer.strategy._timeout = timedelta(seconds=config.run.timeout)
     return trainer

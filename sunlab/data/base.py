@@ -5,13 +5,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
 from registry import Registry
 from sunlab.errors import ConfigError
 from sunlab.types import Trajectory
+
+if TYPE_CHECKING:
+    from sunlab.data.pipeline import Pipeline
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,21 @@ class Sample:
     guidance: float | None = None
 
 
+# of `Source.pipeline`: its arguments, and what they are where they are not given
+PIPELINE: dict[str, Any] = {
+    "seed": 0,
+    "streams": 1,
+    "stream": None,
+    "start": None,
+    "draws": None,
+    "together": 1,
+    "batch": None,
+    "passes": None,
+    "tally": None,
+    "last": None,
+}
+
+
 class Source(ABC):
     """A finite set of samples with an order for every epoch.
 
@@ -63,6 +81,34 @@ class Source(ABC):
         Raises:
             DataError: naming the shard and the sample.
         """
+
+    order: Literal["exact", "stream"] = "exact"
+
+    def pipeline(self, **given: Any) -> "Pipeline":
+        """An ordinary `webdataset.DataPipeline` of one stream; sources whose `order` is "stream" are trained on by it. Its
+        items are dictionaries with a `Sample` under `sample` and the `Cursor` after it under `__cursor__`.
+
+        Args:
+            seed: of the order and of what is drawn.
+            streams: of the training, over all ranks and dataloader workers.
+            stream: which one; None: that of this process, as webdataset splits by node and worker.
+            start: `Cursor` where it goes on; None: the beginning.
+            draws: `PromptDraws` of prompts and negative prompts, under `drawn`; None: none.
+            together: neighbours that have one shape, where there are aspect-ratio buckets.
+            batch: `Samples` of so many instead of items.
+            passes: over all shards; None: without end.
+            tally: `Tally` of what was read.
+            last: name of the stage after which it ends; None: all.
+
+        Raises:
+            ConfigError: the source has no such order.
+        """
+        raise ConfigError(f"{type(self).__name__} has no order 'stream'")
+
+    @property
+    def shaped(self) -> bool:
+        """Whether a stream's pictures have several shapes, of which neighbours share one."""
+        return False
 
     def quarantine_in(self, folder: Path) -> None:  # noqa: B027 -- nothing to do for most
         """Write bad samples down in the run's folder, where they are left out."""

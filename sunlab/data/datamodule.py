@@ -6,12 +6,15 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from sunlab.data.base import NegativeSampler, Pool, Source
+from sunlab.data.endless import Endless
 from sunlab.data.loader import Loader
+from sunlab.data.positions import Positions
 from sunlab.data.prompts import PromptDraws
-from sunlab.data.streams import Layout, Streams
+from sunlab.data.streams import Layout, Reader, Streams
 from sunlab.errors import ConfigError
 from sunlab.types import Samples
 
+ENDLESS = 2**62  # samples of an epoch that never ends
 POOL = 4096  # captions and keywords that negative prompts may be drawn from
 
 
@@ -32,6 +35,7 @@ class DataModule(LightningDataModule):
         accumulate: micro-batches in a step; None: the trainer's accumulate_grad_batches.
         timeout: seconds after which a worker that gives nothing ends the run; 0: never.
         dead_after: seconds after which one that is stopped does.
+        epoch_samples: what counts as an epoch of a source in the order "stream"; None: training is one epoch.
 
     Raises:
         ConfigError: numbers that do not divide, with a remedy.
@@ -50,25 +54,46 @@ class DataModule(LightningDataModule):
         accumulate: int | None = None,
         timeout: float = 0.0,
         dead_after: float = 36.0,
+        epoch_samples: int | None = None,
     ):
         super().__init__()
         self.source, self.negatives = source, negatives
-        self.layout = Layout(len(source), batch_size, streams, tuple(len(part) for part in source.parts()))
+        if source.order == "stream":
+            self.layout = Layout(epoch_samples or ENDLESS, batch_size, streams)
+        else:
+            if epoch_samples is not None:
+                raise ConfigError("data.epoch_samples: only for data in the order 'stream'; here an epoch is all samples")
+            self.layout = Layout(len(source), batch_size, streams, tuple(len(part) for part in source.parts()))
         self.workers, self.seed, self.caption_dropout, self.accumulate = workers, seed, caption_dropout, accumulate
         self.timeout, self.dead_after = timeout, dead_after
         PromptDraws(negatives, Pool(), seed, caption_dropout)  # checked now, before any weights load
         self._source = source.identity()
+        self.positions = Positions(self.layout.streams)
         self._resumed: int | None = None  # the step that a checkpoint gave, until the trainer's own count agrees
 
     def loader(self, *, rank: int = 0, ranks: int = 1) -> Loader:
         """The batches of one rank, for use without a Trainer too."""
-        pool = Pool(self.source.prompts(POOL), self.source.keywords(POOL))
+        endless = self.source.order == "stream"
+        pool = Pool() if endless else Pool(self.source.prompts(POOL), self.source.keywords(POOL))
         draws = PromptDraws(self.negatives, pool, self.seed, self.caption_dropout)
+        common: dict[str, Any] = {"seed": self.seed, "rank": rank, "ranks": ranks}
 
-        def streams(first_step: int) -> Streams:
-            return Streams(self.source, draws, self.layout, seed=self.seed, rank=rank, ranks=ranks, first_step=first_step)
+        def streams(first_step: int) -> Reader:
+            if endless:
+                cursors = self.positions.at(first_step)
+                return Endless(self.source, draws, self.layout, **common, cursors=cursors)
+            return Streams(self.source, draws, self.layout, **common, first_step=first_step)
 
-        return Loader(streams, self.workers, self._accumulate(), self.step, self.timeout, self.dead_after)
+        return Loader(
+            streams,
+            self.workers,
+            self._accumulate(),
+            self.step,
+            self.timeout,
+            self.dead_after,
+            endless and self.source.shaped,
+            self.positions.note,
+        )
 
     def train_dataloader(self) -> Loader:
         trainer = self.trainer
@@ -93,7 +118,10 @@ class DataModule(LightningDataModule):
         return self._processed() // self._accumulate() if self._resumed is None else self._resumed
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step(), **self._identity()}
+        state = {"step": self.step(), **self._identity()}
+        if self.source.order == "stream":
+            state["cursors"] = self.positions.gathered(self.step())
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after `state`'s step. Raises `ConfigError` where another order would follow."""
@@ -104,6 +132,8 @@ class DataModule(LightningDataModule):
                     "lost or repeated; resume with the same, or start a new run from the checkpoint's weights"
                 )
         self._resumed = int(state["step"])
+        if self.source.order == "stream":
+            self.positions.restore(self._resumed, state["cursors"])
 
     def _identity(self) -> dict[str, Any]:
         layout = self.layout

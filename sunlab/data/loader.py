@@ -14,10 +14,9 @@ from torch.utils.data import DataLoader
 from sunlab.data.collate import cut, join
 from sunlab.data.oversight import Oversight
 from sunlab.data.shared import clear
-from sunlab.data.streams import Streams
+from sunlab.data.streams import Reader, Share
 from sunlab.distributed.parent import die_with
 from sunlab.errors import ConfigError, SunlabError
-from sunlab.private import shut_down, workers_of
 from sunlab.types import Samples
 
 
@@ -28,26 +27,30 @@ class Loader:
     It has no length and no state of its own, so that Lightning neither counts epochs in it nor forwards it on resume.
 
     Attributes:
-        streams: the rank's `Streams` from a given optimizer step on.
+        streams: the rank's `Reader` from a given optimizer step on.
         workers: loader processes; 0 reads in this one.
         accumulate: micro-batches in a step.
         position: the optimizer step to begin at.
         timeout: seconds that workers may take for their shares of a step; 0: for ever.
         dead_after: seconds for which a worker may be stopped.
+        shaped: whether the pictures of two streams may have different shapes, so that a micro-batch is of one stream.
+        noted: called with each step and the shares of which it is made, before its batch is handed out.
 
     Raises:
         ConfigError: where the rank's share of a step cannot be cut into `accumulate` equal parts, or streams into readers.
     """
 
-    streams: Callable[[int], Streams]
+    streams: Callable[[int], Reader]
     workers: int
     accumulate: int
     position: Callable[[], int]
     timeout: float = 0.0
     dead_after: float = 36.0
+    shaped: bool = False
+    noted: Callable[[int, list[Share]], None] = lambda step, shares: None
 
     def __post_init__(self) -> None:
-        streams = self.streams(0)
+        streams = self.streams(self.position())
         ranks, layout = streams.ranks, streams.layout
         layout.deal(0, ranks * max(self.workers, 1))
         if (layout.batch_size // ranks) % self.accumulate:
@@ -55,9 +58,16 @@ class Loader:
                 f"data.batch_size: {layout.batch_size} cannot be cut into {ranks} ranks x {self.accumulate} accumulated "
                 "micro-batches; set it to a multiple, or change trainer.accumulate_grad_batches"
             )
+        if self.shaped and layout.chunk % (layout.batch_size // ranks // self.accumulate):
+            own = layout.streams // ranks
+            raise ConfigError(
+                f"data.source.buckets: in the order 'stream' a micro-batch is of one of the {own} streams of a rank: set "
+                f"trainer.accumulate_grad_batches={own}, or data.streams={ranks}"
+            )
 
     def __iter__(self) -> Iterator[Samples]:
-        streams = self.streams(self.position())
+        step = self.position()
+        streams = self.streams(step)
         pieces = self._by_stream(streams)
         count = streams.layout.batch_size // streams.ranks
         size = count // self.accumulate
@@ -71,9 +81,15 @@ class Loader:
                 while True:
                     with oversight.waiting():
                         shares = [_good(_next(part)) for _ in range(max(self.workers, 1))]
-                    batch = join([cut(shares[worker], *rows) for worker, *rows in pieces])
-                    for start in range(0, count, size):
-                        yield batch if size == count else cut(batch, start, start + size)
+                    self.noted(step, shares)
+                    step += 1
+                    if self.shaped:
+                        batches = self._pieces(streams, shares)
+                    else:
+                        batches = [join([cut(shares[worker].pieces[0], *rows) for worker, *rows in pieces])]
+                    for batch in batches:
+                        for start in range(0, len(batch), size):
+                            yield batch if size == len(batch) else cut(batch, start, start + size)
         finally:
             atexit.unregister(close)
             close()
@@ -85,7 +101,16 @@ class Loader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing, as above."""
 
-    def _by_stream(self, streams: Streams) -> list[tuple[int, int, int]]:
+    def _pieces(self, streams: Reader, shares: list[Share]) -> list[Samples]:
+        """The batch of each stream, in their order."""
+        readers = max(self.workers, 1)
+        owned: dict[int, Samples] = {}
+        for worker, given in enumerate(shares):
+            deal = streams.layout.deal(streams.rank + streams.ranks * worker, streams.ranks * readers)
+            owned.update(zip(deal, given.pieces, strict=True))
+        return [owned[stream] for stream in sorted(owned)]
+
+    def _by_stream(self, streams: Reader) -> list[tuple[int, int, int]]:
         """The batch, ordered by stream, as pieces of the shares: worker, first sample, and the one after the last."""
         layout, readers = streams.layout, max(self.workers, 1)
         if readers == 1:
@@ -97,7 +122,7 @@ class Loader:
         }
         return [owned[stream] for stream in sorted(owned)]
 
-    def _processes(self, streams: Streams) -> DataLoader:
+    def _processes(self, streams: Reader) -> DataLoader:
         return DataLoader(
             streams,
             batch_size=None,  # items are shares of a step already; they come in turn: worker 0, 1, ..., 0, 1, ...
@@ -110,13 +135,13 @@ class Loader:
         )
 
 
-def _next(part: Iterator[Samples | SunlabError]) -> Samples | SunlabError:
+def _next(part: Iterator[Share | SunlabError]) -> Share | SunlabError:
     """The next share. A worker that dies as it is asked for the memory of its tensors is told as torch tells any other's
     death."""
     try:
         return next(part)
     except (ConnectionError, EOFError, FileNotFoundError) as error:
-        workers = workers_of(part)
+        workers = getattr(part, "_workers", ())
         for worker in workers:
             worker.join(1 / len(workers))  # it may be at its last
         dead = ", ".join(str(worker.pid) for worker in workers if not worker.is_alive())
@@ -125,7 +150,7 @@ def _next(part: Iterator[Samples | SunlabError]) -> Samples | SunlabError:
         raise RuntimeError(f"DataLoader worker (pid(s) {dead}) exited as it handed over a batch") from error
 
 
-def _good(part: Samples | SunlabError) -> Samples:
+def _good(part: Share | SunlabError) -> Share:
     if isinstance(part, SunlabError):
         raise part
     return part
@@ -133,12 +158,12 @@ def _good(part: Samples | SunlabError) -> Samples:
 
 def _close(part: Any) -> None:
     """End the workers; one that is stuck or stopped has five seconds."""
-    workers = workers_of(part)
-    shut_down(part)
-    for worker in workers:
-        if worker.is_alive():
-            worker.kill()
-        clear(worker.pid)
+    if hasattr(part, "_shutdown_workers"):
+        part._shutdown_workers()
+        for worker in part._workers:
+            if worker.is_alive():
+                worker.kill()
+            clear(worker.pid)
 
 
 def _as_it_is(item: Any) -> Any:

@@ -54,9 +54,8 @@ class Shard:
 
     @cached_property
     def name(self) -> str:
-        """For qualified keys: its folder and its own name without suffixes."""
-        parts = self.url.split("/")
-        return "/".join([*parts[-2:-1], parts[-1].partition(".")[0]])
+        """For qualified keys."""
+        return shard_name(self.url)
 
     def identity(self) -> tuple[object, ...]:
         """Of the whole file: its content's digest where it is known, else the file as it stands on the disk."""
@@ -98,6 +97,47 @@ def shards_of(urls: Iterable[str], remote: Remote, *, globs: Sequence[str] = (),
         entry = manifests[_folder(url)].get(url.rsplit("/", 1)[-1])
         found.append(_counted(url, remote) if entry is None else _described(url, entry, remote, lenient))
     return found
+
+
+def shard_name(url: str) -> str:
+    """A shard's folder and its own name without suffixes."""
+    parts = url.split("/")
+    return "/".join([*parts[-2:-1], parts[-1].partition(".")[0]])
+
+
+def all_listed(urls: Sequence[str], remote: Remote) -> bool:
+    """Whether manifests list all shards, so that nothing must be counted. One manifest a folder is read, up to the first
+    that lacks a shard."""
+    manifests: dict[str, dict[str, dict[str, Any]]] = {}
+    for url in urls:
+        folder, name = _folder(url), url.rpartition("/")[2]
+        if folder not in manifests:
+            manifests[folder] = _manifest(folder, remote)
+        if name not in manifests[folder]:
+            return False
+    return True
+
+
+class Indexes:
+    """The index of a shard by its URL, read when it is needed.
+
+    Attributes:
+        some: whether the folder of the first shard has a manifest with indexes; else no shard is looked up.
+    """
+
+    def __init__(self, remote: Remote, urls: Sequence[str]):
+        self.remote = remote
+        self.manifests: dict[str, dict[str, dict[str, Any]]] = {}
+        self.some = any(entry.get("index") for entry in self._manifest(_folder(urls[0])).values())
+
+    def __call__(self, url: str) -> Index | None:
+        entry = self._manifest(_folder(url)).get(url.rpartition("/")[2]) if self.some else None
+        return None if entry is None else described(url, entry).read_index(self.remote)
+
+    def _manifest(self, folder: str) -> dict[str, dict[str, Any]]:
+        if folder not in self.manifests:
+            self.manifests[folder] = _manifest(folder, self.remote)
+        return self.manifests[folder]
 
 
 def entries_of(folder: Path) -> dict[str, dict[str, Any]]:

@@ -159,17 +159,20 @@ def largest(size: int) -> int:
 
 def open_tar(path: Path) -> IO[bytes]:
     """The archive's bytes, unpacked on the way where it is compressed by gzip; nothing else is unpacked."""
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return io.BufferedReader(_Unpacked(path), 2**18) if packed else path.open("rb", buffering=2**18)
+    return unpacked(path.open("rb", buffering=2**18), path.stat().st_size)
+
+
+def unpacked(file: io.BufferedReader, size: int) -> IO[bytes]:
+    """The same of an open file of `size` bytes, at its start."""
+    return io.BufferedReader(_Unpacked(file, largest(size)), 2**18) if file.peek(2)[:2] == b"\x1f\x8b" else file
 
 
 class _Unpacked(io.RawIOBase):
     """A gzip file with an end to its patience. Damage to the stream itself is `Damage`."""
 
-    def __init__(self, path: Path):
-        self.limit = largest(path.stat().st_size)
-        self.file = gzip.open(path)  # noqa: SIM115 -- closed with this
+    def __init__(self, packed: IO[bytes], limit: int):
+        self.limit, self.packed = limit, packed
+        self.file = gzip.GzipFile(fileobj=packed)
 
     def readable(self) -> bool:
         return True
@@ -189,6 +192,7 @@ class _Unpacked(io.RawIOBase):
     def close(self) -> None:
         if hasattr(self, "file"):
             self.file.close()
+            self.packed.close()
         super().close()
 
     def _guarded(self, act: Callable[[], int]) -> int:

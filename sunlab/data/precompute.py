@@ -128,12 +128,12 @@ def _plan(folder: Path, plan: dict[str, object]) -> None:
 
 def _samples(source: Source, start: int, stop: int) -> Iterator[Sample]:
     """Bad samples are left out where the source quarantines them: latents need no stand-ins."""
-    if not isinstance(source, Shards) or source.reading.quarantine is None:
+    if not isinstance(source, Shards) or source.quarantine is None:
         yield from source.read(seed=0, epoch=0, start=start, stop=stop)
         return
     for item in source.attempts(seed=0, epoch=0, start=start, stop=stop):
         if isinstance(item, BadSample):
-            source.reading.quarantine.add(item)
+            source.quarantine.add(item)
         else:
             yield item
 

@@ -37,11 +37,12 @@ class PromptDraws:
         if not 0 <= self.caption_dropout <= 1:
             raise ConfigError(f"data.caption_dropout: {self.caption_dropout} is not a share between 0 and 1")
 
-    def __call__(self, sample: Sample, epoch: int) -> Drawn:
+    def __call__(self, sample: Sample, epoch: int, pool: Pool | None = None) -> Drawn:
+        """`pool`: instead of the own one."""
         seed = keyed_seed(self.seed, epoch, sample.key)
         negative = sample.negative
         if negative is None:
-            negative = self.negatives(self._random(epoch, sample, "negative"), sample.prompt, self.pool)
+            negative = self.negatives(self._random(epoch, sample, "negative"), sample.prompt, pool or self.pool)
         dropped = sample.trajectory is None and self._random(epoch, sample, "dropout").random() < self.caption_dropout
         return Drawn("" if dropped else sample.prompt, negative, seed)
 

@@ -9,6 +9,7 @@ from sunlab.data.opened import BadSample
 from sunlab.errors import DataError, StorageError
 
 NAME = "quarantine.jsonl"
+LONGEST = 10_000  # bad samples in a row
 
 
 class Quarantine:
@@ -48,6 +49,28 @@ class Quarantine:
                 f"{self.path}: more than {self.limit} bad samples ({counts(self.path)}), the last: {bad}; "
                 "mend the data, or raise quarantine_limit of the source"
             )
+
+
+class Patience:
+    """What a stream does with a bad sample: raise it, or write it down and leave it out, unless nothing but bad ones come.
+
+    Args:
+        quarantine: of bad samples; None: the first one is raised.
+    """
+
+    def __init__(self, quarantine: Quarantine | None):
+        self.quarantine, self.row = quarantine, 0
+
+    def __call__(self, bad: BadSample) -> None:
+        self.row += 1
+        if self.quarantine is None:
+            raise bad
+        self.quarantine.add(bad)
+        if self.row > LONGEST:
+            raise DataError(f"{self.row:,} samples in a row are bad, the last: {bad}")
+
+    def good(self) -> None:
+        self.row = 0
 
 
 def counts(path: Path) -> str:

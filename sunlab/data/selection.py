@@ -72,6 +72,20 @@ class Dropped:
         self.first[culprit] += 1
         return False
 
+    def emptied(self) -> "Dropped":
+        """What was counted; this one begins anew."""
+        found = Dropped()
+        found.add(self)
+        self.seen = self.kept = self.bad = 0
+        for counter in (self.first, self.alone, self.missing):
+            counter.clear()
+        return found
+
+    def add(self, other: "Dropped") -> None:
+        self.seen, self.kept, self.bad = self.seen + other.seen, self.kept + other.kept, self.bad + other.bad
+        for mine, theirs in ((self.first, other.first), (self.alone, other.alone), (self.missing, other.missing)):
+            mine.update(theirs)
+
     def table(self, filters: Named) -> str:
         rows: list[tuple[str, ...]] = [("filter", "dropped", "alone", "missing")]
         rows += [(name, *(f"{c[name]:,}" for c in (self.first, self.alone, self.missing))) for name, _ in filters]

@@ -7,24 +7,27 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from sunlab.data.base import SOURCES, Sample, Source
+from sunlab.data.base import PIPELINE, SOURCES, Sample, Source
 from sunlab.data.buckets import into_buckets, shapes
 from sunlab.data.captions import Captions
+from sunlab.data.counted import Counted
 from sunlab.data.decode import MAX_PIXELS, Decoder, texts
-from sunlab.data.distinct import require_distinct, require_names
 from sunlab.data.filters.base import FILTERS, Filter
 from sunlab.data.framing import Framing
 from sunlab.data.indexing import file_sha256
-from sunlab.data.manifest import Shard, shards_of
+from sunlab.data.manifest import Shard, all_listed
 from sunlab.data.opened import BadSample, Raw
+from sunlab.data.pipeline import Pipeline, build_stages
 from sunlab.data.quarantine import Quarantine
 from sunlab.data.reading import Reading
 from sunlab.data.remote import Remote, default_folder
 from sunlab.data.scan import scan
-from sunlab.data.selection import TEXTS, Dropped, select
+from sunlab.data.selection import TEXTS, Dropped
+from sunlab.data.stages.samples import raw_of
+from sunlab.data.streamed import Streamed
 from sunlab.data.tar import Unread
 from sunlab.data.urls import shard_urls
-from sunlab.errors import ConfigError, DataError
+from sunlab.errors import ConfigError
 
 
 @SOURCES.register("shards")
@@ -47,8 +50,14 @@ class Shards(Source):
         quarantine_limit: bad samples that are borne.
         keys: plain: as in the shard; path: with its folder and name before, for sets whose keys are the same.
         max_pixels: larger pictures are bad samples.
-        cache: folder that remote shards are fetched to; null: ~/.cache/sunlab/shards.
+        cache: folder that remote shards are fetched to as a whole; null: ~/.cache/sunlab/shards in the order exact; in a
+            stream none: shards are read as they arrive.
         cache_gb: GiB that it may hold.
+        order: exact: all samples are counted before the first step, and an epoch is a permutation of them; stream: training
+            starts at once, each virtual stream passes through its own share of the shards. null: exact where manifests
+            list all shards (`sunlab data index`), or where there is a limit, else stream.
+        stages: further stages of the stream, each a name with its parameters and `after`: the stage that it follows
+            (`sunlab list stages`, `sunlab doctor data --plan`).
 
     Raises:
         ConfigError: parameters out of range.
@@ -75,6 +84,8 @@ class Shards(Source):
         max_pixels: int = MAX_PIXELS,
         cache: str | None = None,
         cache_gb: float = 100.0,
+        order: Literal["exact", "stream"] | None = None,
+        stages: list[dict[str, Any]] | None = None,
     ):
         if limit is not None and limit < 1:
             raise ConfigError(f"limit of shards is {limit}: give at least 1, or null for all")
@@ -86,33 +97,58 @@ class Shards(Source):
                 f"buckets of shards: no shape of {size}x{size} pixels has sides that are multiples of {buckets}"
             )
         self.urls = [urls] if isinstance(urls, str) else list(urls)
-        self.filters = build_filters(filters)
+        self.filters, self.stages = build_filters(filters), build_stages(stages)
         self.remote = Remote(Path(cache) if cache else default_folder(), int(cache_gb * 2**30))
-        lenient = on_error == "quarantine"
-        addresses, globs = shard_urls(self.urls, self.remote)
-        self.whole = shards_of(addresses, self.remote, globs=globs, lenient=lenient)
-        if not any(shard.samples for shard in self.whole):
-            unread = f": {self.unread}" if self.unread else ""
-            raise DataError(f"no samples in {self.urls}: {len(addresses)} shards, none with members that are read{unread}")
-        if keys == "path":
-            require_names(self.whole)
-        else:
-            require_distinct(self.whole, self.remote, self._passes)
-        self.dropped: Dropped | None = None
-        shards = self.whole
-        if self.filters:
-            shards, self.dropped = select(self.whole, self.filters, self.remote, self._passes, lenient=lenient)
+        addresses = shard_urls(self.urls, self.remote)
         framing = None if size is None else Framing(size, size, crop, flip)
-        self.reading = Reading(
-            _first(shards, limit),
-            Decoder(framing, None if captions is None else Captions(captions, most_keywords), max_pixels),
-            shuffle,
+        decoder = Decoder(framing, None if captions is None else Captions(captions, most_keywords), max_pixels)
+        quarantine = Quarantine(limit=quarantine_limit) if on_error == "quarantine" else None
+        self.counted = Counted(addresses, self.remote, self.filters, decoder, shuffle, quarantine, keys == "path", limit)
+        self.streamed = Streamed(
+            addresses.urls,
             self.remote,
-            Quarantine(limit=quarantine_limit) if lenient else None,
-            keys == "path",
+            None if cache is None else self.remote,
+            self.filters,
+            self.stages,
+            decoder,
+            shuffle,
+            self.choices,
+            quarantine,
         )
+        self.order = order or ("exact" if limit is not None or all_listed(addresses.urls, self.remote) else "stream")
+        if self.order == "stream" and limit is not None:
+            raise ConfigError("limit of shards needs counted samples: set order to exact, or leave limit out")
+        if self.order == "exact":
+            if self.stages:
+                raise ConfigError("stages of shards are inserted into a stream: set order to stream")
+            _ = self.reading
         self._texts: dict[int, list[tuple[str, tuple[str, ...]]]] = {}  # by limit, read once
         self._parts: tuple[Source, ...] | None = None
+
+    @property
+    def whole(self) -> Sequence[Shard]:
+        """All shards, counted."""
+        return self.counted.whole
+
+    @property
+    def dropped(self) -> Dropped | None:
+        """What the filters did, where the samples were counted."""
+        return self.counted.selected[1]
+
+    @property
+    def reading(self) -> Reading:
+        return self.counted.reading
+
+    @property
+    def quarantine(self) -> Quarantine | None:
+        return self.counted.quarantine
+
+    def pipeline(self, **given: Any) -> Pipeline:
+        return self.streamed.pipeline(**{**PIPELINE, **given})
+
+    @property
+    def shaped(self) -> bool:
+        return bool(self.choices)
 
     def __len__(self) -> int:
         return len(self.reading)
@@ -138,10 +174,18 @@ class Shards(Source):
 
     def quarantine_in(self, folder: Path) -> None:
         """Write bad samples down in the run's folder."""
-        if self.reading.quarantine is not None:
-            self.reading.quarantine.path = folder / self.reading.quarantine.path.name
+        if self.quarantine is not None:
+            self.quarantine.path = folder / self.quarantine.path.name
 
     def notice(self) -> str | None:
+        if self.order == "stream":
+            if self.streamed.indexes.some:
+                return None
+            first = self.streamed.urls[0]
+            return (
+                f"shards have no index ({first}, ...): altered bytes in them cannot be noticed, and a sample's key begins "
+                "with its shard's name. `sunlab data index` makes one"
+            )
         blind = [shard for shard in self.shards if shard.index is None]
         said = [str(self.unread)] if self.unread else []
         if blind:
@@ -154,6 +198,8 @@ class Shards(Source):
     @property
     def indexed(self) -> bool:
         """Whether every sample is verified against a digest."""
+        if self.order == "stream":
+            return self.streamed.indexes.some
         return all(shard.index is not None for shard in self.shards)
 
     @property
@@ -166,6 +212,8 @@ class Shards(Source):
 
     def identity(self) -> str:
         """Of sizes and counts, and of digests where a manifest has them; not of places, so that data may move."""
+        if self.order == "stream":
+            return _hash(self.streamed.identity())
         return _hash([(s.samples, s.bytes, s.sha256, _brief(s)) for s in self.shards], self.choices, self.reading.shuffle)
 
     def fingerprint(self) -> str:
@@ -183,15 +231,11 @@ class Shards(Source):
         words = dict.fromkeys(word for _, some in self._captions(limit) for word in some)
         return tuple(islice(words, limit))
 
-    @property
-    def _passes(self) -> Path:
-        return self.remote.folder.parent / "passes"
-
     def _buckets(self) -> Iterator[Source]:
         decoder = self.reading.decoder
         assert decoder.framing is not None
         for (width, height), shards in zip(
-            self.choices, into_buckets(self.shards, self.choices, self.remote, self._passes), strict=True
+            self.choices, into_buckets(self.shards, self.choices, self.remote, self.counted.passes), strict=True
         ):
             framing = replace(decoder.framing, width=width, height=height)
             if shards:
@@ -204,10 +248,15 @@ class Shards(Source):
 
     def _raws(self) -> Iterator[Raw]:
         """Captions and json of the samples; bad ones are passed over where they are quarantined."""
+        if self.order == "stream":
+            yield from (
+                raw_of(item) for item in self.pipeline(stream=0, passes=1, last="select" if self.filters else "verify")
+            )
+            return
         for raw in (raw for shard in self.shards for _, raw in scan(shard, self.remote, TEXTS)):
             if not isinstance(raw, BadSample):
                 yield raw
-            elif self.reading.quarantine is None:
+            elif self.quarantine is None:
                 raise raw
 
 
@@ -243,13 +292,3 @@ def _name_of(request: str | dict[str, Any]) -> str:
     if isinstance(request, str):
         return request
     return " ".join(str(request[key]) for key in ("name", "field") if key in request)
-
-
-def _first(shards: Sequence[Shard], limit: int | None) -> list[Shard]:
-    chosen, left = [], sum(map(len, shards)) if limit is None else limit
-    for shard in shards:
-        samples = min(len(shard), left)
-        left -= samples
-        if samples:
-            chosen.append(shard if samples == len(shard) else replace(shard, kept=shard.numbers(0, samples)))
-    return chosen

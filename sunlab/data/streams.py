@@ -1,15 +1,18 @@
 """Virtual streams: the global order of samples, cut so that any number of ranks and workers reads the same batches."""
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from random import Random
+from typing import NamedTuple
 
 from torch.utils.data import IterableDataset, get_worker_info
 
 from sunlab.data.base import Sample, Source
 from sunlab.data.collate import collate
+from sunlab.data.cursor import Cursor, Tally
 from sunlab.data.prompts import PromptDraws
 from sunlab.data.shared import no_room, share
 from sunlab.draws import keyed_seed
@@ -99,7 +102,50 @@ class Layout:
         return tuple(range(reader, self.streams, readers))
 
 
-class Streams(IterableDataset):
+class Share(NamedTuple):
+    """What one reader gives to a step.
+
+    Attributes:
+        pieces: its samples ordered by stream: one batch, or one a stream where their shapes may differ.
+        cursors: where each of its streams stands after the step, in the order "stream".
+        tally: what it counted since its last share.
+    """
+
+    pieces: list[Samples]
+    cursors: dict[int, Cursor] = {}  # noqa: RUF012 -- never changed
+    tally: Tally | None = None
+
+
+class Reader(IterableDataset):
+    """One rank's (or one dataloader worker's) shares of the steps. Args: layout; rank, ranks: of the process."""
+
+    def __init__(self, layout: Layout, rank: int, ranks: int):
+        self.layout, self.rank, self.ranks = layout, rank, ranks
+
+    @abstractmethod
+    def steps(self, reader: int, readers: int) -> Iterator[Share]:
+        """The shares of one of `readers` readers."""
+
+    def __iter__(self) -> Iterator[Share | SunlabError]:
+        """A dataloader worker yields an error as an item, because torch would put its message at the end of a traceback."""
+        worker = get_worker_info()
+        if worker is None:
+            yield from self.steps(self.rank, self.ranks)
+            return
+        try:
+            for given in self.steps(self.rank + self.ranks * worker.id, self.ranks * worker.num_workers):
+                for piece in given.pieces:
+                    share(piece)  # here, and not in the queue's thread, where a failure would be printed and lost
+                yield given
+        except SunlabError as error:
+            yield error
+        except RuntimeError as error:
+            if "/torch_" not in str(error):  # the name of a file in shared memory
+                raise
+            yield no_room(error)
+
+
+class Streams(Reader):
     """An endless stream of one rank's (or one worker's) share of each optimizer step, from `first_step` on.
 
     Args:
@@ -122,27 +168,10 @@ class Streams(IterableDataset):
         ranks: int,
         first_step: int = 0,
     ):
-        self.source, self.draws, self.layout, self.seed = source, draws, layout, seed
-        self.rank, self.ranks, self.first_step = rank, ranks, first_step
+        super().__init__(layout, rank, ranks)
+        self.source, self.draws, self.seed, self.first_step = source, draws, seed, first_step
 
-    def __iter__(self) -> Iterator[Samples | SunlabError]:
-        """Batches of chunk x (own streams) samples, ordered by stream. A dataloader worker yields an error as an item,
-        because torch would put its message at the end of a traceback."""
-        worker = get_worker_info()
-        if worker is None:
-            yield from self._steps(self.rank, self.ranks)
-            return
-        try:
-            for batch in self._steps(self.rank + self.ranks * worker.id, self.ranks * worker.num_workers):
-                yield share(batch)  # here, and not in the queue's thread, where a failure would be printed and lost
-        except SunlabError as error:
-            yield error
-        except RuntimeError as error:
-            if "/torch_" not in str(error):  # the name of a file in shared memory
-                raise
-            yield no_room(error)
-
-    def _steps(self, reader: int, readers: int) -> Iterator[Samples]:
+    def steps(self, reader: int, readers: int) -> Iterator[Share]:
         layout, own = self.layout, self.layout.deal(reader, readers)
         first, skip = divmod(self.first_step, layout.steps)
         parts = self.source.parts()
@@ -156,7 +185,7 @@ class Streams(IterableDataset):
                 samples = [sample for read in reads[part] for sample in islice(read, layout.chunk)]
                 if len(samples) != layout.chunk * len(own):
                     raise DataError(f"{type(self.source).__name__} has fewer samples than it counted")
-                yield collate(samples, [self.draws(sample, epoch) for sample in samples])
+                yield Share([collate(samples, [self.draws(sample, epoch) for sample in samples])])
             skip = 0
 
     def _read(self, part: Source, epoch: int, start: int, stop: int, skip: int) -> Iterator[Sample]:

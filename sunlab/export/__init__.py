@@ -1,5 +1,4 @@
-"""Adapters to and from safetensors: our file, which describes itself, and the layouts that other programs read. Open
-`file.py` first; `convert.py` writes the other layouts."""
+"""Adapter <-> safetensors: our file, which describes itself, and the layouts that other programs read."""
 
 from sunlab.export.file import FORMAT, AdapterFile, read_adapter, save_adapter
 from sunlab.export.load import fill, load_adapter, plug_untrained

@@ -10,8 +10,6 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from sunlab.backbones import Backbone
-
 
 @dataclass(frozen=True)
 class Footprint:
@@ -58,13 +56,13 @@ class Kept:
         return tensor
 
 
-def activations(backbone: Backbone, forward: Callable[[], Tensor]) -> int:
-    """Bytes that autograd keeps of one forward pass of a backbone on the meta device.
+def activations(unet: Any, forward: Callable[[], Tensor]) -> int:
+    """Bytes that autograd keeps of one forward pass of a U-Net on the meta device.
 
     Attention counts as torch's fused kernels have it, which keep no scores. With gradient checkpointing: the inputs of the
     blocks, and what the largest block keeps while it is recomputed.
     """
-    parameters = list(backbone.parameters())
+    parameters = list(unet.parameters())
     kept, largest = Kept(parameters), [0]
 
     def recomputed(function: Callable[..., Any], *args: Any) -> Any:
@@ -77,8 +75,8 @@ def activations(backbone: Backbone, forward: Callable[[], Tensor]) -> int:
         largest[0] = max(largest[0], inside.bytes)
         return output
 
-    if backbone.checkpointing:
-        backbone.enable_checkpointing(recomputed)
+    if unet.is_gradient_checkpointing:
+        unet.enable_gradient_checkpointing(recomputed)
     with torch.enable_grad(), FusedAttention(), saved_tensors_hooks(kept, lambda tensor: tensor):
         forward()
     return kept.bytes + largest[0]

@@ -40,10 +40,10 @@ class TeacherModule(Module):
     ):
         super().__init__()
         self.base = base.freeze()
-        self.backbone = base.backbone.requires_grad_(lora is None).train()
+        self.unet = base.backbone.unet.requires_grad_(lora is None).train()
         self.lora = lora
         if lora is not None:
-            lora.attach(self.backbone.unet)
+            lora.attach(self.unet)
         self.text = base.text.model.requires_grad_(train_text).train(train_text)
         self.autoencoder, self.train_text = base.autoencoder, train_text
         self.weighting = weighting or Uniform()

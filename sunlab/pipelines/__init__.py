@@ -1,2 +1,1 @@
-"""From prompts to pictures: sunlab's own drawing loop, and adapters in diffusers pipelines. Open `draw.py` for the loop,
-`plug.py` for `sunlab.plug`."""
+"""From prompts to pictures."""

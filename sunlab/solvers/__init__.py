@@ -1,5 +1,4 @@
-"""Solvers of the probability-flow ODE, one a file, one signature. Open `base.py`, the contract, first; `ddim.py` is the
-shortest solver."""
+"""Solvers of the probability-flow ODE, one a file, one signature."""
 
 from sunlab.renamed import refuse_former
 from sunlab.solvers.base import SOLVERS, Sampler, Solver

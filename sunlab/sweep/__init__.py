@@ -1,5 +1,4 @@
-"""Sweeps: the runs of a sweep file, where they are launched, how each stands, and their table. Open `spec.py` for the file,
-`grid.py` for the runs that it means, `launchers.py` for the contract of a launcher.
+"""Many runs: a sweep file's configurations, where they are launched, what each says of itself, and their table.
 
 The folder of a sweep, which any process on any machine can read without a scheduler:
 

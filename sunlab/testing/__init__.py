@@ -1,5 +1,4 @@
-"""Contract tests of every kind of component, for components inside and outside the tree. Open `component.py` first: what all
-kinds promise.
+"""Contract tests of every kind of component, for components inside and outside the tree.
 
     from sunlab.testing import LossContract
 
@@ -13,6 +12,7 @@ must have been imported. With `pytest.register_assert_rewrite("sunlab.testing")`
 from sunlab.renamed import refuse_former
 from sunlab.testing.adapter import AdapterContract
 from sunlab.testing.component import ComponentContract
+from sunlab.testing.data import FilterContract, SourceContract, StageContract
 from sunlab.testing.distance import DistanceContract
 from sunlab.testing.launcher import LauncherContract
 from sunlab.testing.loss import LossContract
@@ -28,11 +28,14 @@ CONTRACTS: dict[str, type[ComponentContract]] = {
     for contract in (
         AdapterContract,
         DistanceContract,
+        FilterContract,
         LauncherContract,
         LossContract,
         MetricContract,
         NegativeSamplerContract,
         SolverContract,
+        SourceContract,
+        StageContract,
         TaskContract,
         WeightingContract,
     )
@@ -44,11 +47,14 @@ __all__ = [
     "AdapterContract",
     "ComponentContract",
     "DistanceContract",
+    "FilterContract",
     "LauncherContract",
     "LossContract",
     "MetricContract",
     "NegativeSamplerContract",
     "SolverContract",
+    "SourceContract",
+    "StageContract",
     "TaskContract",
     "ToyDenoiser",
     "WeightingContract",

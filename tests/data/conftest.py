@@ -51,4 +51,4 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def source(folder: Path) -> Callable[..., Shards]:
-    return lambda **given: Shards(**{"urls": [f"{folder}/train-*.tar"], "shuffle": 5, **given})
+    return lambda **given: Shards(**{"urls": [f"{folder}/train-*.tar"], "shuffle": 5, "order": "exact", **given})

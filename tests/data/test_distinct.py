@@ -29,8 +29,8 @@ def test_sets_indexed_apart(tmp_path):
     for path in (one, other):
         assert main(["data", "index", str(path)]) == 0
     with pytest.raises(DataError, match=r"the key '00002' stands in .*x/a.tar and in .*y/a.tar.*keys=path"):
-        Shards(urls=[str(one), str(other)])
-    assert len(Shards(urls=[str(one), str(other)], keys="path")) == 6
+        Shards(order="exact", urls=[str(one), str(other)])
+    assert len(Shards(order="exact", urls=[str(one), str(other)], keys="path")) == 6
 
 
 def test_a_shard_added_to_a_folder(tmp_path, capsys):
@@ -42,7 +42,7 @@ def test_a_shard_added_to_a_folder(tmp_path, capsys):
     assert "the key '00002' stands in" in capsys.readouterr().err
     assert (tmp_path / "manifest.json").read_bytes() == before
     with pytest.raises(DataError, match=TWICE):  # b counted, and its index there without a manifest
-        Shards(urls=[f"{tmp_path}/*.tar"])
+        Shards(order="exact", urls=[f"{tmp_path}/*.tar"])
 
 
 @pytest.mark.parametrize("spans", [True, False])
@@ -63,7 +63,7 @@ def test_ranges_that_meet_without_a_key_in_common(tmp_path, monkeypatch, spans):
     compare = distinct._compare
     monkeypatch.setattr(distinct, "_compare", lambda group, remote: compared.append(len(group)) or compare(group, remote))
     for _ in range(2):
-        assert len(Shards(urls=[f"{tmp_path}/*.tar"])) == 15
+        assert len(Shards(order="exact", urls=[f"{tmp_path}/*.tar"])) == 15
     assert compared == [2]
 
 
@@ -73,7 +73,7 @@ def test_folders_of_one_name(tmp_path):
         (tmp_path / place).mkdir()
         shard(tmp_path / place / "set", "a", range(3))
     with pytest.raises(DataError, match=r"the same folder and name, 'set/a'.*rename a folder"):
-        Shards(urls=[f"{tmp_path}/x/set/a.tar", f"{tmp_path}/y/set/a.tar"], keys="path")
+        Shards(order="exact", urls=[f"{tmp_path}/x/set/a.tar", f"{tmp_path}/y/set/a.tar"], keys="path")
 
 
 def test_a_shard_that_is_gone_is_told(folder):
@@ -83,11 +83,11 @@ def test_a_shard_that_is_gone_is_told(folder):
         if there:
             there.mkdir()  # a folder is no shard
         with pytest.raises(DataError, match=r"manifest.json lists 1 shards that are not there \(train-00002.tar"):
-            Shards(urls=[f"{folder}/train-*.tar"])
-    assert len(Shards(urls=[f"{folder}/train-0000[01].tar"])) == 19  # whoever asks for some gets these
-    assert len(Shards(urls=[f"{folder}/train-{{00003..00004}}.tar"])) == 29
+            Shards(order="exact", urls=[f"{folder}/train-*.tar"])
+    assert len(Shards(order="exact", urls=[f"{folder}/train-0000[01].tar"])) == 19  # whoever asks for some gets these
+    assert len(Shards(order="exact", urls=[f"{folder}/train-{{00003..00004}}.tar"])) == 29
     assert main(["data", "index", f"{folder}/train-00000.tar"]) == 0  # the manifest forgets it
-    assert len(Shards(urls=[f"{folder}/train-*.tar"])) == 48
+    assert len(Shards(order="exact", urls=[f"{folder}/train-*.tar"])) == 48
 
 
 WRONG = {
@@ -102,4 +102,4 @@ def test_manifests_that_lie(tmp_path, told):
     path = shard(tmp_path, "a", range(3))
     (tmp_path / "manifest.json").write_text(json.dumps({"shards": WRONG[told]}))
     with pytest.raises(DataError, match=told):
-        Shards(urls=[str(path)])
+        Shards(order="exact", urls=[str(path)])

@@ -20,7 +20,7 @@ def test_counts_by_reason(tmp_path):
     del samples[5]["txt"]
     samples[7]["png"] = png(1, (4, 6))
     path = write_tar(tmp_path / "a.tar", samples)
-    report = examine(Shards(urls=[str(path)]), 100)
+    report = examine(Shards(order="exact", urls=[str(path)]), 100)
     assert (report.examined, report.ok) == (10, 7) and not report.healthy
     assert report.reasons == {"undecodable image": 2, "missing caption": 1}
     assert report.sizes == {(8, 8): 6, (4, 6): 1} and sum(report.captions.values()) == 7
@@ -36,8 +36,8 @@ def test_repeated_keys_and_damage(tmp_path):
     for name in "ab":
         write_tar(tmp_path / f"{name}.tar", [members(n) for n in range(4)])
     with pytest.raises(DataError, match=r"'00000' stands in .*a.tar and in .*b.tar.*keys=path"):
-        Shards(urls=[f"{tmp_path}/*.tar"])
-    shards = Shards(urls=[f"{tmp_path}/*.tar"], keys="path")
+        Shards(order="exact", urls=[f"{tmp_path}/*.tar"])
+    shards = Shards(order="exact", urls=[f"{tmp_path}/*.tar"], keys="path")
     assert not examine(shards, 8).repeated
     assert {s.key for s in shards.attempts(seed=0, epoch=0, start=0, stop=8)} >= {f"{tmp_path.name}/a/00000"}
     os.truncate(tmp_path / "b.tar", 3000)

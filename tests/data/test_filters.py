@@ -80,20 +80,20 @@ def scored(tmp_path, monkeypatch):
 
 def test_filtered_samples_keep_an_exact_order(scored):
     filters = [{"name": "aesthetic", "min": 6, "missing": "drop"}]
-    shards = Shards(urls=scored, filters=filters, shuffle=4)
+    shards = Shards(order="exact", urls=scored, filters=filters, shuffle=4)
     wanted = [f"{n:05d}" for n in range(24, 40) if n % 10 != 3]
     read = [s.key for s in shards.read(seed=0, epoch=0, start=0, stop=len(shards))]
     assert sorted(read) == wanted and len(shards) == len(wanted) == shards.dropped.kept
     assert (shards.dropped.first["aesthetic"], shards.dropped.missing["aesthetic"]) == (25, 4)
     for skip in (1, 5, 13):
         assert [s.key for s in shards.read(seed=0, epoch=0, start=0, stop=15, skip=skip)] == read[skip:]
-    again = Shards(urls=scored, filters=filters, shuffle=4)  # remembered
+    again = Shards(order="exact", urls=scored, filters=filters, shuffle=4)  # remembered
     assert again.dropped == shards.dropped and again.identity() == shards.identity()
-    assert len(Shards(urls=scored, filters=[{**filters[0], "missing": "keep"}])) == 19
-    assert len(Shards(urls=scored, filters=filters, limit=5)) == 5
+    assert len(Shards(order="exact", urls=scored, filters=[{**filters[0], "missing": "keep"}])) == 19
+    assert len(Shards(order="exact", urls=scored, filters=filters, limit=5)) == 5
     module = DataModule(again, Empty(), batch_size=4, streams=4)
     with pytest.raises(ConfigError, match="was made with"):
-        DataModule(Shards(urls=scored), Empty(), batch_size=4, streams=4).load_state_dict(module.state_dict())
+        DataModule(Shards(order="exact", urls=scored), Empty(), batch_size=4, streams=4).load_state_dict(module.state_dict())
 
 
 def test_filters_that_drop_everything_are_told_with_the_table(scored):
@@ -102,9 +102,9 @@ def test_filters_that_drop_everything_are_told_with_the_table(scored):
         {"name": "caption_length", "missing": "error"},
     ]
     with pytest.raises(DataError, match=r"drop every sample(.|\n)*aesthetic +40 +40 +4\n(.|\n)*0 of 40 samples kept"):
-        Shards(urls=scored, filters=filters)
+        Shards(order="exact", urls=scored, filters=filters)
 
 
 def test_a_missing_value_that_is_an_error_names_the_sample(scored):
     with pytest.raises(DataError, match=r"\d.tar: sample '000\d3' has no value for the filter aesthetic"):
-        Shards(urls=scored, filters=[{"name": "aesthetic", "missing": "error"}])
+        Shards(order="exact", urls=scored, filters=[{"name": "aesthetic", "missing": "error"}])

@@ -38,8 +38,8 @@ def test_a_caption_that_was_altered_is_nobodys_negative_prompt(tmp_path):
     assert main(["data", "index", str(path)]) == 0
     altered(path, b"a thing 4", b"a thong 4")
     with pytest.raises(BadSample, match="'00004': altered bytes"):
-        Shards(urls=[str(path)]).prompts(100)
-    lenient = Shards(urls=[str(path)], on_error="quarantine")
+        Shards(order="exact", urls=[str(path)]).prompts(100)
+    lenient = Shards(order="exact", urls=[str(path)], on_error="quarantine")
     assert len(lenient.prompts(100)) == 8 and not any("thong" in prompt for prompt in lenient.prompts(100))
 
 
@@ -50,8 +50,8 @@ def test_a_sample_is_not_dropped_by_an_altered_value(tmp_path):
     altered(path, b'"aesthetic": 6.5', b'"aesthetic": 2.5')
     altered(path, b'"aesthetic": 5.5', b'"aesthetic": 9.5')
     with pytest.raises(BadSample, match="'00000': altered bytes"):
-        Shards(urls=[str(path)], filters=RARE)
-    lenient = Shards(urls=[str(path)], filters=RARE, on_error="quarantine")
+        Shards(order="exact", urls=[str(path)], filters=RARE)
+    lenient = Shards(order="exact", urls=[str(path)], filters=RARE, on_error="quarantine")
     assert lenient.dropped.bad == 2 and "2 more are bad" in lenient.dropped.table(lenient.filters)
     found = [sample.key for sample in read(lenient, tmp_path)]
     noted = [json.loads(line)["key"] for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
@@ -66,7 +66,7 @@ def test_a_cut_shard_in_quarantine(tmp_path, given, cut):
     assert main(["data", "index", f"{tmp_path}/*.tar"]) == 0
     data = paths[cut].read_bytes()
     paths[cut].write_bytes(data[: len(data) // 2])
-    shards = Shards(urls=[f"{tmp_path}/*.tar"], on_error="quarantine", **given)
+    shards = Shards(order="exact", urls=[f"{tmp_path}/*.tar"], on_error="quarantine", **given)
     shards.quarantine_in(tmp_path)
     assert len(shards.prompts(100)) == len(set(shards.prompts(100))) < 40
     parts = shards.parts()
@@ -79,10 +79,10 @@ def test_a_cut_shard_in_quarantine(tmp_path, given, cut):
 def test_a_rare_filter_is_looked_for_longer(tmp_path, monkeypatch):
     path = write_tar(tmp_path / "a.tar", [scored(n, 7.0 if n == 30 else 1.0) for n in range(40)])
     monkeypatch.setattr("sunlab.data.selection.PROBES", (10, 40))
-    assert [s.key for s in read(Shards(urls=[str(path)], filters=RARE), tmp_path)] == ["00030"]
+    assert [s.key for s in read(Shards(order="exact", urls=[str(path)], filters=RARE), tmp_path)] == ["00030"]
     monkeypatch.setattr("sunlab.data.selection.PROBES", (10, 20))
     with pytest.raises(DataError, match="0 of 20 samples kept"):
-        Shards(urls=[str(path)], filters=RARE)
+        Shards(order="exact", urls=[str(path)], filters=RARE)
 
 
 def test_a_key_that_an_index_made_up(tmp_path):
@@ -93,4 +93,4 @@ def test_a_key_that_an_index_made_up(tmp_path):
     index = tmp_path / "a.tar.index"
     index.write_bytes(index.read_bytes().replace(b"00004", b"00044"))
     with pytest.raises(BadSample, match=r"'00044': altered bytes \(its key is '00004'\)"):
-        read(Shards(urls=[str(path)]), tmp_path)
+        read(Shards(order="exact", urls=[str(path)]), tmp_path)

@@ -71,10 +71,10 @@ def test_limit_prompts_and_keywords(source):
 
 def test_patterns(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    assert len(Shards(urls=["train-{00000..00002}.tar"])) == 22
-    assert len(Shards(urls=["train-00000.tar", "train-0000?.tar"])) == 51  # named twice, read once
+    assert len(Shards(order="exact", urls=["train-{00000..00002}.tar"])) == 22
+    assert len(Shards(order="exact", urls=["train-00000.tar", "train-0000?.tar"])) == 51  # named twice, read once
     (folder / "odd[1]{x}.tar").write_bytes((folder / "train-00000.tar").read_bytes())
-    assert len(Shards(urls=["odd[1]{x}.tar"])) == 7
+    assert len(Shards(order="exact", urls=["odd[1]{x}.tar"])) == 7
 
 
 @pytest.mark.parametrize(
@@ -92,20 +92,20 @@ def test_patterns(folder, monkeypatch):
 def test_urls_and_commands_are_refused(url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="no commands"):
-        Shards(urls=[url])
+        Shards(order="exact", urls=[url])
     assert not list(tmp_path.iterdir())
 
 
 def test_an_empty_pattern_says_where_it_looked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"nothing-\*\.tar.*looked for .*assets"):
-        Shards(urls=["nothing-*.tar"])
+        Shards(order="exact", urls=["nothing-*.tar"])
 
 
 def test_a_folder_is_no_shard(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     with pytest.raises(DataError, match=rf"'{folder.name}/': a folder; name the files in it, such as {folder.name}/\*\.tar"):
-        Shards(urls=[f"{folder.name}/"])
+        Shards(order="exact", urls=[f"{folder.name}/"])
 
 
 def test_limit_below_one(source):
@@ -135,26 +135,26 @@ def test_bad_samples_are_named(reason, tmp_path):
     bad = {k: v for k, v in {**members(1), **BAD[reason]}.items() if v is not None}
     path = write_tar(tmp_path / "one.tar", [members(0), bad, members(2)])
     with pytest.raises(BadSample, match=f"{path}: sample '00001': {reason}") as caught:
-        keys(Shards(urls=[str(path)]), 0, 3)
+        keys(Shards(order="exact", urls=[str(path)]), 0, 3)
     assert (caught.value.reason, caught.value.key, caught.value.shard) == (reason, "00001", str(path))
-    looked = [s.key for s in Shards(urls=[str(path)]).attempts(seed=0, epoch=0, start=0, stop=3)]
+    looked = [s.key for s in Shards(order="exact", urls=[str(path)]).attempts(seed=0, epoch=0, start=0, stop=3)]
     assert sorted(looked) == ["00000", "00001", "00002"]
 
 
 def test_other_members_are_never_read(tmp_path):
     path = write_tar(tmp_path / "one.tar", [{**members(0), "pkl": b"cos\nsystem\n(S'touch PWNED'\ntR.", "pth": b"x"}])
-    assert keys(Shards(urls=[str(path)]), 0, 1) == ["00000"]
+    assert keys(Shards(order="exact", urls=[str(path)]), 0, 1) == ["00000"]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
 def test_content_decides_not_the_suffix(kind, tmp_path):
     path = write_tar(tmp_path / "one.tar", [{**members(0), "png": png(9, kind=kind)}])
-    assert keys(Shards(urls=[str(path)]), 0, 1) == ["00000"]
+    assert keys(Shards(order="exact", urls=[str(path)]), 0, 1) == ["00000"]
 
 
 def test_a_cut_shard(folder):
     path = folder / "train-00003.tar"
-    shards = Shards(urls=[str(path)])
+    shards = Shards(order="exact", urls=[str(path)])
     os.truncate(path, 12_000)
     with pytest.raises(DataError, match=f"{path}"):
         keys(shards, 0, 20)
@@ -165,24 +165,24 @@ def test_manifest_counts_and_sizes_are_held_to(folder):
     entry = {"file": path.name, "bytes": path.stat().st_size, "samples": 7}
     manifest = folder / "manifest.json"
     manifest.write_text(json.dumps({"shards": [entry]}))
-    assert len(Shards(urls=[str(path)])) == 7
+    assert len(Shards(order="exact", urls=[str(path)])) == 7
     manifest.write_text(json.dumps({"shards": [{**entry, "samples": 8}]}))
     with pytest.raises(DataError, match="fewer samples"):
-        keys(Shards(urls=[str(path)]), 0, 8)
+        keys(Shards(order="exact", urls=[str(path)]), 0, 8)
     for broken, message in (
         ({**entry, "bytes": 1}, "cut short or replaced"),
         ({**entry, "samples": "7"}, "whole numbers"),
     ):
         manifest.write_text(json.dumps({"shards": [broken]}))
         with pytest.raises(DataError, match=message):
-            Shards(urls=[str(path)])
+            Shards(order="exact", urls=[str(path)])
     manifest.write_text("[]")
     with pytest.raises(DataError, match="not a manifest"):
-        Shards(urls=[str(path)])
+        Shards(order="exact", urls=[str(path)])
 
 
 def test_packaged_shards_are_found():
-    assert len(Shards(urls=["emoji/noto/train-*.tar*"], limit=100)) == 100
+    assert len(Shards(order="exact", urls=["emoji/noto/train-*.tar*"], limit=100)) == 100
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
@@ -192,7 +192,7 @@ def test_a_byte_order_mark_is_no_text(encoding, tmp_path):
     path = write_tar(tmp_path / "one.tar", [sample])
     lines = tmp_path / "shards.txt"
     lines.write_bytes(f"{path.name}\n".encode(encoding))
-    (found,) = Shards(urls=[str(lines)]).read(seed=0, epoch=0, start=0, stop=1)
+    (found,) = Shards(order="exact", urls=[str(lines)]).read(seed=0, epoch=0, start=0, stop=1)
     assert found.prompt == "a red \u00e4pfel" and found.record["keywords"] == ["\u00e4pfel"]
 
 
@@ -200,7 +200,7 @@ def test_a_byte_order_mark_in_a_json_caption(tmp_path):
     record = json.dumps({"caption": "\ufeffa red apple"}).encode()
     path = write_tar(tmp_path / "one.tar", [{"__key__": "a", "png": png(1), "json": record}])
     for captions in (None, {"caption": 1.0}):
-        (found,) = Shards(urls=[str(path)], captions=captions).read(seed=0, epoch=0, start=0, stop=1)
+        (found,) = Shards(order="exact", urls=[str(path)], captions=captions).read(seed=0, epoch=0, start=0, stop=1)
         assert found.prompt == "a red apple"
 
 
@@ -210,13 +210,13 @@ def test_members_that_are_not_read_are_reported(tmp_path, capsys):
     names = ["plain", "scan.v1", "scan.v2", "IMG_20210405_12.30.11"]
     path = write_tar(tmp_path / "one.tar", [{"__key__": name, **sample} for name in names])
     expected = "6 members are not read (3 like 'scan.v1.txt'; 3 like 'scan.v1.png')"
-    notice = Shards(urls=[str(path)]).notice()
+    notice = Shards(order="exact", urls=[str(path)]).notice()
     assert expected in notice and "no index" in notice
     assert main(["data", "index", str(path)]) == 0
     assert f"warning: {expected}" in capsys.readouterr().out
-    assert Shards(urls=[str(path)]).notice().startswith(expected)
+    assert Shards(order="exact", urls=[str(path)]).notice().startswith(expected)
     assert main(["doctor", "data", str(path)]) == 0
     assert "6 members are not read" in " ".join(capsys.readouterr().out.split())
     nothing = write_tar(tmp_path / "two.tar", [{"__key__": "scan.v1", **sample}])
     with pytest.raises(DataError, match="2 members are not read"):
-        Shards(urls=[str(nothing)])
+        Shards(order="exact", urls=[str(nothing)])

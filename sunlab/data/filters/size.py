@@ -7,8 +7,10 @@ from sunlab.data.filters.base import FILTERS, Facts, Missing, Range
 
 @FILTERS.register("size")
 class Size(Range):
-    """Pictures whose shorter side, in pixels, lies in a range: the original size where the json has it (WIDTH and HEIGHT,
-    original_width and original_height), else the stored one.
+    """Pictures whose shorter side, in pixels, lies in a range.
+
+    The original size counts where the json has it (WIDTH and HEIGHT, original_width and original_height), else the stored
+    picture's.
 
     Args:
         min, max: of the shorter side, both included.

@@ -1,0 +1,62 @@
+"""Where all virtual streams stand at each step, for checkpoints, and what their readers counted."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import torch.distributed as dist
+
+from sunlab.data.cursor import Cursor, Tally
+from sunlab.data.streams import Share
+from sunlab.errors import ConfigError
+
+
+class Positions:
+    """Args: streams: how many."""
+
+    def __init__(self, streams: int):
+        self.streams = streams
+        self.tally = Tally()
+        self._steps: dict[int, dict[int, Cursor]] = {0: {}}  # steps that were made -> this rank's cursors then
+        self._told = 500  # samples that the filters had seen when their counts were logged
+        self._warned = False
+
+    def note(self, step: int, shares: Sequence[Share]) -> None:
+        """What the readers of this process gave to a step."""
+        cursors = {stream: cursor for share in shares for stream, cursor in share.cursors.items()}
+        if cursors:
+            self._steps[step + 1] = {**self._steps.get(step, {}), **cursors}
+        for share in shares:
+            if share.tally is not None:
+                self.tally.add(share.tally)
+        self._tell()
+
+    def at(self, step: int) -> Mapping[int, Cursor]:
+        """Raises `ConfigError` where the positions at a step are not known."""
+        if step not in self._steps:
+            raise ConfigError(f"data: where the streams stood at step {step} is not known; resume from a checkpoint")
+        return self._steps[step]
+
+    def gathered(self, step: int) -> list[list[int]]:
+        """A row for each stream: its cursor after `step` steps, from all ranks. Forgets those of earlier steps."""
+        found: list[Mapping[int, Cursor]] = [self.at(step)]
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            found = [{} for _ in range(dist.get_world_size())]
+            dist.all_gather_object(found, self.at(step))
+        for old in [known for known in self._steps if known < step]:
+            del self._steps[old]
+        whole = {stream: cursor for some in found for stream, cursor in some.items()}
+        return [list(whole.get(stream, Cursor())) for stream in range(self.streams)]
+
+    def restore(self, step: int, rows: Sequence[Sequence[int]]) -> None:
+        """The positions of a checkpoint."""
+        self._steps = {step: {stream: Cursor(*map(int, row)) for stream, row in enumerate(rows)}}
+
+    def _tell(self) -> None:
+        log, dropped = logging.getLogger("sunlab.data"), self.tally.dropped
+        if self.tally.unread and not self._warned:
+            self._warned = True
+            log.warning("%s", self.tally.unread)
+        if dropped.seen >= 2 * self._told:
+            self._told = dropped.seen
+            counts = ", ".join(f"{name} {count:,}" for name, count in dropped.first.most_common())
+            log.info("filters kept %s of %s samples; dropped first by: %s", f"{dropped.kept:,}", f"{dropped.seen:,}", counts)

@@ -1,0 +1,226 @@
+"""From shards to undecoded samples: open, tar, group, verify. webdataset's own stages for this run a shell for "pipe:", and
+lose cut or altered samples without an error; these are as strict as `sunlab.data.tar`."""
+
+import io
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any
+
+from sunlab.data.arriving import Arriving
+from sunlab.data.cursor import Cursor, Tally
+from sunlab.data.index import DIGEST, LONGEST, Index
+from sunlab.data.opened import BadSample, bad_sample, open_tar, unpacked
+from sunlab.data.remote import Remote, is_remote
+from sunlab.data.stages.base import Bad, Item
+from sunlab.data.tar import BLOCK, MEMBERS, Damage, members
+from sunlab.errors import StorageError
+
+
+class Open:
+    """Shards -> shards with an open `file`. When half of a remote one was read, the next is opened beside it.
+
+    Args:
+        bad: what becomes of a shard that cannot be read, where it is quarantined; else `StorageError` is raised.
+        remote: the cache that remote shards are fetched to as a whole; None: they are read as they arrive.
+        lenient: whether shards that cannot be read are quarantined.
+    """
+
+    def __init__(self, bad: Bad, remote: Remote | None = None, *, lenient: bool = False):
+        self.bad, self.remote, self.lenient = bad, remote, lenient
+
+    def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
+        ahead: list[tuple[Item, Future[IO[bytes]]]] = []
+        with ThreadPoolExecutor(1, "next-shard") as pool:
+
+            def open_next() -> None:
+                following = next(items, None)
+                if following is not None:
+                    ahead.append((following, pool.submit(self.file, following["url"], open_next)))
+
+            items = iter(items)
+            while ahead or (item := next(items, None)) is not None:
+                try:
+                    if ahead:
+                        item, opening = ahead.pop()
+                        file = opening.result()
+                    else:
+                        file = self.file(item["url"], open_next)
+                except StorageError as error:
+                    self.failed(item["url"], error)
+                    continue
+                with file:
+                    yield {**item, "file": file}
+
+    def file(self, url: str, halfway: Callable[[], None]) -> IO[bytes]:
+        if not is_remote(url):
+            try:
+                return open_tar(Path(url))
+            except OSError as error:
+                raise StorageError(f"{url}: {error.strerror or error}") from error
+        if self.remote is not None:
+            with self.remote.held(url) as path:
+                return open_tar(path)
+        source = Arriving(url, halfway)
+        return unpacked(io.BufferedReader(source, 2**18), source.size or 2**40)
+
+    def failed(self, url: str, error: StorageError) -> None:
+        if not self.lenient:
+            raise error
+        self.bad(BadSample(str(error), shard=url, key="*", reason="unreadable shard"))
+
+
+class Tar:
+    """Open shards -> their members, each with its bytes; and an item `__end__` after the last. A shard that is damaged ends
+    with the damage: nothing after it is emitted.
+
+    Args:
+        tally: where the names of members that are not read are noted.
+        regions: hand on the archive's own bytes too (`__before__`: those from the sample's member before to this one).
+    """
+
+    def __init__(self, tally: Tally, *, regions: bool = False):
+        self.tally, self.regions = tally, regions
+
+    def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
+        for item in items:
+            about = {"__url__": item["url"], **{key: item[key] for key in item if key.startswith("__")}}
+            forward, end, problem = Forward(item["file"], keep=self.regions), 0, None
+            try:
+                for member in members(forward):  # type: ignore[arg-type]
+                    end = member.offset + -(-member.size // BLOCK) * BLOCK
+                    if member.suffix not in MEMBERS or member.key is None:
+                        self.tally.unread.note(member.name)
+                        continue
+                    before = forward.cut(member.start)
+                    size = min(member.size, MEMBERS[member.suffix] + 1)
+                    data = forward.read(size)
+                    if len(data) < size:
+                        raise Damage("cut short within a sample")
+                    yield {**about, "fname": member.name, "data": data, "__member__": member, "__before__": before}
+            except Damage as damage:
+                problem = str(damage)
+            except OSError as error:
+                problem = error.strerror or str(error)
+            except StorageError as error:
+                problem = str(error)
+            yield {**about, "__end__": True, "__problem__": problem, "__before__": forward.cut(end) if not problem else b""}
+
+
+class Forward:
+    """A file that is only read forward. Args: keep: the bytes, until they are `cut`."""
+
+    def __init__(self, file: IO[bytes], *, keep: bool = False):
+        self.file, self.position = file, 0
+        self.kept, self.first = bytearray() if keep else None, 0
+
+    def read(self, size: int) -> bytes:
+        data = self.file.read(size)
+        self.position += len(data)
+        if self.kept is not None:
+            self.kept += data
+            if len(self.kept) > LONGEST + 2**21:
+                raise Damage(f"a sample has more than {LONGEST:,} bytes")
+        return data
+
+    def seek(self, position: int) -> None:
+        while self.position < position and self.read(min(position - self.position, 2**20)):
+            pass
+
+    def cut(self, end: int) -> bytes:
+        """The kept bytes up to the position `end`, which are forgotten."""
+        if self.kept is None:
+            return b""
+        found = bytes(self.kept[: end - self.first])
+        del self.kept[: end - self.first]
+        self.first = end
+        return found
+
+
+class Group:
+    """Members -> samples: neighbours of one key. Half a sample, a key or a member that comes twice are damage.
+
+    Args:
+        bad: what becomes of what cannot be read any more.
+        start: the first sample that is wanted.
+        found: called for each sample.
+    """
+
+    def __init__(self, bad: Bad, start: Cursor, found: Callable[[], None]):
+        self.bad, self.start, self.found = bad, start, found
+
+    def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
+        sample: Item | None = None
+        seen, number, damaged = set[str](), -1, False
+        for item in items:
+            problem = item.get("__problem__")
+            if not damaged and "__end__" not in item:
+                member = item["__member__"]
+                if sample is not None and sample["__key__"] == member.key:
+                    sample["__regions__"].append(item["__before__"])
+                    if member.suffix in sample:
+                        problem = f"two members {member.key}.{member.suffix}"
+                    sample[member.suffix] = item["data"]
+                else:
+                    if sample is not None:
+                        sample["__regions__"].append(item["__before__"])
+                        yield from self._wanted(sample)
+                    sample, number = self._begun(item, number + 1), number + 1
+                    if member.key in seen:
+                        problem = f"two samples with the key {member.key!r}"
+                    seen.add(member.key)
+            elif "__end__" in item and not problem and not damaged and sample is not None:
+                sample["__regions__"].append(item["__before__"])
+                yield from self._wanted(sample)
+            if problem:
+                key = f"#{number}" if sample is None else sample["__key__"]
+                sample, damaged = None, True
+                self.bad(bad_sample(item["__url__"], key, "damaged shard", problem))
+            if "__end__" in item:
+                sample, seen, number, damaged = None, set(), -1, False
+
+    def _begun(self, item: Item, number: int) -> Item:
+        kept = {key: item[key] for key in ("__url__", "__epoch__", "__position__", "__part__") if key in item}
+        member = item["__member__"]
+        return {"__key__": member.key, **kept, "__number__": number, "__regions__": [], member.suffix: item["data"]}
+
+    def _wanted(self, sample: Item) -> Iterator[Item]:
+        number, (part, parts) = sample["__number__"], sample.get("__part__", (0, 1))
+        here = (sample["__epoch__"], sample["__position__"], number)
+        if number % parts == part and here >= self.start[:3]:
+            self.found()
+            yield sample
+
+
+class Verify:
+    """Compares each sample of a shard with an index with its digest, and raises or leaves out those that differ.
+
+    Args:
+        index: the index of the shard at a URL, or None.
+        bad: what becomes of a sample whose bytes were altered.
+    """
+
+    def __init__(self, index: Callable[[str], Index | None], bad: Bad):
+        self.index, self.bad = index, bad
+
+    def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
+        url, index = "", None
+        for item in items:
+            if item["__url__"] != url:
+                url = item["__url__"]
+                index = self.index(url)
+            regions = item.pop("__regions__")
+            if index is None or _matches(index, item["__number__"], item["__key__"], regions):
+                yield item
+            else:
+                self.bad(bad_sample(url, item["__key__"], "altered bytes", "its bytes are not those that were indexed"))
+
+
+def _matches(index: Index, number: int, key: str, regions: list[Any]) -> bool:
+    if number >= len(index) or index.keys[number] != key:
+        return False
+    digest = sha256()
+    for region in regions:
+        digest.update(region)
+    return digest.digest()[:DIGEST] == index.digests[number].tobytes()

@@ -1,0 +1,107 @@
+"""From undecoded samples to batches: filters, pixels, prompts, and B samples at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from webdataset.filters import map as mapped
+from webdataset.filters import select as selected
+
+from sunlab.data.collate import collate
+from sunlab.data.cursor import Tally
+from sunlab.data.decode import Decoder, facts_of
+from sunlab.data.opened import BadSample, Raw
+from sunlab.data.prompts import PromptDraws
+from sunlab.data.quarantine import Patience
+from sunlab.data.selection import PROBES, Dropped, Named
+from sunlab.data.stages.base import Item
+from sunlab.data.stages.order import PASSES
+from sunlab.data.tar import MEMBERS
+from sunlab.draws import keyed_seed
+from sunlab.errors import DataError
+from sunlab.types import Samples
+
+Function = Callable[[Iterator[Any]], Iterator[Any]]
+
+
+def select(filters: Named, tally: Tally) -> Function:
+    """`webdataset.filters.select` with our filters, counted. Where none of the first samples passes, it raises `DataError`
+    with the table of what each filter dropped."""
+    picture = any(one.picture for _, one in filters)
+    first = Dropped()  # until one is kept: the tally is emptied from time to time
+    begun: list[int] = []  # the passes of samples that were looked at
+
+    def keeps(item: Item) -> bool:
+        facts = facts_of(raw_of(item), picture=picture)
+        if not first.kept:
+            begun.append(item["__epoch__"])
+            if first.seen >= PROBES[-1] or item["__epoch__"] >= begun[0] + PASSES:
+                raise DataError(f"the filters drop every sample that was looked at:\n{first.table(filters)}")
+            first.look(filters, facts, item["__url__"])
+        return tally.dropped.look(filters, facts, item["__url__"])
+
+    return _described(selected(keeps), "Keep samples by filters, counted.")
+
+
+def decode(decoder: Decoder, name: Callable[[str], str], seed: int, bad: Patience) -> Function:
+    """`webdataset.filters.map` from bytes to a `Sample` under `sample`, its key behind its shard's name. Random crops and
+    prompts are keyed by (seed, pass, key)."""
+
+    def decoded(item: Item) -> Item:
+        key = f"{name(item['__url__'])}/{item['__key__']}"
+        ours, shape = decoder, item.get("__shape__")
+        if shape is not None and decoder.framing is not None:
+            ours = replace(decoder, framing=replace(decoder.framing, width=shape[0], height=shape[1]))
+        random = Random(keyed_seed(seed, item["__epoch__"], key, "decode"))
+        sample = ours(Raw(key, raw_of(item).members), item["__url__"], random)
+        bad.good()
+        return {**{k: v for k, v in item.items() if k.startswith("__")}, "sample": sample}
+
+    def handle(error: Exception) -> bool:
+        if not isinstance(error, BadSample):
+            raise error
+        bad(error)
+        return True
+
+    return _described(mapped(decoded, handle), "Decode pictures, captions and json into a `Sample`.")
+
+
+def prompts(draws: PromptDraws) -> Function:
+    """`webdataset.filters.map` that adds what is drawn for a sample (`drawn`). The key tells passes apart from here on: a
+    stream does not wait for others before it begins its next pass."""
+
+    def drawn(item: Item) -> Item:
+        sample, epoch = item["sample"], item["__epoch__"]
+        found = draws(sample, epoch, item["__pool__"])
+        key = f"{sample.key} (pass {epoch})" if epoch else sample.key
+        return {**item, "sample": replace(sample, key=key), "drawn": found}
+
+    return _described(mapped(drawn), "Draw the prompt or none, a negative prompt, and a seed.")
+
+
+def batch(size: int) -> Function:
+    """`size` samples at a time, as `Samples`."""
+
+    def batches(items: Iterator[Item]) -> Iterator[Samples]:
+        held: list[Item] = []
+        for item in items:
+            held.append(item)
+            if len(held) == size:
+                yield joined(held)
+                held = []
+
+    return _described(batches, "Join samples into a batch.")
+
+
+def _described(stage: Any, summary: str) -> Any:
+    stage.summary = summary
+    return stage
+
+
+def joined(items: Sequence[Item]) -> Samples:
+    return collate([item["sample"] for item in items], [item["drawn"] for item in items])
+
+
+def raw_of(item: Item) -> Raw:
+    return Raw(item["__key__"], {suffix: item[suffix] for suffix in item if suffix in MEMBERS})

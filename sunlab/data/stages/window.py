@@ -1,0 +1,129 @@
+"""The shuffle of a stream: windows of samples, each in an order of its own.
+
+A window is read, put in an order keyed by (seed, stream, window), and handed out while the next one fills. So a position in
+the stream is where its window begins and how many of the window's samples are gone (`Cursor`). Reading one window again
+brings everything back: the order, the captions that may be negative prompts, and the groups of one shape.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from random import Random
+from typing import Any
+
+from sunlab.data.base import Pool
+from sunlab.data.buckets import nearest
+from sunlab.data.cursor import Cursor
+from sunlab.data.decode import image_size, texts
+from sunlab.data.opened import Raw
+from sunlab.data.stages.base import Item
+from sunlab.draws import keyed_seed
+
+FIRST = 16  # samples of the first window; each following one has twice as many, up to the largest
+LEAST = 64  # samples of the largest window at least: captions of the same window may become negative prompts
+
+
+class Window:
+    """Shuffled samples, each with the cursor after it (`__cursor__`) and the captions of its window (`__pool__`).
+
+    Args:
+        size: samples in memory, two windows; 0 or 1: the order stays.
+        seed, stream: of the order.
+        start: where to go on.
+        shapes: widths and heights of the aspect-ratio buckets; empty: none.
+        together: neighbours that have one shape, where there are buckets.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        seed: int,
+        stream: int | None,
+        start: Cursor,
+        shapes: Sequence[tuple[int, int]] = (),
+        together: int = 1,
+    ):
+        self.shuffled, self.largest = size > 1, max(size // 2, LEAST)
+        self.seed, self.stream, self.start, self.shapes, self.together = seed, stream, start, shapes, together
+
+    def length(self, number: int) -> int:
+        """Samples of a window: whole groups of one shape."""
+        length = min(FIRST << min(number, 32), self.largest)
+        return -(-length // self.together) * self.together if self.shapes else length
+
+    def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
+        items = iter(items)
+        number, gone = self.start.window, self.start.offset
+        window = list(islice(items, self.length(number)))
+        while window:
+            first = window[0]
+            place = (first["__epoch__"], first["__position__"], first["__number__"], number)
+            pool, order, following = WindowPool(window), self._order(window, number), list[Item]()
+            ahead = self.length(number + 1)
+            for offset, index in enumerate(order):
+                item, window[index] = window[index], {}
+                if offset >= gone:
+                    following.extend(islice(items, max(0, ahead * (offset + 1) // len(order) - len(following))))
+                    yield {**item, "__cursor__": Cursor(*place, offset + 1), "__pool__": pool, "__window__": number}
+            following.extend(islice(items, ahead - len(following)))
+            window, number, gone = following, number + 1, 0
+
+    def _order(self, window: list[Item], number: int) -> list[int]:
+        random = Random(keyed_seed(self.seed, self.stream, number, "window"))
+        order = list(range(len(window)))
+        if self.shuffled:
+            random.shuffle(order)
+        if not self.shapes:
+            return order
+        groups = self._groups(window, order)
+        if self.shuffled:
+            random.shuffle(groups)
+        return [index for group in groups for index in group]
+
+    def _groups(self, window: list[Item], order: list[int]) -> list[list[int]]:
+        """Groups of `together` samples with one shape (`__shape__`). Samples that are left over join those of the nearest
+        aspect ratios, and have a little more cropped away: nothing waits beyond its window."""
+        ratios, buckets = dict[int, float](), dict[int, list[int]]()
+        for index in order:
+            width, height = image_size(window[index]) or self.shapes[0]
+            ratios[index] = width / height
+            buckets.setdefault(nearest(width, height, self.shapes), []).append(index)
+        groups, rest = list[list[int]](), list[int]()
+        for found in buckets.values():
+            whole = len(found) // self.together * self.together
+            groups += [found[start : start + self.together] for start in range(0, whole, self.together)]
+            rest += found[whole:]
+        rest.sort(key=lambda index: (ratios[index], index))
+        groups += [rest[start : start + self.together] for start in range(0, len(rest), self.together)]
+        for number, group in enumerate(groups):
+            middle = ratios[group[len(group) // 2]]
+            shape = self.shapes[nearest(1000 * middle, 1000, self.shapes)]
+            for index in group:
+                window[index] |= {"__shape__": shape, "__group__": number}
+        return groups
+
+
+class WindowPool(Pool):
+    """The captions and keywords of a window, parsed when they are looked at."""
+
+    def __init__(self, window: Sequence[Item]):
+        kept = [{name: item[name] for name in ("txt", "json") if name in item} for item in window]
+        object.__setattr__(self, "raws", kept)  # a Pool is frozen
+
+    @cached_property
+    def _texts(self) -> list[tuple[str, tuple[str, ...]]]:
+        return [texts(Raw("", raw)) for raw in vars(self)["raws"]]
+
+    @cached_property
+    def prompts(self) -> Sequence[str]:  # type: ignore[override]
+        return tuple(caption for caption, _ in self._texts if caption)
+
+    @cached_property
+    def keywords(self) -> Sequence[str]:  # type: ignore[override]
+        return tuple(dict.fromkeys(word for _, words in self._texts for word in words))
+
+    def __eq__(self, other: Any) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__

@@ -1,0 +1,203 @@
+"""The order "stream": steps do not depend on ranks and workers, resuming is exact, a pass loses and repeats nothing."""
+
+from itertools import islice
+
+import pytest
+import webdataset
+from conftest import members, write_tar
+
+from sunlab.data.cursor import Cursor
+from sunlab.data.datamodule import DataModule
+from sunlab.data.negatives import Mixture
+from sunlab.data.shards import Shards
+from sunlab.data.stages.order import Order, Split, permutation
+from sunlab.errors import ConfigError, DataError
+
+STEPS = 30  # of 8 samples, over 51: into the fifth pass
+
+
+def batches(source, *, ranks=1, workers=0, steps=STEPS, state=None, **given):
+    """One list a step of (key, prompt, negative, seed, pixel), ranks in turn, and the state that a checkpoint keeps."""
+    modules = [
+        DataModule(source, Mixture(), batch_size=8, streams=4, workers=workers, caption_dropout=0.3, **given)
+        for _ in range(ranks)
+    ]
+    for module in modules:
+        if state is not None:
+            module.load_state_dict(state)
+    found = [list(islice(module.loader(rank=rank, ranks=ranks), steps)) for rank, module in enumerate(modules)]
+    rows = [
+        [
+            (b.keys[i], b.prompts[i], b.negatives[i], b.seeds[i], int(b.images[i, 0, 0, 0]))
+            for b in step
+            for i in range(len(b))
+        ]
+        for step in zip(*found, strict=True)
+    ]
+    return rows, modules
+
+
+def state_at(modules, step):
+    """As the ranks' data modules say it together after `step` steps."""
+    cursors = [Cursor()] * 4
+    for module in modules:
+        for stream, cursor in module.positions.at(step).items():
+            cursors[stream] = cursor
+    return {**modules[0].state_dict(), "step": step, "cursors": [list(cursor) for cursor in cursors]}
+
+
+@pytest.fixture
+def stream(source):
+    return lambda **given: source(order="stream", **given)
+
+
+@pytest.fixture
+def alone(stream):
+    return batches(stream())
+
+
+@pytest.mark.parametrize(("ranks", "workers"), [(2, 0), (4, 0), (1, 2), (2, 2)])
+def test_steps_do_not_depend_on_ranks_and_workers(stream, alone, ranks, workers):
+    shared, _ = batches(stream(), ranks=ranks, workers=workers)
+    assert [sorted(step) for step in shared] == [sorted(step) for step in alone[0]]
+
+
+@pytest.mark.parametrize(("first", "ranks", "workers"), [(1, 1, 0), (7, 2, 0), (8, 1, 2), (19, 2, 2), (25, 4, 0)])
+@pytest.mark.parametrize("shuffle", [0, 5, 1000])
+def test_resume_is_exact(stream, shuffle, first, ranks, workers):
+    whole, modules = batches(stream(shuffle=shuffle))
+    rest, _ = batches(
+        stream(shuffle=shuffle), ranks=ranks, workers=workers, steps=STEPS - first, state=state_at(modules, first)
+    )
+    assert [sorted(step) for step in rest] == [sorted(step) for step in whole[first:]]
+
+
+def test_a_checkpoint_grows_by_bytes(alone):
+    assert len(str(state_at(alone[1], 20)["cursors"])) < 200
+
+
+def test_every_sample_once_a_pass(stream):
+    for streams in (1, 2, 5, 8):
+        keys = [
+            item["sample"].key for v in range(streams) for item in stream().pipeline(streams=streams, stream=v, passes=2)
+        ]
+        assert len(keys) == 2 * 51 and len(set(keys)) == 51
+
+
+def test_keys_name_shard_and_pass(stream, alone, folder):
+    keys = [row[0] for step in alone[0] for row in step]
+    assert len(set(keys)) == len(keys) and any(key.endswith("(pass 1)") for key in keys)
+    assert all(key.startswith(f"{folder.name}/train-0000") for key in keys)
+
+
+def test_negatives_are_captions_of_the_neighbourhood(alone):
+    drawn = {row[2] for step in alone[0] for row in step}
+    assert sum(text.startswith("a thing") for text in drawn) > 10
+
+
+def test_filters_are_counted_and_stop_where_nothing_passes(stream):
+    even = {"name": "json_field", "field": "number", "min": 26, "missing": "drop"}
+    source = stream(filters=[even])
+    rows, modules = batches(source, steps=20)
+    assert all(int(row[0].rpartition("/")[2][:5]) >= 26 for step in rows for row in step)
+    dropped = modules[0].positions.tally.dropped
+    assert dropped.seen == dropped.kept + dropped.first["json_field number"] and dropped.kept >= 160
+    nothing = stream(filters=[{**even, "min": 100}])
+    with pytest.raises(DataError, match=r"drop every sample.*\n(.*\n)+.*0 of \d+ samples kept"):
+        batches(nothing, steps=1)
+
+
+def test_a_small_share_of_bad_samples_is_left_out(tmp_path):
+    samples = [members(n) for n in range(40)]
+    samples[7]["png"] = b"broken"
+    write_tar(tmp_path / "a.tar", samples)
+    given = {"urls": [f"{tmp_path}/a.tar"], "shuffle": 4}
+    with pytest.raises(DataError, match=r"sample .*00007': undecodable image"):
+        list(Shards(**given).pipeline(stream=0, passes=1))
+    source = Shards(**given, on_error="quarantine")
+    source.quarantine_in(tmp_path)
+    assert len(list(source.pipeline(stream=0, passes=2))) == 78
+    assert len((tmp_path / "quarantine.jsonl").read_text().splitlines()) == 1
+
+
+def test_buckets(tmp_path):
+    sizes = [(96, 48), (48, 96), (64, 64)]
+    from test_framing import picture
+
+    for shard in range(2):
+        numbers = range(24 * shard, 24 * shard + 24)
+        write_tar(tmp_path / f"{shard}.tar", [{**members(n), "png": picture(*sizes[n % 3])} for n in numbers])
+    source = Shards(urls=[f"{tmp_path}/*.tar"], size=48, buckets=16)
+
+    def steps(ranks=1, workers=0):
+        module = DataModule(source, Mixture(), batch_size=16, streams=4, workers=workers, accumulate=4 // ranks)
+        loaders = [iter(module.loader(rank=rank, ranks=ranks)) for rank in range(ranks)]
+        return [[next(loader) for loader in loaders for _ in range(4 // ranks)] for _ in range(12)]
+
+    whole = steps()
+    assert {batch.images.shape[1:] for step in whole for batch in step} >= {(3, 32, 64), (3, 64, 32), (3, 48, 48)}
+    names = [sorted(key for batch in step for key in batch.keys) for step in whole]
+    assert [sorted(key for batch in step for key in batch.keys) for step in steps(ranks=2, workers=2)] == names
+    with pytest.raises(ConfigError, match="accumulate_grad_batches=4"):
+        DataModule(source, Mixture(), batch_size=16, streams=4).loader()
+
+
+def test_it_is_a_webdataset_pipeline(stream):
+    """That webdataset's own stages extend."""
+    pipeline = stream().pipeline(passes=1)
+    assert isinstance(pipeline, webdataset.DataPipeline)
+    longer = pipeline.compose(webdataset.map(lambda item: item["sample"].prompt), webdataset.batched(10, collation_fn=None))
+    assert [len(batch) for batch in longer] == [10] * 5 + [1]
+
+
+def test_stages_of_a_user(stream, folder):
+    plain = stream()
+    names = [name for name, _ in plain.pipeline().plan()]
+    assert names == ["shards", "split", "open", "tar", "group", "verify", "shuffle", "decode"]
+    some = stream(stages=[{"name": "subsample", "after": "verify", "share": 0.5}])
+    assert [name for name, _ in some.pipeline().plan()][6] == "subsample"
+    kept = [item["sample"].key for item in some.pipeline(stream=0, passes=1)]
+    every = [item["sample"].key for item in plain.pipeline(stream=0, passes=1)]
+    assert 15 <= len(kept) <= 36 and set(kept) < set(every)
+    with pytest.raises(ConfigError, match=r"'nowhere', which is no stage; there are shards, split"):
+        stream(stages=[{"name": "subsample", "after": "nowhere", "share": 0.5}]).pipeline()
+    with pytest.raises(ConfigError, match=r"data\.source\.stages\.0: .*after"):
+        stream(stages=[{"name": "subsample", "share": 0.5}])
+
+
+def test_a_thousand_ranks_share_a_large_set():
+    """8,192 streams over 41,455 shards: each shard once a pass, no stream without one; without a process or a file."""
+    shards, streams = 41_455, 8_192
+    order = permutation(shards, 0, 3)
+    taken = [order[v::streams] for v in range(streams)]
+    assert sorted(int(n) for some in taken for n in some) == list(range(shards))
+    assert {len(some) for some in taken} == {5, 6}
+    for stream in (0, 77, streams - 1):
+        items = Split(shards, streams, stream)(Order(list(map(str, range(shards))), 0, Cursor(3, 0, 0, 0, 0), passes=4)())
+        assert [int(item["url"]) for item in items] == taken[stream].tolist()
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_cut_and_altered_shards(folder, index):
+    """Where webdataset's own reader yields fewer or other samples without an error."""
+    from sunlab.data.indexing import index_all
+
+    paths = sorted(folder.glob("train-*.tar"))
+    if index:
+        index_all(paths)
+    path = paths[3]
+    data = path.read_bytes()
+    place = data.index(b"IDAT") + 8
+    url = f"{folder}/train-00003.tar"
+
+    def read():
+        return list(Shards(urls=[url], order="stream", shuffle=0).pipeline(stream=0, passes=1))
+
+    assert len(read()) == 20
+    path.write_bytes(data[: 4 * len(data) // 5 // 512 * 512])
+    with pytest.raises(DataError, match="damaged shard"):
+        read()
+    if index:
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(DataError, match="altered bytes"):
+            read()

@@ -1,0 +1,116 @@
+"""How soon training starts on remote shards: requests and seconds before the first batch, beside plain webdataset.
+
+    python tools/bench_stream.py                       # makes 300 shards of 100 samples, and serves them on loopback
+    python tools/bench_stream.py --urls 100000         # time and memory to name that many shards, of which few exist
+
+Each reader runs in a process of its own, and the server in another; a batch has 8 samples of 8 streams.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import webdataset
+from PIL import Image
+from webdataset.writer import TarWriter
+
+from sunlab.data.datamodule import DataModule
+from sunlab.data.negatives import Empty
+from sunlab.data.shards import Shards
+
+SIDE = 32
+
+
+def make(folder: Path, shards: int, samples: int) -> None:
+    """Shards of small random JPEGs with captions."""
+    draw = np.random.default_rng(0)
+    for shard in range(shards):
+        with (folder / f"{shard:06d}.tar").open("wb") as file, TarWriter(file, encoder=False) as tar:
+            for number in range(samples):
+                data = BytesIO()
+                Image.fromarray(draw.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(data, "JPEG", quality=95)
+                tar.write({"__key__": f"{shard:06d}{number:04d}", "jpg": data.getvalue(), "txt": b"a caption of the web"})
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves files and counts requests. `Connection: close` after each, as object stores behind a proxy do."""
+
+    counts: dict[str, int]
+
+    def do_GET(self) -> None:
+        kind = "shards" if self.path.endswith(".tar") else "manifests"
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        super().do_GET()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def ours(urls: str) -> Any:
+    source = Shards(urls=[urls], shuffle=1000)
+    module = DataModule(source, Empty(), batch_size=8, streams=8)
+    return iter(module.loader())
+
+
+def theirs(urls: str) -> Any:
+    data = webdataset.WebDataset(urls, shardshuffle=100, empty_check=False)
+    return iter(data.shuffle(1000).decode("pil").to_tuple("jpg", "txt").batched(8, collation_fn=None))
+
+
+def first(reader: Callable[[str], Any], urls: str, results: Any, batches: int) -> None:
+    """Seconds to the first batch and to the last, and the largest resident memory."""
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    found = reader(urls)
+    next(found)
+    soon = time.perf_counter() - began
+    for _ in range(batches - 1):
+        next(found)
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    results.put((soon, time.perf_counter() - began, more))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", type=int, default=300, help="that are made")
+    parser.add_argument("--samples", type=int, default=100, help="in each")
+    parser.add_argument("--urls", type=int, nargs="*", help="how many shards are named (default: those that are made)")
+    parser.add_argument("--batches", type=int, default=2, help="that are read")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make(folder, args.shards, args.samples)
+        if args.urls and max(args.urls) > args.shards:
+            for number in range(args.shards, max(args.urls)):  # the same files again, under further names
+                (folder / f"{number:06d}.tar").symlink_to(folder / f"{number % args.shards:06d}.tar")
+        Handler.counts = {}
+        with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=name)) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            print(f"{'':>11} {'URLs':>8} {'requests':>28} {'first batch':>12} {f'{args.batches} batches':>12} {'MiB':>6}")
+            for count in args.urls or [args.shards]:
+                urls = f"http://127.0.0.1:{server.server_port}/{{000000..{count - 1:06d}}}.tar"
+                for label, reader in (("webdataset", theirs), ("sunlab", ours)):
+                    Handler.counts.clear()
+                    context = multiprocessing.get_context("fork")
+                    results = context.Queue()
+                    process = context.Process(target=first, args=(reader, urls, results, args.batches))
+                    process.start()
+                    soon, all_, more = results.get()
+                    process.terminate()
+                    process.join()
+                    told = ", ".join(f"{number} {kind}" for kind, number in sorted(Handler.counts.items()))
+                    print(f"{label:>11} {count:>8,} {told:>28} {soon:>10.2f} s {all_:>10.2f} s {more:>6.0f}", flush=True)
+            server.shutdown()
+
+
+if __name__ == "__main__":
+    main()
