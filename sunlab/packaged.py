@@ -1,4 +1,4 @@
-"""Files inside installed packages, found by short names such as `emoji-sd` or `emoji/trajectories`.
+"""Files inside installed packages, found by short names such as the name of a model.
 
 A plug-in adds a folder of its own with `add`, or, once installed, with an entry point of the group `sunlab.assets` that
 names a path: `mine = "my_package:ASSETS"`.

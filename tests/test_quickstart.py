@@ -74,7 +74,7 @@ def test_the_saved_configuration_reruns(finished):
 def test_sampling_with_the_adapter(finished, tmp_path):
     adapter = str(finished[0] / "export" / "adapter.safetensors")
     arguments = ["--prompt", "a large tiger", "--negative", "a white background", "--count", "2"]
-    done = sunlab("sample", *arguments, "--adapter", adapter, "--out", str(tmp_path / "grid.png"))
+    done = sunlab("sample", "--base", "emoji-sd", *arguments, "--adapter", adapter, "--out", str(tmp_path / "grid.png"))
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "grid.png") as picture:
         assert picture.width > 2 * 128

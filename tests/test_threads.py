@@ -30,7 +30,7 @@ class Watch:
         if name == "torch":
             sys.exit("torch" + repr({k: os.environ.get(k) for k in ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")}))
 sys.meta_path.insert(0, Watch())
-sys.argv = ["sunlab", "sample", "--prompt", "x"]
+sys.argv = ["sunlab", "sample", "--base", "x", "--prompt", "x"]
 if MODULE == "sunlab.cli.main":
     from sunlab.cli.main import main
     main()

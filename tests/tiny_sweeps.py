@@ -21,6 +21,11 @@ SMALL = {
 
 def write_sweep(path: Path, config: Path, shards: str, **keys: object) -> Path:
     """A sweep file with these keys over a configuration and the shards of its prompts."""
-    overrides = {**SMALL, "plugins": [MEANS], "evaluate.prompts.urls": [shards], **keys.pop("overrides", {})}
+    overrides = {
+        **SMALL,
+        "plugins": [MEANS],
+        "evaluate.prompts": {"name": "shards", "urls": [shards]},
+        **keys.pop("overrides", {}),
+    }
     path.write_text(json.dumps({"config": [str(config)], "seeds": [0], **keys, "overrides": overrides}))  # YAML too
     return path

@@ -16,6 +16,7 @@ from sunlab.data.cache import cache_tag, cached
 from sunlab.data.datamodule import DataModule
 from sunlab.diffusion.grid import grid
 from sunlab.distributed.ranks import Ranks, first_rank
+from sunlab.errors import ConfigError
 from sunlab.modules.base import Module
 from sunlab.precision import dtype_on, native, warn_if_slow
 from sunlab.registries import registry_of
@@ -58,9 +59,18 @@ def encoders_hash(base: BaseModel) -> str:
     return base.identity("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
 
+def given_source(config: Config) -> Source:
+    """The configured data source. Raises `ConfigError` where there is none."""
+    if config.data.source is None:
+        raise ConfigError(
+            "data.source is not given: name one of `sunlab list sources`, {name: shards, urls: [...]} for instance"
+        )
+    return component("sources", config.data.source)
+
+
 def build_source(config: Config, base: BaseModel, source: Source | None = None) -> Source:
     """The data source, given or built; its latents made once, where `data.cache` asks for it."""
-    source = component("sources", config.data.source) if source is None else source  # one without samples is false
+    source = given_source(config) if source is None else source  # one without samples is false
     source.require_origin(teacher=base.fingerprint, encoders=lambda: encoders_hash(base))
     if config.data.cache is not None and source.holds_images:
         tag = cache_tag(base.identity("vae")[:16], source)

@@ -196,6 +196,8 @@ def build_method(asked: Accelerated, guidance: float, base: BaseModel) -> Method
 def build_pairs(config: Config) -> Request:
     """The evaluation's random pairs of prompts and negative prompts, with a seed each."""
     asked = config.evaluate
+    if asked.prompts is None and not asked.prompt_file:
+        raise ConfigError("evaluate.prompts is not given: name a data source with captions, or set evaluate.prompt_file")
     source: Source | None = None if asked.prompt_file else component("sources", asked.prompts)
     prompts = lines_of(asked.prompt_file or "", "evaluate.prompt_file") if source is None else source.prompts(1_000_000)
     pool = Pool(prompts, source.keywords(4096) if source is not None else ())

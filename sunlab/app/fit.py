@@ -9,8 +9,9 @@ from typing import Any
 from lightning.pytorch import Trainer, seed_everything
 
 from registry import load_plugins
-from sunlab.app.compose import build_base, build_data, build_module, component, settle
+from sunlab.app.compose import build_base, build_data, build_module, component, given_source, settle
 from sunlab.app.trainer import build_trainer, training_device
+from sunlab.backbones.locate import require_given
 from sunlab.callbacks.alive import explained
 from sunlab.callbacks.base import averaged
 from sunlab.callbacks.ledger import LedgerKeeper
@@ -72,7 +73,8 @@ def _train(loaded: LoadedConfig, folder: Path, checkpoint: Path | None, resume: 
     """Train in `folder`. With fast_dev_run, Lightning's trial of a few steps, nothing is exported."""
     config = loaded.config
     seed_everything(config.seed, workers=True, verbose=False)
-    source = component("sources", config.data.source)  # before the weights: wrong data are reported within seconds
+    require_given(config.model.base)
+    source = given_source(config)  # before the weights: wrong data are reported within seconds
     base = build_base(config)
     module = build_module(config, base)
     spending = Spending(config.budget.nfe, config.budget.seconds)

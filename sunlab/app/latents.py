@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from registry import load_plugins
-from sunlab.app.compose import build_base, component, encoders_hash, own_device, settle
+from sunlab.app.compose import build_base, encoders_hash, given_source, own_device, settle
 from sunlab.config.load import LoadedConfig
 from sunlab.data.base import Sample, Source
 from sunlab.data.precompute import images_of, write_latents
@@ -33,7 +33,7 @@ def precompute(loaded: LoadedConfig, *, out: str | Path, shard_size: int = 1024,
     loaded = settle(loaded, own_device(ranks))
     config = loaded.config
     load_plugins(config.plugins)
-    source: Source = component("sources", config.data.source)
+    source: Source = given_source(config)
     base = build_base(config).freeze().to(own_device(ranks))
 
     @torch.no_grad()

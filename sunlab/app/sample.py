@@ -25,7 +25,7 @@ def sample_grid(
     seed: int = 0,
     count: int = 4,
     steps: int = 4,
-    base: str = "emoji-sd",
+    base: str,
     adapter: str | None = None,
     guidance: float | None = None,
     solver: str | None = None,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from registry import load_plugins
-from sunlab.app.compose import build_base, build_sampler, component, own_device, settle
+from sunlab.app.compose import build_base, build_sampler, component, given_source, own_device, settle
 from sunlab.config.load import LoadedConfig
 from sunlab.data.base import Pool, Source
 from sunlab.distributed.ranks import first_rank, launched
@@ -27,7 +27,7 @@ def make_bank(loaded: LoadedConfig, *, out: str | Path, count: int, shard_size: 
     config = loaded.config
     load_plugins(config.plugins)
     base = build_base(config).freeze().to(own_device(ranks))
-    source: Source = component("sources", config.data.source)
+    source: Source = given_source(config)
     prompts = source.prompts(1_000_000)
     maker = BankMaker(
         base,

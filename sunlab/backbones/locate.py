@@ -26,6 +26,7 @@ def locate(base: str | Path) -> Path:
         ConfigError: there is none of that name, it is pickled, or no diffusers model.
         StorageError: a hub id that is not in the cache and cannot be fetched.
     """
+    require_given(base)
     place = asset(base)
     if place.is_file():
         refuse_pickle([place], f"model.base: {base}")
@@ -35,13 +36,26 @@ def locate(base: str | Path) -> Path:
         return place
     elif is_hub_id(base):
         return fetch(str(base))
-    known = sorted(path.parent.name for folder in folders() for path in folder.glob("*/model_index.json"))
     found = [p for p in sorted(place.glob("*")) if p.suffix in (".safetensors", *PICKLED)] if place.is_dir() else []
     hint = f"; in that folder there is {found[0]}" if found else ""
     raise ConfigError(
         f"model.base: {str(base)!r} is neither a diffusers folder (with model_index.json), nor a .safetensors file, nor a "
-        f"hub id (owner/name), nor one of the models inside the package: {', '.join(known)}{hint}"
+        f"hub id (owner/name), nor one of the models inside the package: {', '.join(packaged_bases())}{hint}"
     )
+
+
+def require_given(base: str | Path) -> None:
+    """Raise `ConfigError`, saying what to name, where `base` is empty."""
+    if not str(base):
+        raise ConfigError(
+            "model.base is not given: name a diffusers folder, a .safetensors file, a hub id (owner/name) or one of the "
+            f"models inside the package: {', '.join(packaged_bases())}"
+        )
+
+
+def packaged_bases() -> list[str]:
+    """Names of the models inside installed packages."""
+    return sorted(path.parent.name for folder in folders() for path in folder.glob("*/model_index.json"))
 
 
 def fetch(name: str) -> Path:

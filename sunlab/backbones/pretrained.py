@@ -79,7 +79,7 @@ class BaseModel:
 
 
 def load_base(
-    base: str | Path = "emoji-sd",
+    base: str | Path,
     *,
     backbone: Any = "diffusers_unet",
     fresh: Collection[str] = (),

@@ -63,7 +63,7 @@ def tell(done: Any, base: str) -> None:
     if adapters:
         picture = done["folder"] / "before_after.png"
         print(f"look at {picture}\nnext:" if picture.is_file() else "next:")
-        on = "" if base == "emoji-sd" else f"--base {'FOLDER' if '${' in base else shlex.quote(base)} "
+        on = f"--base {'FOLDER' if '${' in base else shlex.quote(base)} "
         prompts = '--prompt "a large tiger face" --negative "a white background"'
         print(f"  sunlab sample {on}{prompts} --adapter {shlex.quote(str(adapters[0]))}")
         print(f"  tensorboard --logdir {done['folder']}")

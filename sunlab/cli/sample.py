@@ -21,9 +21,9 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--steps", type=amount, default=4, help="solver steps (default 4)")
     parser.add_argument(
         "--base",
-        default="emoji-sd",
+        required=True,
         metavar="FOLDER",
-        help="a diffusers folder, a .safetensors file or a hub id (default: emoji-sd, inside the package)",
+        help="a diffusers folder, a .safetensors file, a hub id, or a model inside the package",
     )
     parser.add_argument("--adapter", metavar="FILE", help="safetensors; without it: the base with classifier-free guidance")
     parser.add_argument("--guidance", type=finite, metavar="W", help="guidance scale (default: the adapter's, or 3)")

@@ -35,7 +35,7 @@ class Run:
 class Model:
     """The base model."""
 
-    base: str = "emoji-sd"  # a diffusers folder, a .safetensors file, a hub id, or `emoji-sd`, the one inside the package
+    base: str = ""  # a diffusers folder, a .safetensors file, a hub id, or a packaged model; it must be given
     family: str | None = None  # of a single file: sd15, sd21, sd21_base, sdxl, or a diffusers folder; null: by its tensors
     prediction_type: Literal["epsilon", "v_prediction"] | None = None  # null: as the base states
     zero_terminal_snr: bool | None = None  # rescale the schedule to end in pure noise; null: as the base states
@@ -50,7 +50,7 @@ class Model:
 class Data:
     """What is trained on."""
 
-    source: Component = component("sources", {"name": "shards", "urls": ["emoji/noto/train-*.tar.gz"]})  # of the samples
+    source: Component | None = component("sources", None)  # where samples come from; a training needs one
     batch_size: int = 32  # samples in one optimizer step, over all ranks and accumulated micro-batches
     streams: int = 8  # virtual streams dealt to ranks and workers; a multiple of ranks x workers
     workers: int = 0  # loader processes of each rank
@@ -119,7 +119,7 @@ class Evaluate:
     before: Sampler = field(default_factory=lambda: Sampler(solver="dpmpp_2m", steps=25))  # the teacher, with guidance
     guidance: float = 3.0  # w of before
     reference_steps: int = 50  # of the teacher that shows the solver's own error, from the same seeds
-    prompts: Component = component("sources", {"name": "shards", "urls": ["emoji/noto/test-*.tar.gz"]})  # held-out captions
+    prompts: Component | None = component("sources", None)  # whose captions are drawn; null: prompt_file's
     prompt_file: str | None = None  # one prompt a line, in the place of the captions
     negatives: Component = component("negatives", "mixture")  # how negative prompts are drawn
     negative_file: str | None = None  # one negative prompt a line, drawn at random in their place

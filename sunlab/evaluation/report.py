@@ -15,12 +15,11 @@ TITLES = {
     "paired_l2": "pixel distance",
     "psnr": "PSNR, dB",
     "kid_x1000": "KID x 1000, unbiased",
-    "emoji_top1": "emoji right",
-    "emoji_top5": "emoji among five guesses",
     "background": "background right",
     "size": "size right",
     "clip_score": "CLIP score",
 }
+GUESSES = {"_top1": "right", "_top5": "among five guesses"}  # endings of names: of a classifier's first guesses
 READING = (
     "Every distance is to the first row, from the same prompts, negative prompts and seeds; the share in brackets is of the "
     "distance between two of the teacher's own pictures of other seeds. The row of more steps shows the error of the first "
@@ -74,6 +73,9 @@ def title(name: str, extractor: str) -> str:
         return "FID" if extractor == "Inception" else f"FD-{extractor}"
     if name.startswith("fd_"):
         return f"FD-{extractor}, {name.removeprefix('fd_').removesuffix('pc')} components"
+    for ending, said in GUESSES.items():
+        if name.endswith(ending):
+            return f"{name.removesuffix(ending).replace('_', ' ')} {said}"
     return TITLES.get(name, name.replace("_", " "))
 
 

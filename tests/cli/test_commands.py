@@ -77,22 +77,22 @@ def test_sample(api):
         "--seed",
         "7",
     ]
-    assert main(["sample", *words, "--guidance", "4", "--out", "x.png"]) == 0
+    assert main(["sample", "--base", "emoji-sd", *words, "--guidance", "4", "--out", "x.png"]) == 0
     assert calls[0][1] == {
         "prompts": ["a cat", "a dog"], "negatives": ["blue", "blue"], "seed": 7, "count": 4, "steps": 4,
         "base": "emoji-sd", "adapter": "a.safetensors", "guidance": 4.0, "solver": None, "out": "x.png",
     }  # fmt: skip
-    assert main(["sample", "--prompt", "a cat"]) == 0
+    assert main(["sample", "--base", "emoji-sd", "--prompt", "a cat"]) == 0
     assert calls[1][1]["negatives"] == [""]
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ["sample", "--prompt", "x", "--steps", "0"],
-        ["sample", "--prompt", "x", "--count", "-1"],
-        ["sample", "--prompt", "x", "--guidance", "nan"],
-        ["sample", "--prompt", "x", "--guidance", "inf"],
+        ["sample", "--base", "x", "--prompt", "x", "--steps", "0"],
+        ["sample", "--base", "x", "--prompt", "x", "--count", "-1"],
+        ["sample", "--base", "x", "--prompt", "x", "--guidance", "nan"],
+        ["sample", "--base", "x", "--prompt", "x", "--guidance", "inf"],
         ["data", "trajectories", "--config", "x", "--out", "x", "--count", "0"],
         ["data", "trajectories", "--config", "x", "--out", "x", "--count", "1", "--shard-size", "0"],
         ["data", "precompute", "--config", "x", "--out", "x", "--batch", "two"],
@@ -107,7 +107,7 @@ def test_a_number_out_of_range_is_a_wrong_argument(words, capsys):
 
 def test_sample_wants_one_negative_or_one_for_each(api, capsys):
     api("sunlab.app.sample", "sample_grid")
-    assert main(["sample", *["--prompt", "x"] * 3, *["--negative", "y"] * 2]) == 78
+    assert main(["sample", "--base", "emoji-sd", *["--prompt", "x"] * 3, *["--negative", "y"] * 2]) == 78
     assert "one for each of 3 prompts" in capsys.readouterr().err
 
 

@@ -119,3 +119,16 @@ def test_durations(text, seconds):
 def test_what_is_no_duration(text):
     with pytest.raises(argparse.ArgumentTypeError):
         fit_command.duration(text)
+
+
+def test_a_configuration_without_a_base_says_what_to_give(tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("task: teacher\n")
+    assert main(["fit", "--config", str(tmp_path / "mine.yaml")]) == 78
+    told = capsys.readouterr().err
+    assert "model.base is not given" in told and "emoji-sd" in told and "Traceback" not in told
+
+
+def test_a_training_without_data_says_what_to_give(tiny_base_folder, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(f"task: teacher\nmodel: {{base: '{tiny_base_folder}'}}\n")
+    assert main(["fit", "--config", str(tmp_path / "mine.yaml")]) == 78
+    assert "data.source is not given" in capsys.readouterr().err

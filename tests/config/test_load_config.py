@@ -135,7 +135,11 @@ def test_every_leaf_has_an_origin(write):
     [
         [],
         ["loss=cfg", "teacher.guidance=[2, 5]", "optimizer.lr=1e-7", "data.cache='1e-3'"],
-        ["adapter=lora", "callbacks=[throughput, {name: ema, decay: 0.5}]", "data.source.urls=['a b', 'c:d', 'yes']"],
+        [
+            "adapter=lora",
+            "callbacks=[throughput, {name: ema, decay: 0.5}]",
+            "data.source={name: shards, urls: ['a b', 'c:d', 'yes']}",
+        ],
         [
             "run.dir=${model.base}",
             "model.base='ä \"quoted\" # name'",

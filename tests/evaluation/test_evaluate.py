@@ -32,7 +32,7 @@ def words(tiny_base_folder, tiny_shards, tmp_path_factory):
     settings = {
         "count": 17, "control": "{name: lab, pictures: 2}",
         "timed": 1, "shown": 3, "reference_steps": 3, "before.steps": 2, "subsets": 2,
-        "prompts.urls": f"[{tiny_shards}]", "extractor": "means_of_the_test",
+        "prompts": f"{{name: shards, urls: [{tiny_shards}]}}", "extractor": "means_of_the_test",
         "variants": "[{name: two <steps>, steps: 2}, {name: one, steps: 1, solver: ddim}, {name: n, over: nag, steps: 2}]",
     }  # fmt: skip
     return [f"model.base={tiny_base_folder}", f"run.dir={folder}", *(f"evaluate.{k}={v}" for k, v in settings.items())]

@@ -47,7 +47,8 @@ def words(bases, tiny_shards, tmp_path_factory):
     variants += ["{name: euler b, solver: euler, guidance: 2, method: euler}"]
     settings = {
         "bases": f"[{','.join(bases)}]", "count": 16, "control": "null", "timed": 1, "shown": 2, "reference_steps": 5,
-        "before.steps": 4, "subsets": 2, "prompts.urls": f"[{tiny_shards}]", "extractor": "corners_of_the_test",
+        "before.steps": 4, "subsets": 2, "prompts": f"{{name: shards, urls: [{tiny_shards}]}}",
+        "extractor": "corners_of_the_test",
         "metrics": "[paired_features, paired_l2]", "alignment": "lab", "variants": f"[{','.join(variants)}]",
     }  # fmt: skip
     overrides = [f"evaluate.{key}={value}" for key, value in settings.items()]

@@ -26,7 +26,8 @@ def small(file, folder, base, shards):
         "dir": folder, "launcher": "inline_of_the_test", "budget.nfe": 60, "plugins": f"[{MEANS}]",
         "model.base": base, "data.batch_size": 8, "data.streams": 4, "trainer.accelerator": "cpu",
         "trainer.enable_progress_bar": "false", "evaluate.prompts.urls": f"[{shards}]", "evaluate.count": 3,
-        "evaluate.batch": 4, "evaluate.control": None, "evaluate.timed": 1, "evaluate.shown": 1, "evaluate.before.steps": 2,
+        "evaluate.batch": 4, "evaluate.control": "null", "evaluate.timed": 1, "evaluate.shown": 1,
+        "evaluate.before.steps": 2,
         "evaluate.reference_steps": 3, "evaluate.extractor": "means_of_the_tests", "evaluate.metrics": "[paired_l2]",
         "evaluate.alignment": "null",
     }  # fmt: skip
