@@ -1,4 +1,5 @@
-"""Registries of named components with typed parameters, checked before anything heavy is imported.
+"""Registries of named components with typed parameters, checked before anything heavy is imported. The package knows nothing
+of sunlab or torch. Open `registry.py` first; `parameters.py` reads a component's parameters off its signature.
 
 `API_VERSION` follows semantic versioning. A plugin may state the version that it was written for by a module-level
 ``SUNLAB_REGISTRY_API = "1.0"``; a plugin that asks for another major or a newer minor version is refused.

@@ -1,6 +1,7 @@
 """The house rules that a machine can check: who imports whom, how long a file may be, and what stands where."""
 
 import ast
+import re
 import subprocess
 from configparser import ConfigParser
 from pathlib import Path
@@ -59,6 +60,13 @@ def test_no_folder_is_a_drawer() -> None:
 @pytest.mark.parametrize("folder", PACKAGES, ids=name)
 def test_every_folder_of_code_is_a_package(folder: Path) -> None:
     assert (folder / "__init__.py").is_file(), f"{name(folder)} needs an __init__.py, or it is not installed"
+
+
+@pytest.mark.parametrize("folder", PACKAGES, ids=name)
+def test_a_folder_says_what_it_is_for_and_where_to_start(folder: Path) -> None:
+    told = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
+    named = [word for word in re.findall(r"`([\w/]+\.py)`", told) if (folder / word).is_file()]
+    assert named or folder.name == "sunlab", f"{name(folder)}/__init__.py: say in a paragraph which file to open first"
 
 
 def test_the_top_level_is_fixed() -> None:

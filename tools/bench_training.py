@@ -138,7 +138,7 @@ def main() -> None:
     dtype = getattr(torch, told.dtype)
     base = configured = load_base(told.base, dtype=dtype).freeze().to(told.device)
     if told.channels_last:
-        options = {"name": "diffusers_unet", "channels_last": True}
+        options = {"name": "sd", "channels_last": True}
         configured = load_base(told.base, dtype=dtype, backbone=options).freeze().to(told.device)
     factor, (channels, *_) = base.autoencoder.factor, base.backbone.sample_shape
     pixels = told.pixels or base.backbone.sample_shape[1] * factor

@@ -22,8 +22,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from sunlab.backbones.pretrained import quiet
-from sunlab.backbones.sd.families import FAMILIES, family_names, family_tokenizer
 from sunlab.backbones.sd.original_layout import original
+from sunlab.backbones.sd.tokenizer import ASSETS, read_tokenizer
 
 
 def random_part(folder: Path, library: str, kind: str, dtype: torch.dtype) -> Any:
@@ -36,7 +36,7 @@ def random_part(folder: Path, library: str, kind: str, dtype: torch.dtype) -> An
 
 def make(family: str, out: Path, *, dtype: torch.dtype = torch.float16, seed: int = 0) -> dict[str, int]:
     """Write the folder `out`; returns the number of parameters of each part."""
-    source = FAMILIES / family
+    source = ASSETS / "families" / family
     index = json.loads((source / "model_index.json").read_text())
     shutil.copytree(source, out, dirs_exist_ok=True)
     counts = {}
@@ -53,7 +53,7 @@ def make(family: str, out: Path, *, dtype: torch.dtype = torch.float16, seed: in
     finally:
         torch.set_default_dtype(default)
     for name in (n for n in index if n.startswith("tokenizer")):
-        family_tokenizer(source / name).save_pretrained(out / name)
+        read_tokenizer(source / name).save_pretrained(out / name)
     return counts
 
 
@@ -71,7 +71,9 @@ def write_single(folder: Path, file: Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--family", choices=family_names(), help="write the folder")
+    parser.add_argument(
+        "--family", choices=sorted(path.name for path in (ASSETS / "families").iterdir()), help="write the folder"
+    )
     parser.add_argument("--single", type=Path, metavar="FILE", help="write the folder's weights as one file")
     parser.add_argument("--out", type=Path, required=True, help="the folder, outside the repository")
     parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
+from sunlab.backbones.autoencoder import to_signed
 from sunlab.backbones.pretrained import load_base, quiet
-from sunlab.backbones.sd.autoencoder import to_signed
 from sunlab.data.shards import Shards
 from sunlab.modules.autoencoder import psnr
 from sunlab.pipelines.picture import grid_image, save_png

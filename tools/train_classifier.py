@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
+from sunlab.backbones import Autoencoder
 from sunlab.backbones.pretrained import load_base, quiet
-from sunlab.backbones.sd.autoencoder import Autoencoder
 from sunlab.data.base import Sample
 from sunlab.data.shards import Shards
 from sunlab.draws import keyed_seed

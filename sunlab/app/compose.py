@@ -56,7 +56,7 @@ def base_options(config: Config) -> dict[str, Any]:
 
 def encoders_hash(base: BaseModel) -> str:
     """SHA-256 of what makes latents and embeddings of pictures and prompts."""
-    return base.identity("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+    return base.encoders_identity()
 
 
 def given_source(config: Config) -> Source:
@@ -73,7 +73,7 @@ def build_source(config: Config, base: BaseModel, source: Source | None = None) 
     source = given_source(config) if source is None else source  # one without samples is false
     source.require_origin(teacher=base.fingerprint, encoders=lambda: encoders_hash(base))
     if config.data.cache is not None and source.holds_images:
-        tag = cache_tag(base.identity("vae")[:16], source)
+        tag = cache_tag(base.encoders_identity(text=False)[:16], source)
         return cached(source, base.autoencoder.encode, config.data.cache, tag)
     return source
 

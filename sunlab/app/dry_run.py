@@ -11,8 +11,7 @@ from registry import load_plugins
 from sunlab.app.compose import base_options, build_module, component, settle
 from sunlab.app.tasks import Task
 from sunlab.app.trainer import training_device
-from sunlab.backbones.outline import outline_base
-from sunlab.backbones.pretrained import BaseModel
+from sunlab.backbones.pretrained import BaseModel, outline_base
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Config
 from sunlab.diffusion.guidance import NetworkEvaluations, guided
@@ -85,7 +84,7 @@ def plan(loaded: LoadedConfig) -> Plan:
         component("callbacks", request)
     component("negatives", config.data.negatives)
     learnt = module.trainable()
-    named = {"U-Net": base.backbone.unet, "autoencoder": base.autoencoder, "text": base.text}
+    named = {"backbone": base.backbone, "autoencoder": base.autoencoder, "text": base.text}
     ranks, accumulate = ranks_of(config), config.trainer.get("accumulate_grad_batches", 1)
     micro = max(config.data.batch_size // (ranks * accumulate), 1)
     task: Task = component("tasks", config.task)
@@ -126,13 +125,8 @@ def kept_by_a_sample(config: Config, module: Module, base: BaseModel) -> int:
     """Bytes that autograd keeps of one sample's pass of the student, in the type that it is computed in."""
     dtype = HALF.get(str(config.trainer.get("precision", "")), getattr(torch, config.model.dtype))
     module.to(dtype)
-    unet: Any = base.backbone.unet
     with torch.device("meta"):
-        tokens = torch.empty(1, 77, unet.config.cross_attention_dim, dtype=dtype)
-        given = Conditioning(tokens)
-        if unet.config.addition_embed_type == "text_time":
-            width = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
-            given = Conditioning(tokens, torch.empty(1, width, dtype=dtype), {"time_ids": torch.empty(1, 6)})
+        given = base.backbone.blank(1)
         x, t, w = torch.empty(1, *base.backbone.sample_shape, dtype=dtype), torch.empty(1), torch.empty(1)
     adapter = getattr(module, "adapter", None) or getattr(module, "lora", None)
     backbone = getattr(module, "copy", None) or base.backbone
@@ -141,7 +135,7 @@ def kept_by_a_sample(config: Config, module: Module, base: BaseModel) -> int:
         state = None if adapter is None else adapter.state(given, given, w)
         return backbone.predict(x, t, given, state)
 
-    return activations(backbone.unet, forward)
+    return activations(backbone, forward)
 
 
 def count_passes(config: Config, module: Any) -> NetworkEvaluations:

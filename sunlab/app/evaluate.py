@@ -69,11 +69,11 @@ def evaluate(loaded: LoadedConfig, *, matrix: bool = False, pictures: Path | Non
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(loaded.to_yaml())
     results, strengths = [], {}
-    origin = _load(config, config.model.base).backbone.unet.state_dict() if matrix else {}
+    origin = _load(config, config.model.base).backbone.state_dict() if matrix else {}
     for name in bases:
         base = _load(config, name)
         if matrix:
-            strengths[name] = strength(origin, base.backbone.unet.state_dict())
+            strengths[name] = strength(origin, base.backbone.state_dict())
         protocol = build_protocol(config, base.to(device), request, extractor)
         progress = Lines(f"evaluate {name}", len(protocol.methods) * len(request), unit="pictures")
         progress.begin()

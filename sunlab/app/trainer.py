@@ -27,6 +27,7 @@ from sunlab.checkpoint import AtomicCheckpointIO
 from sunlab.config.schema import Config
 from sunlab.distributed.ranks import Ranks, rendezvous, require_ranks
 from sunlab.errors import ConfigError
+from sunlab.private import set_timeout
 
 
 def build_ranks(ranks: Ranks | None) -> ClusterEnvironment:
@@ -122,6 +123,5 @@ def build_trainer(
             f"model.dtype: float16 weights do not go with trainer.precision {trainer.precision} on a CPU; set "
             "model.dtype=bfloat16"
         )
-    if hasattr(trainer.strategy, "_timeout"):  # of the process group; a strategy chosen by its name has no other door
-        trainer.strategy._timeout = timedelta(seconds=config.run.timeout)
+    set_timeout(trainer.strategy, timedelta(seconds=config.run.timeout))
     return trainer

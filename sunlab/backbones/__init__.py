@@ -1,6 +1,13 @@
 """Backbones: the one boundary where foreign networks are wrapped, a folder a family. Start with `base.py`."""
 
 from sunlab.backbones.attention import AttentionCall, Extension, TextAttention, TokenContext
+from sunlab.backbones.autoencoder import Autoencoder
 from sunlab.backbones.base import BACKBONES, Backbone
+from sunlab.backbones.files import Files
+from sunlab.backbones.pretrained import BaseModel
+from sunlab.backbones.text import TextEncoder
 
-__all__ = ["BACKBONES", "AttentionCall", "Backbone", "Extension", "TextAttention", "TokenContext"]
+__all__ = [
+    "BACKBONES", "AttentionCall", "Autoencoder", "Backbone", "BaseModel", "Extension", "Files", "TextAttention",
+    "TextEncoder", "TokenContext",
+]  # fmt: skip

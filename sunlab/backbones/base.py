@@ -1,29 +1,38 @@
 """The contract of a backbone."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from hashlib import sha256
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from registry import Registry
 from sunlab.backbones.attention import Attachment, Extension, TextAttention, TokenContext
+from sunlab.backbones.files import Files
+from sunlab.backbones.state import checkpoint
 from sunlab.diffusion.path import ProbabilityPath
 from sunlab.diffusion.prediction import Prediction
 from sunlab.types import Conditioning, PredictionType
+
+if TYPE_CHECKING:
+    from sunlab.backbones.pretrained import BaseModel
 
 
 class Backbone(nn.Module, ABC):
     """A denoising network with the probability path that it was trained on.
 
     Attributes:
-        unet: the wrapped network, whose parameters these are.
+        folders: its folders in a saved base.
         path: alpha(t) and sigma(t).
         prediction_type: what its output means.
         sample_shape: (C, H, W) of its latents.
     """
 
-    unet: nn.Module
+    folders: ClassVar[tuple[str, ...]]
     path: ProbabilityPath
     prediction_type: PredictionType
     sample_shape: tuple[int, int, int]
@@ -53,6 +62,68 @@ class Backbone(nn.Module, ABC):
             ConfigError: a layer runs code of another library that cannot be composed with; nothing has been changed then.
         """
 
+    @abstractmethod
+    def blank(self, rows: int) -> Conditioning:
+        """Zeros in the shape of encoded prompts, as many as `rows`, on the current default device."""
+
+    @abstractmethod
+    def enable_checkpointing(self, function: Callable[..., Any] = checkpoint) -> None:
+        """Recompute activations in the backward pass: `function` (block, arguments) runs each block of the network."""
+
+    @property
+    @abstractmethod
+    def checkpointing(self) -> bool:
+        """Whether activations are recomputed."""
+
+    @classmethod
+    @abstractmethod
+    def mismatch(cls, files: Files) -> str | None:
+        """Why these files are not a base of this family; None if they are."""
+
+    @classmethod
+    @abstractmethod
+    def load(
+        cls,
+        files: Files,
+        *,
+        options: Mapping[str, Any] = MappingProxyType({}),
+        fresh: Collection[str] = (),
+        dtype: torch.dtype = torch.float32,
+        said: Mapping[str, Any] = MappingProxyType({}),
+        weights: bool = True,
+    ) -> "BaseModel":
+        """The whole base: the backbone with its text encoder and autoencoder. Only safetensors are read.
+
+        Args:
+            files: of this family.
+            options: keyword arguments of the constructor, checked.
+            fresh: parts that start at random weights.
+            dtype: of the weights.
+            said: stated over the scheduler's configuration, see `stated`.
+            weights: False: on the meta device, shapes and types alone.
+
+        Raises:
+            ConfigError: a model of another kind, or pickled weights.
+            DataError: damaged weights, or weights that do not fit their configuration.
+        """
+
+    @classmethod
+    def configurations(cls) -> Mapping[str, Path]:
+        """Folders with packaged configurations of the family, for files that have none beside them, by name."""
+        return {}
+
+    @abstractmethod
+    def save(self, folder: Path, *, dtype: torch.dtype) -> None:
+        """Write its part of a saved base into `folder`, and what tells the family."""
+
+    def identity(self) -> str:
+        """SHA-256 of the names, types, shapes and values of its parameters and buffers."""
+        digest = sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
     def forward(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Prediction:
         value = self.predict(x, t, conditioning, state)
         alpha, sigma = self.path.at(t, x)
@@ -63,5 +134,5 @@ BACKBONES: Registry[Backbone] = Registry(
     "backbone",
     base=Backbone,
     entry_points="sunlab.backbones",
-    components=("sunlab.backbones.sd.unet",),
+    components=("sunlab.backbones.sd.family", "sunlab.backbones.sdxl.family"),
 )

@@ -1,5 +1,6 @@
 """Where a base is: a folder, a file, a model inside the package, or one on the hub."""
 
+import os
 import re
 from pathlib import Path
 
@@ -72,3 +73,19 @@ def fetch(name: str) -> Path:
             f"model.base: {name!r} is not in the hub's cache and cannot be fetched ({type(error).__name__}); connect, unset "
             "HF_HUB_OFFLINE, or give a folder or a .safetensors file instead"
         ) from None
+
+
+def quiet(*, online: bool = False) -> None:
+    """Keep the hub libraries from looking for a network that a run does not need, and from logging.
+
+    Args:
+        online: the base is on the hub, so the network is needed, unless HF_HUB_OFFLINE says otherwise.
+    """
+    if not online:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()

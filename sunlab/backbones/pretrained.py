@@ -1,7 +1,6 @@
-"""A base model: text encoder, backbone and autoencoder, wrapped and ready to be composed."""
+"""A pretrained model, a base for short: backbone, text encoder and autoencoder, loaded by the family that recognises it."""
 
 import json
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -10,33 +9,28 @@ from typing import Any
 
 import torch
 
-from sunlab.backbones import BACKBONES, Backbone
-from sunlab.backbones.locate import locate
-from sunlab.backbones.sd.autoencoder import Autoencoder
-from sunlab.backbones.sd.folder import read_folder
-from sunlab.backbones.sd.parts import Parts
-from sunlab.backbones.sd.save import save_base
-from sunlab.backbones.sd.single_file import read_single_file
-from sunlab.backbones.sdxl.text import CLIPTextPair
-from sunlab.backbones.text import CLIPText, TextEncoder
-from sunlab.diffusion.path import DiscreteVP
-from sunlab.diffusion.prediction import check_parametrisation
-from sunlab.errors import ConfigError
+from sunlab.backbones.autoencoder import Autoencoder
+from sunlab.backbones.base import BACKBONES, Backbone
+from sunlab.backbones.files import Files, describe_files
+from sunlab.backbones.locate import is_hub_id, locate, quiet
+from sunlab.backbones.text import TextEncoder
+from sunlab.backbones.weight_files import refuse_pickle
+from sunlab.errors import ConfigError, DataError
 from sunlab.hashing import files_hash
 from sunlab.types import Conditioning, PredictionType
 
-__all__ = ["BaseModel", "load_base", "quiet", "save_base", "wrap"]
+__all__ = ["BaseModel", "load_base", "outline_base", "quiet", "save_base"]
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """What Stable Diffusion consists of, ready to be composed.
+    """A pretrained model.
 
     Attributes:
-        backbone, autoencoder, text: wrapped.
-        folder: where the configurations are.
-        weights: part (`unet`, `vae`, `text_encoder`, ...) -> the files with its weights.
-        said: what the user or the file states over the configurations (prediction type, zero terminal SNR).
+        backbone, autoencoder, text: its parts.
+        folder: of the configurations.
+        weights: folder of a part (`unet`, `vae`, `text_encoder`, ...) -> the files with its weights.
+        said: what the user states over the configurations (prediction type, zero terminal SNR).
     """
 
     backbone: Backbone
@@ -46,30 +40,42 @@ class BaseModel:
     weights: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     said: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def parts(self) -> tuple[Backbone, TextEncoder, Autoencoder]:
+        return self.backbone, self.text, self.autoencoder
+
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         return self.text.remembered(prompts)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the weights that make a trajectory: the files of the U-Net and the text encoders."""
-        names = ("unet", "text_encoder", "text_encoder_2")
+        """SHA-256 of the weights that make a trajectory: the files of the backbone and the text encoders."""
+        names = (*self.backbone.folders, *self.text.folders)
         files = dict.fromkeys(file for name in names for file in self.weights.get(name, ()))
-        digest = files_hash(list(files))
-        return digest if not self.said else sha256(f"{digest} {_sorted(self.said)}".encode()).hexdigest()
+        return self._with_said(files_hash(list(files)))
 
-    def identity(self, *parts: str) -> str:
-        """SHA-256 of every file that has a part in what these parts compute; of the whole base without any."""
-        wanted = parts or ("unet", "text_encoder", "text_encoder_2", "vae", "scheduler", "tokenizer", "tokenizer_2")
-        files = [f for name in wanted for f in (*sorted((self.folder / name).glob("*")), *self.weights.get(name, ()))]
-        digest = files_hash([file for file in dict.fromkeys(files) if file.is_file()])
-        return digest if parts or not self.said else sha256(f"{digest} {_sorted(self.said)}".encode()).hexdigest()
+    def identity(self) -> str:
+        """SHA-256 of every file of the base."""
+        return self._with_said(self._hash([name for part in self.parts for name in part.folders]))
+
+    def encoders_identity(self, *, text: bool = True) -> str:
+        """SHA-256 of the files that make latents of pictures and, with `text`, embeddings of prompts."""
+        return self._hash([*self.autoencoder.folders, *(self.text.folders if text else ())])
+
+    def _hash(self, names: Sequence[str]) -> str:
+        files = [f for name in names for f in (*sorted((self.folder / name).glob("*")), *self.weights.get(name, ()))]
+        return files_hash([file for file in dict.fromkeys(files) if file.is_file()])
+
+    def _with_said(self, digest: str) -> str:
+        said = json.dumps(dict(self.said), sort_keys=True)
+        return sha256(f"{digest} {said}".encode()).hexdigest() if self.said else digest
 
     def freeze(self) -> "BaseModel":
-        for part in (self.backbone, self.autoencoder, self.text):
+        for part in self.parts:
             part.requires_grad_(False).eval()
         return self
 
     def to(self, device: torch.device | str) -> "BaseModel":
-        for part in (self.backbone, self.autoencoder, self.text):
+        for part in self.parts:
             part.to(device)
         return self
 
@@ -78,25 +84,32 @@ class BaseModel:
         return next(self.backbone.parameters()).device
 
 
+def save_base(model: BaseModel, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
+    """Write a folder that `load_base` opens; one of a diffusers family opens in `DiffusionPipeline.from_pretrained`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in model.parts:
+        part.save(folder, dtype=dtype)
+
+
 def load_base(
     base: str | Path,
     *,
-    backbone: Any = "diffusers_unet",
+    backbone: str | Mapping[str, Any] | None = None,
     fresh: Collection[str] = (),
     dtype: torch.dtype = torch.float32,
     family: str | None = None,
     prediction_type: PredictionType | None = None,
     zero_terminal_snr: bool | None = None,
 ) -> BaseModel:
-    """Load a base of SD 1.x, SD 2.x or SDXL. Only safetensors are read.
+    """Load a base. Only safetensors are read.
 
     Args:
-        base: a diffusers folder, a .safetensors file of a whole model, a hub id, or the name of a model inside the package.
-        backbone: the plug that wraps the U-Net.
+        base: a diffusers folder, a .safetensors file of a whole model, a hub id, or the name of a packaged model.
+        backbone: the family's name, or a mapping with its name and parameters; None: the family that recognises the files.
         fresh: parts of a folder (`vae`, `unet`, `text_encoder`) that start at random weights, from their configuration.
         dtype: of the weights.
-        family: whose configuration a single file has: `sd15`, `sd21`, `sd21_base`, `sdxl`, or a diffusers folder; None: told
-            by its tensors.
+        family: whose configuration a single file has: `sd15`, `sd21`, `sd21_base`, `sdxl`, or a diffusers folder; None: by
+            its tensors.
         prediction_type: over what the base states, for fine-tunes to v prediction whose file does not say so.
         zero_terminal_snr: likewise, whether the schedule is rescaled to end in pure noise (arXiv 2305.08891).
 
@@ -105,78 +118,91 @@ def load_base(
         DataError: damaged or incomplete weights.
         StorageError: a hub id that cannot be fetched.
     """
-    place = locate(base)
-    if place.is_dir():
-        parts = read_folder(place, fresh=fresh, dtype=dtype)
-    elif fresh:
-        raise ConfigError(f"model.fresh: {list(fresh)} needs a diffusers folder, {place} is a single file")
-    else:
-        parts = read_single_file(place, family=family, dtype=dtype)
-    return wrap(parts, backbone=backbone, prediction_type=prediction_type, zero_terminal_snr=zero_terminal_snr)
+    files = describe_files(locate(base), None if family is None else configurations(family))
+    if fresh and files.single:
+        raise ConfigError(f"model.fresh: {list(fresh)} needs a diffusers folder, {files.place} is a single file")
+    name, options = chosen(files, backbone)
+    said = stated(prediction_type, zero_terminal_snr)
+    return BACKBONES.get(name).factory.load(files, options=options, fresh=fresh, dtype=dtype, said=said)
 
 
-def wrap(
-    parts: Parts,
+def outline_base(
+    base: str | Path,
     *,
-    backbone: Any = "diffusers_unet",
+    backbone: str | Mapping[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+    family: str | None = None,
     prediction_type: PredictionType | None = None,
     zero_terminal_snr: bool | None = None,
 ) -> BaseModel:
-    """The parts composed. Args: see `load_base`."""
-    own = {"prediction_type": prediction_type, "rescale_betas_zero_snr": zero_terminal_snr}
-    said = {key: value for key, value in own.items() if value is not None}
-    path, kind = read_path({**parts.scheduler, **said})
-    wrapped = BACKBONES.build(backbone, parts.unet, path, kind)
-    autoencoder = Autoencoder(parts.vae)
-    channels = wrapped.sample_shape[0]
-    if channels != parts.vae.config.latent_channels:
-        raise ConfigError(
-            f"{parts.folder}: its U-Net takes {channels} channels, its autoencoder makes "
-            f"{parts.vae.config.latent_channels}: an inpainting or depth model; a text-to-image base is needed"
-        )
-    if len(parts.texts) == 1:
-        text: TextEncoder = CLIPText(*parts.texts[0])
-    else:
-        tokenizers, models = zip(*parts.texts, strict=True)
-        height, width = (side * autoencoder.factor for side in wrapped.sample_shape[1:])
-        zero_empty = bool(parts.index.get("force_zeros_for_empty_prompt", True))
-        text = CLIPTextPair(tokenizers, models, size=(height, width), zero_empty=zero_empty)
-    return BaseModel(wrapped, autoencoder, text, parts.folder, parts.weights, said)
-
-
-def read_path(config: Mapping[str, Any]) -> tuple[DiscreteVP, PredictionType]:
-    """The path and prediction type of a scheduler's configuration.
-
-    Raises:
-        ConfigError: a prediction that the path cannot be sampled with.
-    """
-    path = DiscreteVP.from_betas(
-        kind=config.get("beta_schedule", "scaled_linear"),
-        start=config.get("beta_start", 0.00085),
-        end=config.get("beta_end", 0.012),
-        steps=config.get("num_train_timesteps", 1000),
-        zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)),
-    )
-    kind = config.get("prediction_type", "epsilon")
-    check_parametrisation(kind, path)
-    return path, kind
-
-
-def quiet(*, online: bool = False) -> None:
-    """Keep the hub libraries from looking for a network that a run does not need, and from talking.
+    """A base on the meta device: parameters with shapes and types, without values. No weights are read or fetched.
 
     Args:
-        online: the base is on the hub, so the network is needed, unless HF_HUB_OFFLINE says otherwise.
+        base, ...: see `load_base`. If `base` is not there, or on the hub, the configuration of `family` is taken.
+
+    Raises:
+        ConfigError: a base that is not there, and no family; pickled weights.
     """
-    if not online:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for logging in (diffusers_logging, transformers_logging):
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+    files = _outlined(base, family)
+    name, options = chosen(files, backbone)
+    said = stated(prediction_type, zero_terminal_snr)
+    return BACKBONES.get(name).factory.load(files, options=options, dtype=dtype, said=said, weights=False)
 
 
-def _sorted(said: Mapping[str, Any]) -> str:
-    return json.dumps(dict(said), sort_keys=True)
+def stated(prediction_type: PredictionType | None, zero_terminal_snr: bool | None) -> dict[str, Any]:
+    """What the user states over a scheduler's configuration, by diffusers' names."""
+    said = {"prediction_type": prediction_type, "rescale_betas_zero_snr": zero_terminal_snr}
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def chosen(files: Files, backbone: str | Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
+    """Name and parameters of the family of these files.
+
+    Raises:
+        ConfigError: the family that the user names does not fit; or none or several recognise a folder.
+        DataError: no family recognises a single file.
+    """
+    if backbone is not None:
+        spec = BACKBONES.check(backbone, key="model.backbone")
+        if reason := BACKBONES.get(spec.name).factory.mismatch(files):
+            raise ConfigError(f"model.backbone: {spec.name} does not fit {files.place}: {reason}")
+        return spec.name, dict(spec.parameters)
+    reasons = {name: BACKBONES.get(name).factory.mismatch(files) for name in BACKBONES.names()}
+    fitting = [name for name, reason in reasons.items() if reason is None]
+    if len(fitting) == 1:
+        return fitting[0], {}
+    if fitting:
+        raise ConfigError(f"{files.place}: several backbones recognise it, {', '.join(fitting)}; set model.backbone to one")
+    lines = "".join(f"\n  {name}: {reason}" for name, reason in reasons.items())
+    raise (DataError if files.single else ConfigError)(f"{files.place}: no backbone recognises it:{lines}")
+
+
+def configurations(family: str) -> Path:
+    """The folder of a family's configurations, packaged under a name or the user's.
+
+    Raises:
+        ConfigError: neither.
+    """
+    packaged = {k: v for name in BACKBONES.names() for k, v in BACKBONES.get(name).factory.configurations().items()}
+    folder = packaged.get(family, Path(family))
+    if not (folder / "model_index.json").is_file():
+        raise ConfigError(
+            f"model.family: {family!r} is none of {', '.join(sorted(packaged))}, and no diffusers folder with "
+            "model_index.json"
+        )
+    return folder
+
+
+def _outlined(base: str | Path, family: str | None) -> Files:
+    refuse_pickle([Path(base)], f"model.base: {base}")  # it would not load either, whatever its family
+    if not is_hub_id(base):
+        try:
+            return describe_files(locate(base), None if family is None else configurations(family))
+        except ConfigError:
+            if family is None:
+                raise
+    if family is None:
+        raise ConfigError(
+            f"model.family: say which (sd15, sd21, sd21_base, sdxl), so that {base!r} is known without its weights"
+        )
+    return describe_files(configurations(family))

@@ -1,56 +1,43 @@
-"""Prompts -> embeddings."""
+"""The contract of a text encoder: prompts -> embeddings."""
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sunlab.backbones.cut_prompts import CutPrompts
 from sunlab.types import Conditioning
 
 
 class TextEncoder(nn.Module, ABC):
-    """What a base makes of a prompt.
+    """Encodes prompts, and remembers embeddings while it is frozen.
 
     Args:
-        memory: embeddings remembered while the models are frozen, in MiB; the least recently used are forgotten.
+        memory: of the remembered embeddings, in MiB; the least recently used are dropped.
 
     Attributes:
+        folders: its folders in a saved base.
         model: the network or networks, whose parameters these are.
     """
 
-    model: Any
+    folders: ClassVar[tuple[str, ...]]
+    model: nn.Module
 
     def __init__(self, *, memory: int = 256):
         super().__init__()
         self._memory: OrderedDict[str, Conditioning] = OrderedDict()
         self._limit = memory * 2**20
-        self._cut = CutPrompts()
 
     @abstractmethod
     def forward(self, prompts: Sequence[str]) -> Conditioning:
         """Embeddings (B, L, d), with gradient where the model is trained."""
 
     @abstractmethod
-    def parts(self) -> Iterator[tuple[Any, nn.Module]]:
-        """(tokenizer, model) of each encoder, in the order of diffusers' folders `text_encoder`, `text_encoder_2`."""
-
-    def tokenize(self, prompts: Sequence[str]) -> list[Tensor]:
-        """Token ids (B, L) int64 for each of `parts`, padded and truncated. Warns of what is cut, once a prompt."""
-        ids, full = [], dict[str, Any]()
-        for tokenizer, _ in self.parts():
-            length = int(tokenizer.model_max_length)
-            rows = tokenizer(list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-            ids.append(rows.input_ids)
-            for prompt, last in zip(prompts, rows.attention_mask[:, -1].tolist(), strict=True):
-                if last:  # no padding: it fills the length, or exceeds it
-                    full.setdefault(prompt, tokenizer)
-        for prompt, tokenizer in full.items():
-            self._cut.check(tokenizer, prompt)
-        return ids
+    def save(self, folder: Path, *, dtype: torch.dtype) -> None:
+        """Write its part of a saved base into `folder`."""
 
     def framed(self, conditioning: Conditioning, crops: Tensor | None) -> Conditioning:
         """The conditioning with what the network is told of its training pictures.
@@ -79,24 +66,3 @@ class TextEncoder(nn.Module, ABC):
         while len(self._memory) * size > self._limit:
             self._memory.popitem(last=False)
         return rows
-
-
-class CLIPText(TextEncoder):
-    """CLIP's text model, as Stable Diffusion 1.x and 2.x use it: the last hidden states of padded prompts.
-
-    Args:
-        tokenizer: CLIPTokenizer.
-        model: CLIPTextModel; that of SD 2.x has left out its last layer already.
-    """
-
-    def __init__(self, tokenizer: Any, model: nn.Module, *, memory: int = 256):
-        super().__init__(memory=memory)
-        self.tokenizer = tokenizer
-        self.model = model
-
-    def parts(self) -> Iterator[tuple[Any, nn.Module]]:
-        yield self.tokenizer, self.model
-
-    def forward(self, prompts: Sequence[str]) -> Conditioning:
-        (ids,) = self.tokenize(prompts)
-        return Conditioning(self.model(ids.to(self.model.device)).last_hidden_state)

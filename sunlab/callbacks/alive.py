@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -14,6 +13,7 @@ from torch.distributed import TCPStore
 from sunlab.distributed.parent import die_with
 from sunlab.distributed.watch import Watch, died
 from sunlab.errors import INTERNAL, INTERRUPTED, ProcessDied, SunlabError, exit_code
+from sunlab.private import take_ranks
 
 GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out", "timed out")
 LOST = (*GONE, "gloo", "nccl", "NCCL")
@@ -46,7 +46,7 @@ class Alive(Callback):
             trainer.global_rank,
             trainer.world_size,
             dead_after=self.dead_after,
-            children=_children(trainer),
+            children=take_ranks(trainer.strategy),
             checkpoints=self.checkpoints,
         )
         trainer.strategy.barrier("watch")
@@ -127,12 +127,3 @@ def _how(error: BaseException) -> str:
 
 def _first(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
-
-
-def _children(trainer: Trainer) -> list[Any]:
-    """The ranks that this process started, taken from Lightning's own observer: it would end this process by SIGKILL, five
-    seconds after one of them failed, before anything is told."""
-    procs = getattr(trainer.strategy.launcher, "procs", [])
-    mine = list(procs)
-    procs.clear()
-    return mine

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sunlab.callbacks.base import CALLBACKS, Averaging
 
@@ -43,7 +44,8 @@ class EMA(Averaging):
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         parameters = self._parameters(module)
-        torch._foreach_lerp_(list(self.average.values()), [parameters[k].detach() for k in self.average], 1 - decay)
+        now = [parameters[k].detach() for k in self.average]
+        get_ema_multi_avg_fn(decay)(list(self.average.values()), now, None)
 
     @torch.no_grad()
     def swap(self, module: LightningModule) -> None:

@@ -96,7 +96,7 @@ def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 
 def _finite(tensors: list[Tensor]) -> bool:
-    """By their norms, which are finite where all values are (and not too large to be squared)."""
+    """By their norm, which is finite where all values are (and not too large to be squared)."""
     if not tensors:
         return True
-    return bool(torch.stack([norm.float() for norm in torch._foreach_norm(tensors)]).isfinite().all())
+    return bool(torch.nn.utils.get_total_norm(tensors).isfinite())

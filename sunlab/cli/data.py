@@ -33,14 +33,10 @@ def add(subparsers: Any) -> None:
 
 
 def run_index(args: argparse.Namespace) -> int:
-    from sunlab.data.index import SUFFIX
-    from sunlab.data.indexing import index_all, unindexed
-    from sunlab.data.paths import expand
+    from sunlab.app.index import index
     from sunlab.data.tar import Unread
 
-    found = (path for pattern in args.shards for path in expand(pattern))
-    paths = list(dict.fromkeys(path for path in found if path.suffix != SUFFIX))
-    done = index_all(unindexed(paths) if args.missing else paths, workers=args.workers)
+    done = index(args.shards, workers=args.workers, missing=args.missing)
     print(f"indexed {sum(one.entry['samples'] for one in done):,} samples in {len(done)} shards")
     unread = Unread()
     for one in done:

@@ -9,6 +9,7 @@ from sunlab.cli.numbers import amount
 if TYPE_CHECKING:
     from sunlab.data.doctor import Report
     from sunlab.data.selection import Dropped
+    from sunlab.data.shards import Shards
 
 
 def add(subparsers: Any) -> None:
@@ -36,79 +37,53 @@ def run(args: argparse.Namespace) -> int:
     from rich.markup import escape
     from rich.table import Table
 
-    from sunlab.data.doctor import bucket_sizes, examine, examine_filters
-    from sunlab.data.shards import Shards, build_filters
+    from sunlab.app.doctor import examine_data, plan_of
+    from sunlab.config.read import read_override
+    from sunlab.data.doctor import bucket_sizes
     from sunlab.errors import DataError
 
-    given = source_of(args)
+    overrides = [read_override(f"filter={text}")[1] for text in args.filter]
     if args.plan:
-        return show_plan(given)
-    filters = build_filters(given.pop("filters", None))
-    source = Shards(**{**given, "on_error": "quarantine"})
-    report = examine(source, args.samples)
+        show_plan(plan_of(args.shards, configs=args.config or (), filters=overrides))
+        return 0
+    found = examine_data(
+        args.shards,
+        configs=args.config or (),
+        filters=overrides,
+        samples=args.samples,
+        filtered=args.filtered,
+    )
+    source = found.source
     table = Table(box=box.SIMPLE, show_header=False)
     if source.unread:
         table.add_row("not read", escape(str(source.unread)))
-    for name, value in rows(report):
+    for name, value in rows(found.report):
         table.add_row(name, escape(value))
     for (width, height), count in bucket_sizes(source) if source.choices else ():
         table.add_row(f"bucket {width}x{height}", f"{count:,}")
     table.add_row("verified", escape("every sample against its digest" if source.indexed else source.notice() or "no"))
     console = Console()
     console.print(table)
-    if filters:
-        dropped = examine_filters(source, filters, args.filtered)
-        console.print(filter_table(dropped, [name for name, _ in filters]))
-        if not dropped.kept:
-            raise DataError(f"the filters drop every sample that was looked at:\n{dropped.table(filters)}")
-    if report.stopped:
-        raise DataError(f"reading stopped at what would stop a training: {report.stopped}")
-    if not report.ok:
-        raise DataError(f"nothing could be decoded of {', '.join(source.urls)}")
+    if found.dropped is not None:
+        console.print(filter_table(found.dropped, [name for name, _ in found.filters]))
+    if problem := found.problem():
+        raise DataError(problem)
     return 0
 
 
-def show_plan(given: dict[str, Any]) -> int:
+def show_plan(source: "Shards") -> None:
     """Print the stages of the stream over the shards, in their order."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    from sunlab.data.base import Pool
-    from sunlab.data.negatives import Empty
-    from sunlab.data.prompts import PromptDraws
-    from sunlab.data.shards import Shards
-
-    source = Shards(**given)
     table = Table("stage", "what it does", box=box.SIMPLE)
-    for name, summary in source.pipeline(draws=PromptDraws(Empty(), Pool()), batch=1).plan():
+    for name, summary in source.plan():
         table.add_row(name, escape(summary))
     console = Console()
     console.print(f"{len(source.streamed.urls):,} shards; training reads them in the order '{source.order}'")
     console.print(table)
-    return 0
-
-
-def source_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The parameters of the source "shards" that the arguments mean. Raises `ConfigError`."""
-    from sunlab.errors import ConfigError
-
-    if bool(args.shards) == bool(args.config):
-        raise ConfigError("doctor data: name shards, or a configuration with --config")
-    given: dict[str, Any] = {"urls": args.shards}
-    if args.config:
-        from sunlab.config.load import load_config
-
-        source = load_config(args.config, []).config.data.source
-        given = dict(source) if isinstance(source, dict) else {"name": source}
-        if given.pop("name") != "shards":
-            raise ConfigError("doctor data: the configuration's data.source is not shards")
-    if args.filter:
-        from sunlab.config.read import read_override
-
-        given["filters"] = [read_override(f"filter={text}")[1] for text in args.filter]
-    return given
 
 
 def filter_table(dropped: "Dropped", names: list[str]) -> Any:

@@ -39,7 +39,7 @@ class Model:
     family: str | None = None  # of a single file: sd15, sd21, sd21_base, sdxl, or a diffusers folder; null: by its tensors
     prediction_type: Literal["epsilon", "v_prediction"] | None = None  # null: as the base states
     zero_terminal_snr: bool | None = None  # rescale the schedule to end in pure noise; null: as the base states
-    backbone: Component = component("backbones", "diffusers_unet")  # how its U-Net is wrapped
+    backbone: Component | None = component("backbones", None)  # its family, sd or sdxl, with options; null: by its files
     fresh: list[Literal["vae", "unet", "text_encoder"]] = field(default_factory=list)  # parts to start at random weights
     train_text: bool = True  # task teacher: the text encoder learns too; false: it stays as it is
     lora: Component | None = component("adapters", None)  # task teacher: this LoRA learns a style, the network is frozen

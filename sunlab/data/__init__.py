@@ -1,1 +1,2 @@
-"""Data: from shards or banks to `Samples`, in an order that does not depend on ranks or workers."""
+"""Data: from shards or stored trajectories to `Samples`, in an order that does not depend on ranks or dataloader workers.
+Open `base.py`, the contract of a source, first, then `shards.py` and `datamodule.py`."""

@@ -17,6 +17,7 @@ from sunlab.data.shared import clear
 from sunlab.data.streams import Reader, Share
 from sunlab.distributed.parent import die_with
 from sunlab.errors import ConfigError, SunlabError
+from sunlab.private import shut_down, workers_of
 from sunlab.types import Samples
 
 
@@ -141,7 +142,7 @@ def _next(part: Iterator[Share | SunlabError]) -> Share | SunlabError:
     try:
         return next(part)
     except (ConnectionError, EOFError, FileNotFoundError) as error:
-        workers = getattr(part, "_workers", ())
+        workers = workers_of(part)
         for worker in workers:
             worker.join(1 / len(workers))  # it may be at its last
         dead = ", ".join(str(worker.pid) for worker in workers if not worker.is_alive())
@@ -158,12 +159,12 @@ def _good(part: Share | SunlabError) -> Share:
 
 def _close(part: Any) -> None:
     """End the workers; one that is stuck or stopped has five seconds."""
-    if hasattr(part, "_shutdown_workers"):
-        part._shutdown_workers()
-        for worker in part._workers:
-            if worker.is_alive():
-                worker.kill()
-            clear(worker.pid)
+    workers = workers_of(part)
+    shut_down(part)
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
+        clear(worker.pid)
 
 
 def _as_it_is(item: Any) -> Any:

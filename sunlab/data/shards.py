@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from sunlab.data.base import PIPELINE, SOURCES, Sample, Source
+from sunlab.data.base import PIPELINE, SOURCES, Pool, Sample, Source
 from sunlab.data.buckets import into_buckets, shapes
 from sunlab.data.captions import Captions
 from sunlab.data.counted import Counted
@@ -16,8 +16,10 @@ from sunlab.data.filters.base import FILTERS, Filter
 from sunlab.data.framing import Framing
 from sunlab.data.indexing import file_sha256
 from sunlab.data.manifest import Shard, all_listed
+from sunlab.data.negatives import Empty
 from sunlab.data.opened import BadSample, Raw
 from sunlab.data.pipeline import Pipeline, build_stages
+from sunlab.data.prompts import PromptDraws
 from sunlab.data.quarantine import Quarantine
 from sunlab.data.reading import Reading
 from sunlab.data.remote import Remote, default_folder
@@ -145,6 +147,10 @@ class Shards(Source):
 
     def pipeline(self, **given: Any) -> Pipeline:
         return self.streamed.pipeline(**{**PIPELINE, **given})
+
+    def plan(self) -> list[tuple[str, str]]:
+        """The stages that training reads the stream by: each one's name, and what it does."""
+        return self.pipeline(draws=PromptDraws(Empty(), Pool()), batch=1).plan()
 
     @property
     def shaped(self) -> bool:

@@ -1,4 +1,5 @@
-"""Losses, distances and weightings."""
+"""Losses: how a student learns from its teacher, one a file; beside them distances between states and weightings of
+times. Open `base.py`, the contract, first, then `msc.py`, the paper's loss."""
 
 from sunlab.losses.base import LOSSES, BoundSampler, Loss, LossOutput
 from sunlab.losses.distances import DISTANCES, Distance

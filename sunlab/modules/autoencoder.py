@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sunlab.backbones.autoencoder import to_signed
 from sunlab.backbones.pretrained import BaseModel, save_base
-from sunlab.backbones.sd.autoencoder import Autoencoder, to_signed
+from sunlab.backbones.sd.autoencoder import VAE
 from sunlab.draws import Draws
+from sunlab.errors import ConfigError
 from sunlab.modules.base import Module
 from sunlab.modules.optimization import Optimization
 from sunlab.types import Samples
@@ -41,6 +43,8 @@ class AutoencoderModule(Module):
         super().__init__()
         self.base, self.kl_weight, self.latent_std = base.freeze(), kl_weight, latent_std
         self.crop, self.crop_share = crop, crop_share
+        if not isinstance(base.autoencoder, VAE):
+            raise ConfigError("task autoencoder trains diffusers' AutoencoderKL, and this base has another autoencoder")
         self.vae = base.autoencoder.vae.requires_grad_(True).train()
         self.optimization = optimization or Optimization()
         channels = self.vae.config.latent_channels
@@ -93,7 +97,7 @@ class AutoencoderModule(Module):
         vae = deepcopy(self.vae)  # the training may go on
         standardise(vae, mean, (square / weight - mean.square()).sqrt())
         vae.register_to_config(scaling_factor=self.latent_std)
-        save_base(replace(self.base, autoencoder=Autoencoder(vae)), folder)
+        save_base(replace(self.base, autoencoder=VAE(vae)), folder)
         return [folder]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

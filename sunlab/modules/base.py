@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sunlab.errors import ConfigError
 from sunlab.modules.optimization import Optimization
+from sunlab.private import is_accumulating
 
 
 class Module(LightningModule, ABC):
@@ -45,7 +46,7 @@ class Module(LightningModule, ABC):
         count = 1 if trainer is None else trainer.accumulate_grad_batches
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.detach() / count
-        if trainer is not None and trainer.fit_loop._should_accumulate():
+        if trainer is not None and is_accumulating(trainer):
             return
         means, self._sums = self._sums, {}
         for name, mean in means.items():

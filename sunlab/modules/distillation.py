@@ -50,7 +50,7 @@ class DistillationModule(Module):
     ):
         super().__init__()
         self.base = base.freeze()
-        self.unet, self.text = base.backbone.unet, base.text.model  # the autoencoder comes to the device when it is needed
+        self.backbone, self.text = base.backbone, base.text.model  # the autoencoder comes to the device when it is needed
         path = base.backbone.path
         self.loss, self.distance, self.weighting = loss, distance or L2(), weighting or Uniform()
         self.teacher = teacher or Sampler(DPMpp2M(path), grid(24, path=path))
@@ -88,7 +88,7 @@ class DistillationModule(Module):
 
     def train(self, mode: bool = True) -> "DistillationModule":
         super().train(mode)
-        for frozen in (self.unet, self.text):
+        for frozen in (self.backbone, self.text):
             frozen.eval()
         return self
 
@@ -155,7 +155,7 @@ class DistillationModule(Module):
             "spacing": spacing_of(self.student.grid, self.base.backbone.path),
             "steps": self.student.steps,
             "times": list(self.student.grid),
-            "base": describe_base(self.unet),
+            "base": describe_base(self.backbone.unet),
             "guidance": list(self.guidance),
             "training": {"loss": type(self.loss).__name__, "steps": self.global_step, **vars(self.nfe)},
         }

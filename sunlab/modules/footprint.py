@@ -10,6 +10,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from sunlab.backbones import Backbone
+
 
 @dataclass(frozen=True)
 class Footprint:
@@ -56,13 +58,13 @@ class Kept:
         return tensor
 
 
-def activations(unet: Any, forward: Callable[[], Tensor]) -> int:
-    """Bytes that autograd keeps of one forward pass of a U-Net on the meta device.
+def activations(backbone: Backbone, forward: Callable[[], Tensor]) -> int:
+    """Bytes that autograd keeps of one forward pass of a backbone on the meta device.
 
     Attention counts as torch's fused kernels have it, which keep no scores. With gradient checkpointing: the inputs of the
     blocks, and what the largest block keeps while it is recomputed.
     """
-    parameters = list(unet.parameters())
+    parameters = list(backbone.parameters())
     kept, largest = Kept(parameters), [0]
 
     def recomputed(function: Callable[..., Any], *args: Any) -> Any:
@@ -75,8 +77,8 @@ def activations(unet: Any, forward: Callable[[], Tensor]) -> int:
         largest[0] = max(largest[0], inside.bytes)
         return output
 
-    if unet.is_gradient_checkpointing:
-        unet.enable_gradient_checkpointing(recomputed)
+    if backbone.checkpointing:
+        backbone.enable_checkpointing(recomputed)
     with torch.enable_grad(), FusedAttention(), saved_tensors_hooks(kept, lambda tensor: tensor):
         forward()
     return kept.bytes + largest[0]

@@ -40,10 +40,10 @@ class TeacherModule(Module):
     ):
         super().__init__()
         self.base = base.freeze()
-        self.unet = base.backbone.unet.requires_grad_(lora is None).train()
+        self.backbone = base.backbone.requires_grad_(lora is None).train()
         self.lora = lora
         if lora is not None:
-            lora.attach(self.unet)
+            lora.attach(self.backbone.unet)
         self.text = base.text.model.requires_grad_(train_text).train(train_text)
         self.autoencoder, self.train_text = base.autoencoder, train_text
         self.weighting = weighting or Uniform()

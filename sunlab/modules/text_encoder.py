@@ -1,7 +1,6 @@
 """Training the text encoder of a base, before any U-Net sees it."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,10 +33,10 @@ class TextEncoderModule(Module):
         self.text = base.text.model.requires_grad_(True).train()
         self.autoencoder = base.autoencoder
         channels, height, width = base.backbone.sample_shape
-        described: Any = base.backbone.unet.config
+        text_width = base.backbone.blank(1).tokens.shape[-1]
         size = channels * height * width
-        self.head = nn.Linear(described.cross_attention_dim, size)
-        self.image = nn.Linear(size, described.cross_attention_dim)
+        self.head = nn.Linear(text_width, size)
+        self.image = nn.Linear(size, text_width)
         self.optimization = optimization or Optimization()
 
     def trainable(self) -> dict[str, nn.Parameter]:

@@ -1,1 +1,2 @@
-"""From prompts to pictures."""
+"""From prompts to pictures: sunlab's own drawing loop, and adapters in diffusers pipelines. Open `draw.py` for the loop,
+`plug.py` for `sunlab.plug`."""

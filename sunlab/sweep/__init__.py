@@ -1,4 +1,5 @@
-"""Many runs: a sweep file's configurations, where they are launched, what each says of itself, and their table.
+"""Sweeps: the runs of a sweep file, where they are launched, how each stands, and their table. Open `spec.py` for the file,
+`grid.py` for the runs that it means, `launchers.py` for the contract of a launcher.
 
 The folder of a sweep, which any process on any machine can read without a scheduler:
 

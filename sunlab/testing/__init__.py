@@ -1,4 +1,5 @@
-"""Contract tests of every kind of component, for components inside and outside the tree.
+"""Contract tests of every kind of component, for components inside and outside the tree. Open `component.py` first: what all
+kinds promise.
 
     from sunlab.testing import LossContract
 

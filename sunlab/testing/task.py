@@ -4,8 +4,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from sunlab.backbones.outline import outline_base
-from sunlab.backbones.pretrained import BaseModel
+from sunlab.backbones.pretrained import BaseModel, outline_base
 from sunlab.config.load import LoadedConfig, load_config
 from sunlab.modules.base import Module
 from sunlab.testing.component import ComponentContract

@@ -7,8 +7,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from sunlab.app.dry_run import SAMPLES, plan
-from sunlab.backbones.outline import outline_base
-from sunlab.backbones.pretrained import load_base
+from sunlab.backbones.pretrained import load_base, outline_base
 from sunlab.cli.main import main
 from sunlab.config.load import load_config
 from sunlab.errors import ConfigError
@@ -22,7 +21,7 @@ def test_sun_for_stable_diffusion_without_weights_or_data(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "--config", str(CONFIGS / "sd15" / "sun_msc.yaml"), "--dry-run"]) == 0
     told = capsys.readouterr().out
-    assert "U-Net 859,520,964" in told and "trained      38,388,480\n" in told
+    assert "backbone 859,520,964" in told and "trained      38,388,480\n" in told
     assert "20,000 of 64 samples, on 8 ranks" in told and "at 8 samples a time" in told
     assert "a sample: 0 of the teacher, 1 of the student, 1 of them backward" in told and "the run: 3,840,000" in told
     assert not list(tmp_path.iterdir())
@@ -55,10 +54,10 @@ def test_the_passes_are_those_of_training(words, tiny_config, tiny_data):
 
 
 def test_what_autograd_keeps_is_what_it_keeps_of_a_real_pass(tiny_base_folder):
-    component = {"name": "diffusers_unet", "attention": "eager"}
+    component = {"name": "sd", "attention": "eager"}
     kept = []
     for base in (load_base(tiny_base_folder, backbone=component), outline_base(tiny_base_folder, backbone=component)):
-        device, unet = base.device, base.backbone.unet
+        device, backbone = base.device, base.backbone
         x, t, given = (
             torch.zeros(2, 4, 8, 8, device=device),
             torch.zeros(2, device=device),
@@ -69,11 +68,11 @@ def test_what_autograd_keeps_is_what_it_keeps_of_a_real_pass(tiny_base_folder):
             return base.backbone.predict(x, t, Conditioning(given))
 
         if device.type == "meta":
-            kept.append(activations(unet, forward))
-            unet.enable_gradient_checkpointing()
-            less = activations(unet, forward)
+            kept.append(activations(backbone, forward))
+            backbone.enable_checkpointing()
+            less = activations(backbone, forward)
         else:
-            counted = Kept(unet.parameters())
+            counted = Kept(backbone.parameters())
             with saved_tensors_hooks(counted, lambda tensor: tensor):
                 forward()
             kept.append(counted.bytes)

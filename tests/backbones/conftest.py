@@ -5,8 +5,8 @@ from functools import cache
 import pytest
 from tiny_bases import tiny_base
 
-from sunlab.backbones.outline import outline_base
-from sunlab.backbones.sd.families import FAMILIES as CONFIGS
+from sunlab.backbones.pretrained import outline_base
+from sunlab.backbones.sd.tokenizer import ASSETS
 
 FAMILIES = ("sd15", "sd21", "sd21_base", "sdxl")
 
@@ -14,7 +14,7 @@ FAMILIES = ("sd15", "sd21", "sd21_base", "sdxl")
 @pytest.fixture(scope="session")
 def outlines():
     """Family -> its full-size base on the meta device."""
-    return cache(lambda family: outline_base(CONFIGS / family))
+    return cache(lambda family: outline_base(ASSETS / "families" / family))
 
 
 @pytest.fixture(scope="session")

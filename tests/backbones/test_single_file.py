@@ -1,14 +1,14 @@
 """One .safetensors file in the original layout, as model sites share them: the same base as the folder, to the bit."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sunlab.backbones.outline import outline_base
-from sunlab.backbones.pretrained import load_base
-from sunlab.backbones.sd.families import family_of
+from sunlab.backbones import BACKBONES, Files
+from sunlab.backbones.pretrained import chosen, load_base, outline_base
 from sunlab.backbones.sd.original_layout import original
 from sunlab.errors import ConfigError, DataError
 
@@ -55,6 +55,12 @@ def test_its_type(dtype, folders, tensors, tmp_path):
     assert {p.dtype for part in (base.backbone, base.text, base.autoencoder) for p in part.parameters()} == {dtype}
 
 
+def recognised(shapes, metadata):
+    """The configuration that is chosen for a file with these tensors."""
+    files = Files(Path("file.safetensors"), None, {}, shapes, metadata)
+    return BACKBONES.get(chosen(files, None)[0]).factory.configuration_of(files).name
+
+
 @pytest.mark.parametrize("family", ["sd15", "sd21", "sd21_base", "sdxl"])
 def test_a_full_size_file_is_recognised_by_its_shapes(family, outlines):
     base = outlines(family)
@@ -62,11 +68,11 @@ def test_a_full_size_file_is_recognised_by_its_shapes(family, outlines):
     named |= {f"text_encoder{'_2' if i else ''}": model.state_dict() for i, (_, model) in enumerate(base.text.parts())}
     shapes = {k: tuple(v.shape) for k, v in original(named, base.backbone.unet.config, base.autoencoder.vae.config).items()}
     kind = {"sd21": "stable-diffusion-v2-768-v", "sd21_base": "stable-diffusion-v2-512"}.get(family, "anything")
-    assert family_of(shapes.get, {"modelspec.architecture": kind}, "file") == family
+    assert recognised(shapes, {"modelspec.architecture": kind}) == family
     if family.startswith("sd21"):
         with pytest.raises(ConfigError, match=r"model\.family=sd21 .* or model\.family=sd21_base"):
-            family_of(shapes.get, {}, "file")
-        assert family_of({**shapes, "v_pred": (0,)}.get, {}, "file") == "sd21"
+            recognised(shapes, {})
+        assert recognised({**shapes, "v_pred": (0,)}, {}) == "sd21"
 
 
 def test_marks_of_v_prediction_from_pure_noise(folders, tensors, tmp_path):

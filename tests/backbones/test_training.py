@@ -68,7 +68,7 @@ def test_checkpointing_changes_no_gradient(kind, folders, tiny_data):
     gradients = []
     before = torch.random.get_rng_state()
     for on in (False, True):
-        component = {"name": "diffusers_unet", "gradient_checkpointing": on}
+        component = {"name": "sdxl", "gradient_checkpointing": on}
         torch.manual_seed(0)
         student = module(kind, load_base(folders["sdxl"], backbone=component))
         with torch.no_grad():
@@ -87,7 +87,7 @@ def test_checkpointing_changes_no_gradient(kind, folders, tiny_data):
 def test_compiled_it_draws_and_learns_the_same(folders, tiny_data, tmp_path):
     results = []
     for mode in ("none", "default"):
-        component = {"name": "diffusers_unet", "compile": mode, "channels_last": mode != "none"}
+        component = {"name": "sdxl", "compile": mode, "channels_last": mode != "none"}
         student = train(
             module("sun", load_base(folders["sdxl"], backbone=component)), tiny_data(batch_size=4), tmp_path / mode
         )

@@ -168,7 +168,7 @@ def test_gradient_checkpointing_changes_no_gradient(kind, tiny_base_folder, tiny
     gradients = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        base = load_base(tiny_base_folder, backbone={"name": "diffusers_unet", "gradient_checkpointing": checkpointing})
+        base = load_base(tiny_base_folder, backbone={"name": "sd", "gradient_checkpointing": checkpointing})
         module = make(kind, base)
         module.loss, module.log = TeacherLast(), lambda *a, **k: None
         with torch.no_grad():

@@ -81,7 +81,7 @@ def test_a_picture_does_not_depend_on_the_others(adapter, tiny_base):
 
 @pytest.mark.parametrize("options", [{"attention": "eager"}, {"channels_last": True}])
 def test_the_backbones_options_change_speed_alone(options, tiny_base, tiny_base_folder):
-    bases = tiny_base.freeze(), load_base(tiny_base_folder, backbone={"name": "diffusers_unet", **options}).freeze()
+    bases = tiny_base.freeze(), load_base(tiny_base_folder, backbone={"name": "sd", **options}).freeze()
     first, second = (draw(b, sampling(b, DPMpp2M, 3), with_guidance(b), REQUEST, w=3.0).latents for b in bases)
     torch.testing.assert_close(first, second, atol=1e-4, rtol=1e-4)
 

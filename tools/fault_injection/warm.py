@@ -11,12 +11,13 @@ def warm(base: Path) -> None:
     """Import it; no thread is started and no gradient computed, which a fork would not survive."""
     import torch
 
-    from sunlab import build
+    from sunlab.app import evaluate, fit, latents, trajectories  # noqa: F401
     from sunlab.backbones.pretrained import load_base, quiet
+    from sunlab.registries import registry_of
 
     torch.set_num_threads(1)
     quiet()
-    build.registry_of("losses").names()
+    registry_of("losses").names()
     for module in LATE:
         importlib.import_module(module)
     load_base(base, fresh=("vae", "unet", "text_encoder"))

@@ -1,20 +1,23 @@
-"""Pixels <-> latents."""
+"""diffusers' variational autoencoders."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from sunlab.backbones.autoencoder import Autoencoder, to_signed
+from sunlab.backbones.sd.save import save_part
 
-class Autoencoder(nn.Module):
+
+class VAE(Autoencoder):
     """diffusers' AutoencoderKL (or AutoencoderTiny), its latents scaled to the diffusion model's range.
-
-    It moves to the device of what it is handed: a training from stored latents has none on its accelerator until pictures
-    are drawn.
 
     Args:
         vae: the model; its config holds `scaling_factor`.
     """
+
+    folders: ClassVar[tuple[str, ...]] = ("vae",)
 
     def __init__(self, vae: nn.Module):
         super().__init__()
@@ -25,26 +28,21 @@ class Autoencoder(nn.Module):
         return float(self.vae.config.scaling_factor)
 
     @property
-    def factor(self) -> int:
-        """Pixels a latent position is wide."""
+    def factor(self) -> int:  # type: ignore[override]
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Scaled latents (B, C, H / f, W / f) of images (B, 3, H, W) uint8: the posterior's mean."""
+        """Scaled latents of images: the posterior's mean."""
         encoded = nn.Module.to(self.vae, images.device).encode(to_signed(images).to(self.vae.dtype))
         latents = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
         return latents.float() * self.scale
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] of scaled latents (B, C, h, w)."""
-        pixels = nn.Module.to(self.vae, latents.device).decode((latents / self.scale).to(self.vae.dtype), return_dict=False)[
-            0
-        ]
+        vae = nn.Module.to(self.vae, latents.device)
+        pixels = vae.decode((latents / self.scale).to(vae.dtype), return_dict=False)[0]
         return (pixels.float() / 2 + 0.5).clamp(0, 1)
 
-
-def to_signed(images: Tensor) -> Tensor:
-    """uint8 -> [-1, 1]."""
-    return images.float() / 127.5 - 1
+    def save(self, folder: Path, *, dtype: torch.dtype) -> None:
+        save_part(self.vae, folder / "vae", dtype)

@@ -1,89 +1,56 @@
 """A base from one `.safetensors` file in Stable Diffusion's original layout, as model sites share them; offline."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 
-from sunlab.backbones.sd.families import Shape, family_folder, family_of, family_tokenizer, prediction_stated
+from sunlab.backbones.files import Files
 from sunlab.backbones.sd.folder import ENCODERS, NETWORKS, read_folder
 from sunlab.backbones.sd.original_layout import POSITIONS, encoders, original, text_state
 from sunlab.backbones.sd.parts import Parts
+from sunlab.backbones.sd.tokenizer import read_tokenizer
 from sunlab.backbones.weight_files import reading
 from sunlab.errors import DataError
 
-
-@dataclass(frozen=True)
-class Described:
-    """What a file says of itself without its weights being read.
-
-    Attributes:
-        folder: the configurations of its family.
-        scheduler: what the file states of its scheduler, over the family's.
-        shapes: of its tensors by name.
-    """
-
-    folder: Path
-    scheduler: dict[str, Any]
-    shapes: dict[str, tuple[int, ...]]
+Shape = Callable[[str], tuple[int, ...] | None]
+"""Name of a tensor -> its shape, None if there is none."""
+UNREAD = {"feature_extractor", "safety_checker"}
+"""Parts of a pipeline that no base needs."""
 
 
-def describe_file(file: Path, family: str | None) -> Described:
-    """Args: family, the user's word for it, a name or a folder of configurations; None: by the tensors' shapes.
-
-    Raises:
-        ConfigError: an unknown family, or one that has to be said.
-        DataError: a damaged file, or no text-to-image base.
-    """
-    folder = None if family is None else family_folder(family)
-    with reading(str(file)), safe_open(file, "pt") as opened:
-        shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-        metadata = opened.metadata() or {}
-    prediction = prediction_stated(shapes.get, metadata)
-    said: dict[str, Any] = {} if prediction is None else {"prediction_type": prediction}
-    if "ztsnr" in shapes:  # an empty tensor that marks a zero terminal signal-to-noise ratio
-        said["rescale_betas_zero_snr"] = True
-    return Described(folder or family_folder(family_of(shapes.get, metadata, str(file))), said, shapes)
-
-
-def read_single_file(file: Path, *, family: str | None = None, dtype: torch.dtype) -> Parts:
+def read_single_file(files: Files, folder: Path, pipeline: str, *, dtype: torch.dtype) -> Parts:
     """The parts in a file.
 
     Args:
-        file: of a whole model.
-        family: see `describe_file`.
+        files: a single file of a whole model.
+        folder: the configurations of its family.
+        pipeline: diffusers' class that reads it.
         dtype: of the weights.
 
     Raises:
-        ConfigError, DataError: see `describe_file`; tensors that are missing or of another shape, by name.
+        DataError: tensors that are missing or of another shape, by name; a damaged file.
     """
     import diffusers
 
-    described = describe_file(file, family)
     with torch.device("meta"):
-        outline = read_folder(described.folder, dtype=dtype, weights=False)
-    require_fitting(described.shapes.get, outline, str(file))
-    names = [name for name in ENCODERS if outline.index.get(name, [None])[0]]
-    tokens = {
-        (part := name.replace("text_encoder", "tokenizer")): family_tokenizer(described.folder / part) for name in names
-    }
-    pipeline = getattr(diffusers, "StableDiffusionXLPipeline" if len(names) == 2 else "StableDiffusionPipeline")
-    without: dict[str, Any] = (
-        {"feature_extractor": None} if len(names) == 2 else {"feature_extractor": None, "safety_checker": None}
-    )
-    models = text_encoders(file, outline, names, dtype)
-    with reading(str(file)):
-        pipe = pipeline.from_single_file(
-            str(file), config=str(described.folder), local_files_only=True, torch_dtype=dtype,
-            scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False), **tokens, **models, **without,
+        outline = read_folder(folder, dtype=dtype, weights=False)
+    require_fitting(files.shapes.get, outline, str(files.place))
+    names = [name for name in ENCODERS if (outline.index.get(name) or [None])[0]]
+    tokens = {(part := name.replace("text_encoder", "tokenizer")): read_tokenizer(folder / part) for name in names}
+    kind = getattr(diffusers, pipeline)
+    models = text_encoders(files.place, outline, names, dtype)
+    with reading(str(files.place)):
+        pipe = kind.from_single_file(
+            str(files.place), config=str(folder), local_files_only=True, torch_dtype=dtype,
+            scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False),
+            **tokens, **models, **dict.fromkeys(UNREAD & set(kind._optional_components)),
         )  # fmt: skip
     texts = tuple(zip(tokens.values(), models.values(), strict=True))
-    weights = dict.fromkeys((*NETWORKS, *names), (file,))
-    scheduler = {**outline.scheduler, **described.scheduler}
-    return Parts(pipe.unet, pipe.vae, texts, scheduler, outline.index, described.folder, weights)
+    weights = dict.fromkeys((*NETWORKS, *names), (files.place,))
+    return Parts(pipe.unet, pipe.vae, texts, outline.scheduler, outline.index, folder, weights)
 
 
 def text_encoders(file: Path, outline: Parts, names: Sequence[str], dtype: torch.dtype) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """CLIP's tokenizer, from the merges inside the package: a model in one file has none beside it."""
 
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 LENGTH = 77  # tokens of a padded prompt
-MERGES = Path(__file__).parents[2] / "assets" / "clip" / "merges.txt.gz"
+ASSETS = Path(__file__).parents[2] / "assets"
+MERGES = ASSETS / "clip" / "merges.txt.gz"
 
 Merge = tuple[str, str]
 
@@ -41,3 +43,13 @@ def clip_tokenizer(*, pad: str = END) -> Any:
 
     merges = clip_merges()
     return CLIPTokenizer(vocab=vocabulary(merges), merges=merges, pad_token=pad, model_max_length=LENGTH)
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder; if it has no vocabulary, CLIP's with the folder's padding."""
+    from transformers import CLIPTokenizer
+
+    if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        return CLIPTokenizer.from_pretrained(folder)
+    settings = folder / "tokenizer_config.json"
+    return clip_tokenizer(pad=json.loads(settings.read_text()).get("pad_token", END) if settings.is_file() else END)

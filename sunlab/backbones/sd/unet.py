@@ -1,19 +1,35 @@
 """diffusers' UNet2DConditionModel as a `Backbone`."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from sunlab.backbones.attention import Extension, TokenContext
-from sunlab.backbones.base import BACKBONES, Backbone
+from sunlab.backbones.base import Backbone
+from sunlab.backbones.files import Files
+from sunlab.backbones.pretrained import BaseModel
 from sunlab.backbones.sd.attention import UNetAttachment, UNetTextAttention, passing, text_attention
+from sunlab.backbones.sd.autoencoder import VAE
+from sunlab.backbones.sd.folder import read_folder
+from sunlab.backbones.sd.original_file import stated_scheduler
+from sunlab.backbones.sd.parts import Parts
+from sunlab.backbones.sd.save import save_part
+from sunlab.backbones.sd.schedule import read_path
+from sunlab.backbones.sd.single_file import read_single_file
+from sunlab.backbones.sd.tokenizer import LENGTH
+from sunlab.backbones.state import checkpoint
+from sunlab.backbones.text import TextEncoder
 from sunlab.diffusion.path import ProbabilityPath
+from sunlab.errors import ConfigError
 from sunlab.types import Conditioning, PredictionType
 
 
-@BACKBONES.register("diffusers_unet")
 class DiffusersUNet(Backbone):
     """The U-Net of Stable Diffusion 1.x, 2.x and XL, as diffusers loads it.
 
@@ -28,6 +44,13 @@ class DiffusersUNet(Backbone):
         compile: the mode of torch.compile, compiled in the first pass with each shape and state of the adapter; it needs a
             C++ compiler on CPUs. `none`: not compiled.
     """
+
+    folders: ClassVar[tuple[str, ...]] = ("unet", "scheduler")
+    pipeline: ClassVar[str]
+    """diffusers' class that reads a single file of the family."""
+    index: Mapping[str, Any] = MappingProxyType({})
+    scheduler: Mapping[str, Any] = MappingProxyType({})
+    """model_index.json and the scheduler's configuration, as they are saved again."""
 
     def __init__(
         self,
@@ -50,7 +73,7 @@ class DiffusersUNet(Backbone):
 
             self.unet.set_attn_processor(AttnProcessor())
         if gradient_checkpointing:
-            self.unet.enable_gradient_checkpointing()
+            self.enable_checkpointing()
         if channels_last:
             self.unet.to(memory_format=torch.channels_last)
         if compile != "none":
@@ -65,6 +88,73 @@ class DiffusersUNet(Backbone):
             given["added_cond_kwargs"] = {"text_embeds": conditioning.pooled.to(dtype), **conditioning.added}
         output = self.unet(x.to(dtype), self.network_time(t), return_dict=False, **given)[0]
         return output.to(x.dtype)
+
+    def blank(self, rows: int) -> Conditioning:
+        return Conditioning(torch.zeros(rows, LENGTH, self.unet.config.cross_attention_dim, dtype=self.unet.dtype))
+
+    def enable_checkpointing(self, function: Callable[..., Any] = checkpoint) -> None:
+        self.unet.enable_gradient_checkpointing(function)
+
+    @property
+    def checkpointing(self) -> bool:
+        return bool(self.unet.is_gradient_checkpointing)
+
+    def save(self, folder: Path, *, dtype: torch.dtype) -> None:
+        (folder / "scheduler").mkdir(parents=True, exist_ok=True)
+        written = {"model_index.json": dict(self.index), "scheduler/scheduler_config.json": dict(self.scheduler)}
+        for name, content in written.items():
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+        save_part(self.unet, folder / "unet", dtype)
+
+    @classmethod
+    @abstractmethod
+    def text_encoder(cls, parts: Parts, size: tuple[int, int]) -> TextEncoder:
+        """The text encoder of the parts; size: height and width in pixels of the pictures to draw."""
+
+    @classmethod
+    @abstractmethod
+    def configuration_of(cls, files: Files) -> Path:
+        """The packaged configurations that a single file of the family has, by its tensors.
+
+        Raises:
+            ConfigError: the file does not say which, and a wrong guess would draw noise.
+        """
+
+    @classmethod
+    def load(
+        cls,
+        files: Files,
+        *,
+        options: Mapping[str, Any] = MappingProxyType({}),
+        fresh: Collection[str] = (),
+        dtype: torch.dtype = torch.float32,
+        said: Mapping[str, Any] = MappingProxyType({}),
+        weights: bool = True,
+    ) -> BaseModel:
+        folder = files.configurations or cls.configuration_of(files)
+        if not weights:
+            with torch.device("meta"):
+                parts = read_folder(folder, dtype=dtype, weights=False)
+        elif files.single:
+            parts = read_single_file(files, folder, cls.pipeline, dtype=dtype)
+        else:
+            parts = read_folder(folder, fresh=fresh, dtype=dtype)
+        scheduler = {**parts.scheduler, **stated_scheduler(files), **said}
+        backbone = cls(parts.unet, *read_path(scheduler), **options)
+        backbone.index, backbone.scheduler = parts.index, scheduler
+        autoencoder = VAE(parts.vae)
+        channels, height, width = backbone.sample_shape
+        if channels != parts.vae.config.latent_channels:
+            raise ConfigError(
+                f"{parts.folder}: its U-Net takes {channels} channels, its autoencoder makes "
+                f"{parts.vae.config.latent_channels}: an inpainting or depth model; a text-to-image base is needed"
+            )
+        text = cls.text_encoder(parts, (height * autoencoder.factor, width * autoencoder.factor))
+        base = BaseModel(backbone, autoencoder, text, parts.folder, parts.weights, said)
+        if not weights:
+            for part in base.parts:
+                part.to(dtype)
+        return base
 
     def context(self, conditioning: Conditioning) -> TokenContext:
         return TokenContext(conditioning.tokens, conditioning.mask)

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sunlab.backbones.text import TextEncoder
+from sunlab.backbones.sd.text import CLIPEncoder
 from sunlab.types import Conditioning
 
 
-class CLIPTextPair(TextEncoder):
+class CLIPTextPair(CLIPEncoder):
     """Two CLIP text models: both penultimate hidden states beside each other, and the second one's pooled embedding.
 
     Args:
@@ -22,6 +22,8 @@ class CLIPTextPair(TextEncoder):
         zero_empty: the empty prompt has embeddings of zeros, as in diffusers' pipeline where no negative prompt is given
             (`force_zeros_for_empty_prompt` of model_index.json).
     """
+
+    folders: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
     def __init__(
         self,
@@ -34,7 +36,7 @@ class CLIPTextPair(TextEncoder):
     ):
         super().__init__(memory=memory)
         self.tokenizers, self.zero_empty = tuple(tokenizers), zero_empty
-        self.model = nn.ModuleList(models)
+        self.model: Any = nn.ModuleList(models)
         self.time_ids = (*size, 0, 0, *size)
 
     def parts(self) -> Iterator[tuple[Any, nn.Module]]:

@@ -1,4 +1,4 @@
-"""Filters: which samples a run trains on, by what the json beside them says."""
+"""Filters: which samples a run trains on, by what the json beside them says. Open `base.py`, the contract, first."""
 
 from sunlab.data.filters.base import FILTERS, Facts, Filter
 

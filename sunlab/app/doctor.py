@@ -1,0 +1,84 @@
+"""Look at data before a training does: what decodes, and what filters would drop."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sunlab.config.load import load_config
+from sunlab.data.doctor import Report, examine, examine_filters
+from sunlab.data.selection import Dropped, Named
+from sunlab.data.shards import Shards, build_filters
+from sunlab.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was seen.
+
+    Attributes:
+        source: the shards.
+        report: of the samples that were decoded.
+        filters: by name.
+        dropped: of the samples that were filtered; None without filters.
+    """
+
+    source: Shards
+    report: Report
+    filters: Named
+    dropped: Dropped | None
+
+    def problem(self) -> str | None:
+        """What would stop a training, or None."""
+        if self.dropped is not None and not self.dropped.kept:
+            return f"the filters drop every sample that was looked at:\n{self.dropped.table(self.filters)}"
+        if self.report.stopped:
+            return f"reading stopped at what would stop a training: {self.report.stopped}"
+        return None if self.report.ok else f"nothing could be decoded of {', '.join(self.source.urls)}"
+
+
+def examine_data(
+    shards: Sequence[str] = (),
+    *,
+    configs: Sequence[str | Path] = (),
+    filters: Sequence[Mapping[str, Any]] = (),
+    samples: int = 200,
+    filtered: int = 10_000,
+) -> Diagnosis:
+    """Decode some samples of shards, past the bad ones, and filter some.
+
+    Args:
+        shards: tar files, or patterns of them.
+        configs: YAML files whose `data.source` is looked at instead.
+        filters: in place of the source's own; each with `name` and parameters.
+        samples: how many to decode.
+        filtered: how many to filter.
+
+    Raises:
+        ConfigError: both or neither of `shards` and `configs`, or a source that reads no shards.
+        DataError: no such shards.
+    """
+    given = _source_of(shards, configs, filters)
+    named = build_filters(given.pop("filters", None))
+    source = Shards(**{**given, "on_error": "quarantine"})
+    report = examine(source, samples)
+    return Diagnosis(source, report, named, examine_filters(source, named, filtered) if named else None)
+
+
+def plan_of(
+    shards: Sequence[str] = (), *, configs: Sequence[str | Path] = (), filters: Sequence[Mapping[str, Any]] = ()
+) -> Shards:
+    """The source whose pipeline training would read; no shard is opened. Arguments as for `examine_data`."""
+    return Shards(**_source_of(shards, configs, filters))
+
+
+def _source_of(shards: Sequence[str], configs: Sequence[str | Path], filters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The parameters of the source "shards"."""
+    if bool(shards) == bool(configs):
+        raise ConfigError("doctor data: name shards, or a configuration with --config")
+    given: dict[str, Any] = {"name": "shards", "urls": list(shards)}
+    if configs:
+        given = dict(load_config(configs).config.data.source)  # type: ignore[arg-type]
+    if given.pop("name") != "shards":
+        raise ConfigError("doctor data: the configuration's data.source is not shards")
+    return {**given, "filters": list(filters)} if filters else given
