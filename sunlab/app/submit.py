@@ -10,8 +10,9 @@ from sunlab.config.auto import recorded
 from sunlab.config.load import LoadedConfig
 from sunlab.config.write import dump
 from sunlab.errors import ConfigError
-from sunlab.files import read_json, write_json, write_text
+from sunlab.files import write_json, write_text
 from sunlab.sweep.environment import environment
+from sunlab.sweep.folder import read_handle, write_handle
 from sunlab.sweep.launchers import Job, Launcher
 from sunlab.sweep.survey import WAITING
 
@@ -51,11 +52,11 @@ def submit(asked: Submission) -> tuple[str, bool]:
     """
     job = asked.job
     file = job.folder / "config.yaml"
-    former = read_json(job.folder / "handle.json")
+    former = read_handle(job.folder)
     if former is not None:
-        launcher = build_launcher(former["launcher"])
-        if launcher.states({job.id: former["handle"]}).get(job.id) in WAITING:
-            return former["handle"], False
+        launcher = build_launcher(former.launcher)
+        if launcher.states({job.id: former.handle}).get(job.id) in WAITING:
+            return former.handle, False
     if file.is_file() and file.read_text(encoding="utf-8") != asked.text and any(job.folder.glob("checkpoints/*.ckpt")):
         raise ConfigError(f"{job.folder} holds a run with another configuration; give this one a run.name of its own")
     kept = file.read_text(encoding="utf-8") if file.is_file() else None
@@ -64,7 +65,7 @@ def submit(asked: Submission) -> tuple[str, bool]:
     try:
         for _, handle in asked.launcher.submit([job], {}):
             queued = handle
-            write_json(job.folder / "handle.json", {"launcher": asked.options, "handle": handle})
+            write_handle(job.folder, asked.options, handle)
     except BaseException:
         if not queued:  # leave things as they were
             file.unlink() if kept is None else write_text(file, kept)

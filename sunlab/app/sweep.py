@@ -8,14 +8,15 @@ from typing import Any
 from sunlab.config.write import flow
 from sunlab.distributed.signals import Signals
 from sunlab.errors import ConfigError
-from sunlab.files import hold, read_json
+from sunlab.files import hold
 from sunlab.sweep.attempt import attempt
 from sunlab.sweep.folder import (
-    is_mine,
+    Handle,
     jobs_of,
     read_handle,
     read_launcher,
     read_plan,
+    run_folder,
     runs_of,
     unique,
     write_handle,
@@ -77,7 +78,7 @@ def cancel(folder: Path) -> list[Standing]:
     _, standings = look(folder)
     concerned = {id: s for id, s in standings.items() if s.state in ("running", "requeued") or s.queued}
     for spec, handles in _handles(folder, [s.run for s in concerned.values()]):
-        build_launcher(spec).cancel(handles)
+        build_launcher(spec).cancel({id: handle.handle for id, handle in handles.items()})
     return list(concerned.values())
 
 
@@ -113,14 +114,14 @@ def _launch(folder: Path, launcher: Launcher, spec: Any, *, again: Sequence[str]
             wanted.append(run)
             going.add(run.id)
     waiting = [s.run for s in standings.values() if s.queued]
-    earlier = {id: handle for _, handles in _handles(folder, waiting, only=spec) for id, handle in handles.items()}
+    earlier = {id: one.handle for _, handles in _handles(folder, waiting, only=spec) for id, one in handles.items()}
     if not wanted:
         tell("nothing to start")
         return
     tell(f"{len(wanted)} of {len(standings)} runs to do, in {folder}")
     names = {run.id: run.name for run in wanted}
     for id, handle in launcher.submit(jobs_of(folder, wanted), earlier):
-        write_handle(folder, id, spec, handle)
+        write_handle(runs_of(folder) / id, spec, handle)
         tell(f"{names[id]}: {_name(spec)} {handle}, log {runs_of(folder) / id / 'log.txt'}")
 
 
@@ -128,19 +129,18 @@ def _known(folder: Path, runs: Sequence[Run]) -> Mapping[str, Queued]:
     """What schedulers say. That they have no such job counts only where this user queued it: some tell others nothing."""
     found: dict[str, Queued] = {}
     for spec, handles in _handles(folder, unique(runs)):
-        found |= build_launcher(spec).states(handles)
-    return {id: state for id, state in found.items() if state != "gone" or is_mine(folder, id)}
+        states = build_launcher(spec).states({id: handle.handle for id, handle in handles.items()})
+        found |= {id: state for id, state in states.items() if state != "gone" or handles[id].mine}
+    return found
 
 
-def _handles(folder: Path, runs: Sequence[Run], *, only: Any = None) -> list[tuple[Any, dict[str, str]]]:
-    """Handles by run, grouped by the launcher that gave them. Args: only, a launcher whose own are asked for."""
-    groups: dict[str, tuple[Any, dict[str, str]]] = {}
+def _handles(folder: Path, runs: Sequence[Run], *, only: Any = None) -> list[tuple[Any, dict[str, Handle]]]:
+    """Handles by run, grouped by the launcher that gave them. Args: only, the launcher whose handles are wanted."""
+    groups: dict[str, tuple[Any, dict[str, Handle]]] = {}
     for run in runs:
-        if read_handle(folder, run) is None:
-            continue
-        found = read_json(runs_of(folder) / run.id / "handle.json")
-        if only is None or _name(found["launcher"]) == _name(only):
-            groups.setdefault(flow(found["launcher"]), (found["launcher"], {}))[1][run.id] = found["handle"]
+        found = read_handle(run_folder(folder, run))
+        if found is not None and (only is None or _name(found.launcher) == _name(only)):
+            groups.setdefault(flow(found.launcher), (found.launcher, {}))[1][run.id] = found
     return list(groups.values())
 
 

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -89,18 +89,30 @@ def jobs_of(folder: Path, runs: Sequence[Run]) -> list[Job]:
     return [Job(r.id, r.name, run_folder(folder, r), r.needs, r.tree.get("trainer", {})) for r in unique(runs)]
 
 
-def read_handle(folder: Path, run: Run) -> str | None:
-    found = read_json(run_folder(folder, run) / "handle.json")
-    return None if found is None else str(found["handle"])
+@dataclass(frozen=True)
+class Handle:
+    """`handle.json` in a run's folder: what its launcher calls it.
+
+    Attributes:
+        launcher: its name and options, as a configuration gives them.
+        handle: the launcher's own name of the run.
+        mine: whether this user queued the run.
+    """
+
+    launcher: Any
+    handle: str
+    mine: bool = True
 
 
-def write_handle(folder: Path, run_id: str, launcher: Any, handle: str) -> None:
-    write_json(runs_of(folder) / run_id / "handle.json", {"launcher": launcher, "handle": handle})
+def read_handle(place: Path) -> Handle | None:
+    """Of a run's own folder; None where no launcher has it."""
+    file = place / "handle.json"
+    found = read_json(file)
+    return None if found is None else Handle(found["launcher"], str(found["handle"]), file.stat().st_uid == os.getuid())
 
 
-def is_mine(folder: Path, run_id: str) -> bool:
-    """Whether this user queued the run."""
-    return (runs_of(folder) / run_id / "handle.json").stat().st_uid == os.getuid()
+def write_handle(place: Path, launcher: Any, handle: str) -> None:
+    write_json(place / "handle.json", {"launcher": launcher, "handle": handle})
 
 
 def _run(saved: dict[str, Any]) -> Run:

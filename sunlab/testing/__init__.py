@@ -12,6 +12,7 @@ must have been imported. With `pytest.register_assert_rewrite("sunlab.testing")`
 
 from sunlab.renamed import refuse_former
 from sunlab.testing.adapter import AdapterContract
+from sunlab.testing.callback import CallbackContract
 from sunlab.testing.component import ComponentContract
 from sunlab.testing.data import FilterContract, SourceContract, StageContract
 from sunlab.testing.distance import DistanceContract
@@ -28,6 +29,7 @@ CONTRACTS: dict[str, type[ComponentContract]] = {
     contract.kind: contract
     for contract in (
         AdapterContract,
+        CallbackContract,
         DistanceContract,
         FilterContract,
         LauncherContract,
@@ -46,6 +48,7 @@ CONTRACTS: dict[str, type[ComponentContract]] = {
 __all__ = [
     "CONTRACTS",
     "AdapterContract",
+    "CallbackContract",
     "ComponentContract",
     "DistanceContract",
     "FilterContract",
