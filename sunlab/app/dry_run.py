@@ -139,9 +139,13 @@ def kept_by_a_sample(config: Config, module: Module, base: BaseModel) -> int:
 
 
 def count_passes(config: Config, module: Any) -> NetworkEvaluations:
-    """The passes of `SAMPLES` samples: the loss itself is asked, with a network that only counts."""
+    """The passes of `SAMPLES` samples: the loss itself is evaluated, with a network that only counts. Of a loss that owns
+    networks, the mean over its turns and the student's."""
     passes, seeds = NetworkEvaluations(), range(SAMPLES)
-    draws, shape, path = Draws(seeds), (1, 2, 2), module.base.backbone.path
+    draws, path, loss = Draws(seeds), module.base.backbone.path, component("losses", config.loss)
+    loss.prepare(module.base.backbone)
+    critics = loss.networks()
+    shape = module.base.backbone.sample_shape if critics else (1, 2, 2)
     times = module.student.times
     blank = Conditioning(torch.zeros(SAMPLES, 1, 1))
     batch = Batch(
@@ -167,5 +171,10 @@ def count_passes(config: Config, module: Any) -> NetworkEvaluations:
         BoundSampler(student, module.student.solver, times),
         BoundSampler(teacher, module.teacher.solver, module.teacher.times),
     )
-    component("losses", config.loss)(batch, *bound, module.distance)
-    return passes
+    loss(batch, *bound, module.distance)
+    if not critics:
+        return passes
+    for _ in range(loss.critic_steps):
+        with torch.no_grad():
+            loss.critic_step(batch, *bound)
+    return NetworkEvaluations(*(round(count / (loss.critic_steps + 1)) for count in vars(passes).values()))

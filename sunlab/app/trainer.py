@@ -59,6 +59,7 @@ def build_trainer(
     extra: Sequence[Callback],
     *,
     resumed: bool = False,
+    manual: bool = False,
 ) -> Trainer:
     """Everything under `trainer:`, with our checkpoints and loggers; on the ranks that srun or torchrun started.
 
@@ -67,6 +68,7 @@ def build_trainer(
         callbacks: the configuration's.
         extra: further ones.
         resumed: whether the run goes on.
+        manual: the module makes its own optimizer steps, and clips gradients itself.
 
     Raises:
         ConfigError: the ranks are not the ones asked for, or Lightning refuses the settings.
@@ -86,6 +88,12 @@ def build_trainer(
         settings["num_nodes"] = ranks.nodes
         if settings.get("devices") in (None, "auto", -1, "-1"):
             settings["devices"] = ranks.per_node
+    if manual:
+        settings.pop("gradient_clip_val", None)
+        if settings.pop("accumulate_grad_batches", 1) != 1:
+            raise ConfigError(
+                "trainer.accumulate_grad_batches: a loss with networks of its own cannot accumulate; set it to 1"
+            )
     if spending.limited:
         settings["max_steps"] = -1
     if settings.pop("logger", True):

@@ -37,7 +37,9 @@ class EMA(Averaging):
         self._last_step = trainer.global_step
 
     @torch.no_grad()
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, *args: Any) -> None:
+        if isinstance(outputs, dict) and outputs.get("turn") == "critic":
+            return  # a network of the loss was trained
         if trainer.global_step == self._last_step:
             return  # gradients are still being accumulated
         self._last_step = trainer.global_step

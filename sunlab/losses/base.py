@@ -1,12 +1,12 @@
 """The contract of a loss."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from registry import Registry
 from sunlab.diffusion.grid import between, constant
@@ -94,7 +94,14 @@ class LossOutput:
 
 
 class Loss(ABC):
-    """Distils the teacher into the student. One instance lives as long as the training."""
+    """Distils the teacher into the student. One instance lives as long as the training.
+
+    A loss with networks of its own derives from `torch.nn.Module` too and overrides `networks` and `critic_step`: then
+    `critic_steps` batches train its networks for each one that trains the student.
+    """
+
+    critic_steps: int = 1
+    """Optimizer steps of the networks for each of the student's."""
 
     @abstractmethod
     def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
@@ -106,6 +113,21 @@ class Loss(ABC):
             teacher: guided, two passes an evaluation, no gradients.
             distance: (B, C, H, W) x 2 -> (B,).
         """
+
+    def prepare(self, backbone: Any) -> None:  # noqa: B027
+        """Called once, before the optimizers are made: build networks here whose size depends on the base."""
+
+    def networks(self) -> Sequence[nn.Module]:
+        """The networks that this loss trains, submodules of it; they are saved in checkpoints. None by default."""
+        return ()
+
+    def critic_step(self, batch: Batch, student: BoundSampler, teacher: BoundSampler) -> Tensor:
+        """What the networks minimise, per sample (B,). The student's weights take no gradient meanwhile."""
+        raise NotImplementedError(f"{type(self).__name__} has networks, so it needs a critic_step")
+
+    def critic_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """Of the networks; AdamW at 1e-4 by default."""
+        return torch.optim.AdamW(parameters, lr=1e-4)
 
 
 LOSSES: Registry[Loss] = Registry(

@@ -70,13 +70,17 @@ class Module(LightningModule, ABC):
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
+    def kept(self) -> dict[str, Tensor]:
+        """What a checkpoint holds, by the names of `state_dict`."""
+        return dict(self.trainable())
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        names = self.trainable()
+        names = self.kept()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state: dict[str, Tensor] = checkpoint["state_dict"]
-        wanted = self.trainable()
+        wanted = self.kept()
         missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
         wrong = [
             f"{k}: {tuple(state[k].shape)} for {tuple(wanted[k].shape)}"

@@ -1,6 +1,8 @@
 """Distillation of a guided teacher into a one-pass student, over one U-Net in memory."""
 
 from abc import abstractmethod
+from dataclasses import replace
+from math import inf, isinf
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from sunlab.losses.weighting import Uniform
 from sunlab.modules.base import Module
 from sunlab.modules.conditioning import negative_of, positive_of
 from sunlab.modules.optimization import Optimization
+from sunlab.modules.turns import Turns
 from sunlab.pipelines.draw import Bind, with_guidance
 from sunlab.solvers import SOLVERS, Sampler
 from sunlab.solvers.ddim import DDIM
@@ -34,6 +37,7 @@ class DistillationModule(Module):
         distance, weighting: of the loss; squared and uniform by default.
         teacher, student: how each is sampled; 24-step DPM-Solver++ (2M) and 4-step DDIM by default.
         guidance: the teacher's w, drawn a sample from [low, high].
+        clip: the gradient's largest norm, where the loss has networks of its own; without, it is the trainer's setting.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class DistillationModule(Module):
         student: Sampler | None = None,
         guidance: tuple[float, float] = (3.0, 3.0),
         optimization: Optimization | None = None,
+        clip: float | None = None,
     ):
         super().__init__()
         self.base = base.freeze()
@@ -57,6 +62,8 @@ class DistillationModule(Module):
         self.student = student or Sampler(DDIM(path), grid(4, path=path))
         self.guidance = guidance
         self.optimization = optimization or Optimization()
+        self.turns = Turns(loss, base.backbone, clip)
+        self.automatic_optimization = not self.turns.critics
         self.nfe = NetworkEvaluations()  # of this rank; those of all, on the first rank, whenever a checkpoint is written
 
     @abstractmethod
@@ -96,8 +103,28 @@ class DistillationModule(Module):
         super().on_train_start()
         self.train()  # Lightning restores the modes of submodules by itself; the teacher stays in eval
 
+    def kept(self) -> dict[str, Tensor]:
+        return {**super().kept(), **self.turns.state()}
+
+    def configure_optimizers(self) -> Any:
+        if not self.turns.critics:
+            return super().configure_optimizers()
+        steps = inf if self.spent else self.trainer.estimated_stepping_batches
+        own = None if isinf(steps) else int(steps) // (self.loss.critic_steps + 1)
+        student = self.optimization.configure(self.trainable().values(), own, spent=self.spent)
+        return [student["optimizer"], self.turns.optimizer()], [student["lr_scheduler"]]
+
+    def on_fit_start(self) -> None:
+        if self.turns.critics:
+            self.turns.check(self.trainer)
+
     def training_step(self, samples: Samples, index: int) -> dict[str, Any]:
         batch = self.encode(samples)
+        if self.turns.critics:
+            return self.turns.step(self, samples, batch)
+        return self.student_step(samples, batch)
+
+    def student_step(self, samples: Samples, batch: Batch) -> dict[str, Any]:
         one_pass = self.guidance == (1.0, 1.0) and samples.guidance is None  # stored trajectories have their own w
         output = self.loss(batch, self.student_sampler(batch), self.teacher_sampler(batch, one_pass), self.distance)
         self.switch(True)  # recomputed activations (gradient checkpointing) must be the student's
@@ -105,6 +132,14 @@ class DistillationModule(Module):
         loss = (output.values * weights).mean()
         self.note(len(batch), loss=loss, **output.logs)
         return {"loss": loss, "output": output}
+
+    def critic_step(self, samples: Samples, batch: Batch) -> dict[str, Any]:
+        sampler = self.student_sampler(batch)
+        student = replace(sampler, denoise=torch.no_grad()(sampler.denoise))
+        values = self.loss.critic_step(batch, student, self.teacher_sampler(batch))
+        loss = values.mean()
+        self.note(len(batch), critic_loss=loss)
+        return {"loss": loss}
 
     @torch.no_grad()
     def encode(self, samples: Samples) -> Batch:

@@ -1,0 +1,154 @@
+"""A loss that owns a network: docs/critic.md's, trained, killed and resumed."""
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sunlab.cli.main import main
+from sunlab.errors import ConfigError
+from sunlab.losses import Loss
+from sunlab.modules.turns import Turns
+
+ROOT = Path(__file__).parents[2]
+KILL = """
+import os, signal
+from lightning.pytorch.callbacks import Callback
+from sunlab.callbacks.base import CALLBACKS
+
+@CALLBACKS.register("kill_in_turns")
+class Kill(Callback):
+    \"\"\"As `kill -9` from outside, after a step.\"\"\"
+    def __init__(self, *, after: int):
+        self.after = after
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.after:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+EMA = "{name: ema, decay: 0.9}"
+WORDS = (
+    "loss={name: judged, critic_steps: 2}",
+    "trainer.max_steps=11",
+    "run.checkpoint_every=4",
+    "trainer.gradient_clip_val=0.001",
+)
+
+
+@pytest.fixture(scope="module")
+def critic(tmp_path_factory):
+    block = re.search(r"```python\n(import torch.*?)```", (ROOT / "docs" / "critic.md").read_text(), re.S)
+    file = tmp_path_factory.mktemp("plugin") / "my_critic.py"
+    file.write_text(block[1])
+    return file
+
+
+def words(config, critic, folder, *more):
+    return ["fit", "--config", str(config), "--plugin", str(critic), f"run.dir={folder}", *WORDS, *more]
+
+
+def saved(folder):
+    return torch.load(folder / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_config, critic, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    assert main(words(tiny_config, critic, folder, f"callbacks=[{EMA}]", "loss.name=judged")) == 0
+    return folder
+
+
+def equal(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+def test_both_are_trained_in_turn(unbroken):
+    """Eleven batches: eight of the critic, three of the student."""
+    state = saved(unbroken)
+    student, critic = state["optimizer_states"]
+    assert {int(s["step"]) for s in student["state"].values()} == {3}
+    assert {int(s["step"]) for s in critic["state"].values()} == {8}
+    assert state["global_step"] == 11 and state["lr_schedulers"][0]["last_epoch"] == 3
+    assert {"loss.critic.0.weight", "loss.critic.2.bias"} <= state["state_dict"].keys()
+    (average,) = [v for k, v in state["callbacks"].items() if k.startswith("EMA")]
+    assert average["steps"] == 3 and not any("critic" in name for name in average["average"])
+
+
+def test_killed_and_resumed(unbroken, tiny_config, critic, sunlab_process, tmp_path):
+    (tmp_path / "kill.py").write_text(KILL)
+    callbacks = f"callbacks=[{EMA}, {{name: kill_in_turns, after: 7}}]"
+    done = sunlab_process(*words(tiny_config, critic, tmp_path, "--plugin", "kill.py", callbacks))
+    assert done.returncode == -signal.SIGKILL
+    assert saved(tmp_path)["global_step"] == 4
+    assert main(words(tiny_config, critic, tmp_path, f"callbacks=[{EMA}]", "--resume", "last")) == 0
+    ours, theirs = saved(tmp_path), saved(unbroken)
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "nfe"):
+        assert equal(ours[key], theirs[key]), key
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("trainer.accumulate_grad_batches=2", "accumulate"), ("loss.critic_steps=0", "give at least 1")],
+)
+def test_what_is_not_supported_is_refused(override, message, tiny_config, critic, tmp_path, capsys):
+    assert main(words(tiny_config, critic, tmp_path, override)) == 78
+    assert message in capsys.readouterr().err
+
+
+def test_a_critic_without_gradients_for_the_student(tiny_config, critic, tmp_path):
+    """Within the critic's turn the student's weights do not move: one step trains the critic alone."""
+    assert main(words(tiny_config, critic, tmp_path, "trainer.max_steps=2", "callbacks=[]")) == 0
+    student, _ = saved(tmp_path)["optimizer_states"]
+    assert not student["state"]
+
+
+BROKEN = """
+import torch
+from sunlab.losses import LOSSES
+Judged = LOSSES.get("judged").factory
+
+@LOSSES.register("broken")
+class Broken(Judged):
+    \"\"\"One batch of the network is not finite.\"\"\"
+    calls = 0
+    def critic_step(self, batch, student, teacher):
+        self.calls += 1
+        return super().critic_step(batch, student, teacher) * (torch.nan if self.calls == 2 else 1)
+"""
+
+
+def test_steps_that_are_not_finite_are_skipped(tiny_config, critic, tmp_path, capsys):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    more = "--plugin", str(tmp_path / "broken.py"), "loss={name: broken, critic_steps: 2}", "trainer.max_steps=6"
+    assert main(words(tiny_config, critic, tmp_path, *more)) == 0
+    state = saved(tmp_path)
+    student, network = state["optimizer_states"]
+    assert {int(s["step"]) for s in student["state"].values()} == {2}
+    assert {int(s["step"]) for s in network["state"].values()} == {3} and state["global_step"] == 6
+    assert "Skipped, 1 in a row, 1 in all" in capsys.readouterr().err
+
+
+def test_gradients_are_clipped(unbroken, tiny_config, critic, tmp_path):
+    free = ["trainer.gradient_clip_val=null", f"callbacks=[{EMA}]"]
+    assert main(words(tiny_config, critic, tmp_path, *free)) == 0
+    first, second = (saved(folder)["optimizer_states"][1]["state"] for folder in (tmp_path, unbroken))
+    assert any(not torch.equal(first[k]["exp_avg_sq"], second[k]["exp_avg_sq"]) for k in first)
+
+
+def test_networks_must_be_submodules():
+    class Loose(Loss):
+        def __call__(self, batch, student, teacher, distance): ...
+
+        def networks(self):
+            return [nn.Linear(1, 1)]
+
+    with pytest.raises(ConfigError, match=r"torch\.nn\.Module"):
+        Turns(Loose(), nn.Identity(), None)
