@@ -18,7 +18,7 @@ class Entry(Generic[T]):
     """A registered component: its factory, where it was written, and its parameters."""
 
     name: str
-    factory: Callable[..., T]
+    factory: type[T]
     parameters: dict[str, Parameter] = field(repr=False)
     where: str
 
@@ -117,8 +117,9 @@ class Registry(Generic[T]):
         """The component: runtime objects are positional, configuration is keyword-only. A `ValueError` raised by its
         constructor means that a parameter is out of range."""
         spec = self.check(request, key=key)
+        factory: Callable[..., T] = self.get(spec.name).factory
         try:
-            return self.get(spec.name).factory(*runtime, **spec.parameters)
+            return factory(*runtime, **spec.parameters)
         except RegistryError:
             raise
         except ValueError as error:

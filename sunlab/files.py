@@ -44,8 +44,8 @@ def decode_text(data: bytes) -> str:
     Raises:
         UnicodeDecodeError: bytes that are not text in that encoding.
     """
-    marks = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"))
-    marks = (*marks, (codecs.BOM_UTF16_BE, "utf-16"))
+    marks = [(codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")]  # first: UTF-32's mark begins with UTF-16's
+    marks += [(codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")]
     return data.decode(next((name for mark, name in marks if data.startswith(mark)), "utf-8-sig"))
 
 

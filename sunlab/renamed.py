@@ -16,7 +16,9 @@ KEYS = {
 }
 """Dotted key of a configuration -> the new one."""
 
-COMPONENTS: dict[tuple[str, str], str] = {}
+COMPONENTS = {
+    ("backbones", "diffusers_unet"): "sd or sdxl; model.backbone: null takes the family of the files",
+}
 """(kind, former name) of a component -> its name."""
 
 MODULES = {

@@ -1,6 +1,6 @@
 """Look at data before a training does: what decodes, and what filters would drop."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def examine_data(
     shards: Sequence[str] = (),
     *,
     configs: Sequence[str | Path] = (),
-    filters: Sequence[Mapping[str, Any]] = (),
+    filters: Sequence[str | dict[str, Any]] = (),
     samples: int = 200,
     filtered: int = 10_000,
 ) -> Diagnosis:
@@ -50,7 +50,7 @@ def examine_data(
     Args:
         shards: tar files, or patterns of them.
         configs: YAML files whose `data.source` is looked at instead.
-        filters: in place of the source's own; each with `name` and parameters.
+        filters: in place of the source's own, as in a configuration.
         samples: how many to decode.
         filtered: how many to filter.
 

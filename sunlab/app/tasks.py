@@ -128,7 +128,8 @@ class AutoencoderTask(Task):
     trains_network = False
 
     def __init__(self, *, kl_weight: float = 1e-6, latent_std: float = 0.5, crop: int = 0, crop_share: float = 0.6):
-        self.options = {"kl_weight": kl_weight, "latent_std": latent_std, "crop": crop, "crop_share": crop_share}
+        sizes: dict[str, Any] = {"crop": crop, "crop_share": crop_share}
+        self.options = {"kl_weight": kl_weight, "latent_std": latent_std, **sizes}
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         yield from super().problems(config)

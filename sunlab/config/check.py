@@ -100,7 +100,7 @@ class Check:
         except RegistryError as error:
             name = value.get("name") if isinstance(value, Mapping) else None
             if new := COMPONENTS.get((kind, str(name))):
-                return self.problem(f"{here}.name", f"{name!r} is now {new!r}")
+                return self.problem(f"{here}.name", f"{name!r} is now {new}")
             name = None if error.key == f"{here}.name" else name
             subject = f"{kind} {name}" if name else kind
             key = error.key or here

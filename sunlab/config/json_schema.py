@@ -7,7 +7,7 @@ import inspect
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -39,7 +39,7 @@ def json_schema(section: type) -> Schema:
 
 def _section(shape: Shape) -> Schema:
     told = meanings(shape.annotation)
-    defaults = {f.name: f.default_factory() if f.default is MISSING else f.default for f in fields(shape.annotation)}
+    defaults = vars(shape.annotation())
     properties = {}
     for name, inner in shape.fields.items():
         described = {"description": told[name]} if name in told else {}
