@@ -66,13 +66,15 @@ def examine_data(
 
 
 def plan_of(
-    shards: Sequence[str] = (), *, configs: Sequence[str | Path] = (), filters: Sequence[Mapping[str, Any]] = ()
+    shards: Sequence[str] = (), *, configs: Sequence[str | Path] = (), filters: Sequence[str | dict[str, Any]] = ()
 ) -> Shards:
     """The source whose pipeline training would read; no shard is opened. Arguments as for `examine_data`."""
     return Shards(**_source_of(shards, configs, filters))
 
 
-def _source_of(shards: Sequence[str], configs: Sequence[str | Path], filters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _source_of(
+    shards: Sequence[str], configs: Sequence[str | Path], filters: Sequence[str | dict[str, Any]]
+) -> dict[str, Any]:
     """The parameters of the source "shards"."""
     if bool(shards) == bool(configs):
         raise ConfigError("doctor data: name shards, or a configuration with --config")
