@@ -26,6 +26,9 @@ class Task(ABC):
     counts_nfe: bool = False
     """Whether its module counts network evaluations (`module.nfe`), so that `budget.nfe` can end the training."""
 
+    evaluated: bool = False
+    """Whether a sweep evaluates what it trains, unless the sweep's file says what to do."""
+
     trains_network: bool = True
     """Whether a step keeps activations of the denoising network, which it or an adapter over it is trained in."""
 
@@ -71,7 +74,7 @@ class TeacherTask(Task):
 class Distillation(Task):
     """What the tasks share that distil the guided pretrained model."""
 
-    counts_nfe = True
+    counts_nfe = evaluated = True
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         yield from super().problems(config)

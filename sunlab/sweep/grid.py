@@ -12,6 +12,7 @@ from registry import suggestion
 from sunlab.config.load import load_config
 from sunlab.config.write import flow
 from sunlab.errors import ConfigError
+from sunlab.registries import registry_of
 from sunlab.sweep.spec import Group, Sweep, merged
 
 RUN = "run"  # `{run}` in a value is the run's own folder
@@ -135,7 +136,8 @@ def _run(
 
 
 def _usual(tree: Mapping[str, Any]) -> tuple[str, ...]:
-    return ("fit", "evaluate") if tree["task"] in ("adapter", "student") else ("fit",)
+    task = registry_of("tasks").get(tree["task"]["name"]).factory
+    return ("fit", "evaluate") if getattr(task, "evaluated", False) else ("fit",)
 
 
 def _identity(tree: Mapping[str, Any], do: Sequence[str], needs: Sequence[str]) -> str:
