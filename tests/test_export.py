@@ -13,7 +13,7 @@ from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
 from sunlab.app.sample import sample_grid
 from sunlab.backbones.pretrained import load_base
-from sunlab.backbones.sd.attention import passing
+from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.diffusion.grid import grid
 from sunlab.errors import DataError
 from sunlab.export import load_adapter, read_adapter, save_adapter
@@ -31,7 +31,7 @@ HEADER = {"guidance": [2.0, 4.0], "solver": "ddim", "times": [999, 499, -1]}
 def plugged(folder: Path, adapter):
     """A U-Net with the adapter in it, its parameters moved off their initial values."""
     unet = load_base(folder).freeze().backbone.unet
-    adapter.attach(unet)
+    adapter.attach(UNetLayers(unet))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in adapter.trainable():
@@ -42,10 +42,9 @@ def plugged(folder: Path, adapter):
 def ask(unet, adapter):
     g = torch.Generator().manual_seed(0)
     x, positive, negative = (torch.randn(1, *shape, generator=g) for shape in ((4, 8, 8), (77, 16), (77, 16)))
-    adapter.switch(True)
-    more = passing(adapter.state(Conditioning(positive), Conditioning(negative), torch.tensor([3.0])))
+    state = adapter.state(Conditioning(positive), Conditioning(negative), torch.tensor([3.0]))
     with torch.no_grad():
-        return unet(x, 500, encoder_hidden_states=positive, return_dict=False, **more)[0]
+        return UNetLayers(unet).run(state, x, 500, encoder_hidden_states=positive, return_dict=False)[0]
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ def test_round_trip(adapter, dtype, tiny_base_folder, unet, tmp_path):
     first = plugged(tiny_base_folder, adapter)
     path = save_adapter(tmp_path / "a.safetensors", adapter, HEADER, dtype=dtype)
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
-    loaded, header = load_adapter(path, unet)
+    loaded, header = load_adapter(path, UNetLayers(unet))
     assert dict(loaded.spec) == dict(adapter.spec) and header["guidance"] == [2.0, 4.0]
     for name, tensor in adapter.tensors().items():
         assert torch.equal(loaded.tensors()[name], tensor.detach().to(dtype).float())
@@ -128,12 +127,12 @@ def test_a_tensor_missing_or_too_many_or_misshapen(file, unet, tmp_path):
     for wrong, message in (
         ({name: None}, rf"x\.safetensors: lacks {name};"),
         ({"strange.weight": torch.zeros(1).half()}, r": holds unknown strange\.weight; is it whole"),
-        ({name: torch.zeros(8, 3).half()}, rf"{name} has shape \(8, 3\), this U-Net needs \(8, 16\)"),
+        ({name: torch.zeros(8, 3).half()}, rf"{name} has shape \(8, 3\), this network needs \(8, 16\)"),
     ):
         with pytest.raises(DataError, match=message):
-            load_adapter(rewritten(file, path, **wrong), unet)
+            load_adapter(rewritten(file, path, **wrong), UNetLayers(unet))
         assert unet.attn_processors == found  # nothing stays plugged in
-    load_adapter(file, unet)
+    load_adapter(file, UNetLayers(unet))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -148,7 +147,7 @@ def test_values_that_are_not_finite(file, tmp_path, value):
 def test_a_file_names_no_plugin_to_import(file, unet, tmp_path):
     for wrong in ({"name": "os.system"}, {"name": "sun", "plugin": "evil.py"}):
         with pytest.raises((DataError, ValueError), match=r"x\.safetensors"):
-            load_adapter(rewritten(file, tmp_path / "x.safetensors", header={"adapter": wrong}), unet)
+            load_adapter(rewritten(file, tmp_path / "x.safetensors", header={"adapter": wrong}), UNetLayers(unet))
 
 
 @pytest.mark.parametrize("kind", ["sun", "lora"])
@@ -164,8 +163,8 @@ def test_what_a_module_exports_is_what_sample_draws_with(kind, tiny_base_folder,
     (path,) = module.export(tmp_path)
     header = read_adapter(path).header
     assert header["guidance"] == [2.0, 6.0] and header["solver"] == "dpmpp_2m" and header["times"] == [1.0, 0.5, 0.0]
-    blind = pytest.warns(UserWarning, match="blind to negative prompts") if kind == "lora" else nullcontext()
-    with blind:
+    ignored = pytest.warns(UserWarning, match="takes no negative prompt") if kind == "lora" else nullcontext()
+    with ignored:
         out = sample_grid(prompts=["a pizza"], negatives=["red"], count=1, steps=2, base=str(tiny_base_folder),
                           adapter=str(path), out=tmp_path / "grid.png")  # fmt: skip
     assert out.is_file()

@@ -16,9 +16,12 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from bench.timing import Clock, Times, machine, paired, ratios, summary
-from sunlab.adapters.attention import Branch, BranchInputs, SUNCrossAttention
+from sunlab.adapters.attention import Branch, SUNAttention
 from sunlab.adapters.kernels import Tokens, attend
+from sunlab.adapters.state import PassState
+from sunlab.backbones.sd.attention import Extended
 from sunlab.memory import keep_freed_memory
+from sunlab.types import Conditioning
 
 LAYERS = ((4096, 320, 5), (1024, 640, 5), (256, 1280, 5), (64, 1280, 1))  # positions, width, how many
 HEADS, TEXT, TOKENS, BRANCHES = 8, 768, 77, 3
@@ -48,14 +51,14 @@ def cases(positions: int, width: int, batch: int, device: str, dtype: torch.dtyp
     """One layer."""
     attn = Attention(query_dim=width, cross_attention_dim=TEXT, heads=HEADS, dim_head=width // HEADS).to(device, dtype)
     make = {"normalise": True, "scale": True, "compat": False}
-    sun = SUNCrossAttention(AttnProcessor2_0(), *(Branch(TEXT, width, **make).to(device, dtype) for _ in range(2)))
+    sun = Extended(AttnProcessor2_0(), SUNAttention(*(Branch(TEXT, width, **make).to(device, dtype) for _ in range(2))))
     x = torch.randn(batch, positions, width, device=device, dtype=dtype)
     tokens, negative = torch.randn(2, batch, TOKENS, TEXT, device=device, dtype=dtype)
-    inputs, plain = BranchInputs.of(negative), AttnProcessor2_0()
+    inputs, plain = PassState.of(Conditioning(negative)), AttnProcessor2_0()
     query = x.view(batch, positions, HEADS, -1).transpose(1, 2).contiguous()
     key, value = torch.randn(2, BRANCHES, batch, TOKENS, width, device=device, dtype=dtype)
-    known = [Tokens.of(k, v, HEADS) for k, v in zip(key, value, strict=True)]
     key, value = (part.unflatten(-1, (HEADS, -1)).transpose(2, 3).contiguous() for part in (key, value))
+    known = [Tokens.of(k, v) for k, v in zip(key, value, strict=True)]
     return {
         "plain layer": lambda: plain(attn, x, tokens),
         "SUN layer": lambda: sun(attn, x, tokens, sun=inputs),

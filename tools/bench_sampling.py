@@ -43,7 +43,7 @@ def binds(base: BaseModel, wanted: list[str], *, compiled: bool) -> dict[str, Bi
         PLAIN: lambda: (twin(base), lambda model: with_backbone(model.backbone)),
         SUN4: lambda: (twin(base, sun), lambda model: with_adapter(model, sun)),
         UNFUSED: lambda: (twin(base, lora), lambda model: with_adapter(model, lora)),
-        FUSED: lambda: (fused(base, LoRA()), lambda model: with_backbone(model.backbone)),
+        FUSED: lambda: (fused(base), lambda model: with_backbone(model.backbone)),
     }
     found = {}
     for name in wanted:

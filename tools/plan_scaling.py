@@ -16,6 +16,7 @@ from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sunlab.adapters.sun import SUN
+from sunlab.backbones.sd.layers import UNetLayers
 
 SIDE, TOKENS = 64, 77  # latent positions a side at 512 pixels; tokens of a prompt
 BACKWARD = 2  # passes that a backward pass counts as
@@ -30,7 +31,7 @@ def counted(folder: Path) -> tuple[float, int]:
         with FlopCounterMode(display=False) as work, torch.no_grad():
             unet(x, t, words)
         adapter = SUN()
-        adapter.attach(unet)
+        adapter.attach(UNetLayers(unet))
     return float(work.get_total_flops()), sum(p.numel() for p in adapter.trainable())
 
 

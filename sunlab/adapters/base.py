@@ -7,36 +7,51 @@ from typing import Any
 from torch import Tensor, nn
 
 from registry import Registry
+from sunlab.backbones.attention import Adaptable
 from sunlab.types import Conditioning
+
+REPLACED = (
+    "layers that the adapter acts in were replaced since it was attached; detach it and attach it again (in a pipeline: "
+    "sunlab.unplug(pipe), then sunlab.plug)"
+)
 
 
 class Adapter(nn.Module, ABC):
-    """Trainable parameters plugged into a frozen U-Net.
+    """Trainable parameters beside a frozen network.
 
-    With the adapter off the U-Net is the base, to the bit: that is the teacher. Its parameters belong to the adapter, not
-    to the U-Net, unless a library (peft) puts them there; `trainable` names them in either case.
+    An adapter acts in a pass that gets its `state`. Every other pass is the base's, to the bit: that is the teacher. The
+    state belongs to the pass, so threads, recomputed activations and several adapters over one network do not disturb each
+    other.
     """
 
     spec: Mapping[str, Any]
-    """The plug's name and parameters, as the adapter file states them."""
+    """The component's name and parameters, as the adapter file states them."""
 
     steered: bool = False
-    """Whether `state` depends on the guidance scale."""
+    """Whether the guidance scale has an effect."""
+
+    uses_negative: bool = True
+    """Whether the negative prompt has an effect. If not, `state` takes None for it."""
+
+    changes_weights: bool = False
+    """Whether it acts in linear and convolution layers (LoRA), not in text attention alone."""
 
     @abstractmethod
-    def attach(self, unet: nn.Module) -> None:
-        """Create the parameters for this U-Net and plug them in. Raises `ConfigError` where they do not fit."""
+    def attach(self, backbone: Adaptable) -> None:
+        """Create the parameters for this network, unless they exist, and extend its layers. Raises `ConfigError` where they
+        do not fit; the network is then left as it was."""
 
     @abstractmethod
     def detach(self) -> None:
-        """Leave the U-Net as it was found, to the bit."""
-
-    def switch(self, on: bool) -> None:
-        """For adapters that live inside the U-Net's weights (LoRA). Others are on in a pass with a `state`."""
+        """Leave the network as it was found, to the bit. The parameters are kept."""
 
     @abstractmethod
-    def state(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> Any:
-        """The state of a pass with the adapter on, for `Backbone.predict`; None if its layers need none. guidance (B,)."""
+    def check_attached(self) -> None:
+        """Raise `ConfigError` if the network's layers were replaced since `attach`, so that the adapter is not in all."""
+
+    @abstractmethod
+    def state(self, positive: Conditioning, negative: Conditioning | None, guidance: Tensor) -> Any:
+        """The state of a pass with the adapter on, for `Backbone.predict`; guidance (B,)."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -44,11 +59,6 @@ class Adapter(nn.Module, ABC):
 
     def trainable(self) -> list[nn.Parameter]:
         return [p for p in self.tensors().values() if isinstance(p, nn.Parameter)]
-
-
-def blind(spec: Mapping[str, Any]) -> bool:
-    """Whether negative prompts have no effect on an adapter of this name and parameters."""
-    return spec["name"] == "lora" or spec.get("negative") is False
 
 
 ADAPTERS: Registry[Adapter] = Registry(

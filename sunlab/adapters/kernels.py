@@ -25,13 +25,12 @@ class Tokens:
     padding: Tensor | None
 
     @staticmethod
-    def of(key: Tensor, value: Tensor, heads: int, *, exact: bool = False) -> "Tokens":
-        """Of key and value (B, L, heads c).
+    def of(key: Tensor, value: Tensor, *, exact: bool = False) -> "Tokens":
+        """Of key and value (B, heads, L, c).
 
         Args:
             exact: in float32, to the bit what diffusers' own processor computes.
         """
-        key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (key, value))
         more = -key.shape[2] % (VECTOR // key.element_size())
         as_they_are = torch.is_grad_enabled() or (exact and key.dtype == torch.float32)
         if not more or key.device.type != "cpu" or as_they_are:

@@ -1,14 +1,19 @@
-"""Low-rank adaptation of the U-Net's weights, through peft (arXiv 2106.09685)."""
+"""Low-rank adaptation of a network's weights (arXiv 2106.09685)."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from sunlab.adapters.base import ADAPTERS, Adapter
+from sunlab.adapters.base import ADAPTERS, REPLACED, Adapter
+from sunlab.adapters.state import PassState
+from sunlab.backbones.attention import Adaptable
+from sunlab.backbones.state import carried
+from sunlab.backbones.weights import device_of, dtype_of
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
 
-NAME = "sunlab"
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 LCM = (*ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut",
        "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj")  # fmt: skip
@@ -16,7 +21,10 @@ LCM = (*ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", 
 
 @ADAPTERS.register("lora")
 class LoRA(Adapter):
-    """LoRA on the U-Net's attention, feed-forward and convolution layers, as LCM-LoRA places it; blind to negatives.
+    """LoRA on attention, feed-forward and convolution layers, as LCM-LoRA places it; negative prompts have no effect.
+
+    The update `alpha / r B A x` is added to a layer's output, with A and B initialised as peft does. The base's parameters,
+    their names and their flags stay as they are, and LoRAs of peft may be loaded beside it.
 
     Args:
         rank: r.
@@ -24,38 +32,87 @@ class LoRA(Adapter):
         targets: ends of the names of the layers that get one.
     """
 
+    always: bool
+    """Whether it acts in every pass, as part of the base: a style LoRA in training."""
+
+    uses_negative = False
+    changes_weights = True
+
     def __init__(self, *, rank: int = 64, alpha: float | None = None, targets: tuple[str, ...] = LCM):
         super().__init__()
         self.spec = {"name": "lora", "rank": rank, "alpha": alpha, "targets": list(targets)}
-        self.rank, self.alpha, self.targets = rank, alpha, targets
-        self._unet: Any = None
+        self.rank, self.scale, self.targets = rank, (alpha or rank) / rank, targets
+        self.always = False
+        self.updates = nn.ModuleDict()
+        self._hooks: list[RemovableHandle] = []
+        self._find_layers: Callable[[], Mapping[str, nn.Module]] = dict
+        self._layers: dict[str, Any] = {}
 
-    def attach(self, unet: nn.Module) -> None:
-        from peft import LoraConfig
-
-        if NAME in getattr(unet, "peft_config", {}):
-            raise ConfigError("another LoRA of sunlab's is plugged into this U-Net; detach it first")
-        config = LoraConfig(r=self.rank, lora_alpha=self.alpha or self.rank, target_modules=list(self.targets))
-        unet.add_adapter(config, adapter_name=NAME)
-        object.__setattr__(self, "_unet", unet)
+    def attach(self, backbone: Adaptable) -> None:
+        if self._hooks:
+            raise ConfigError("this adapter is attached already; detach it first")
+        ends = tuple(f".{target}" for target in self.targets)
+        layers = {path: layer for path, layer in backbone.layers().items() if f".{path}".endswith(ends)}
+        if not layers:
+            raise ConfigError(f"adapter.targets: no layer of this network ends in {', '.join(self.targets)}")
+        self._find_layers = backbone.layers
+        for path, layer in layers.items():
+            if (key := path.replace(".", "/")) not in self.updates:
+                self.updates[key] = Update(layer, self.rank)
+            self._layers[path] = layer
+            self._hooks.append(layer.register_forward_hook(self._add(self.updates[key])))
 
     def detach(self) -> None:
-        if self._unet is not None:
-            self._unet.delete_adapters(NAME)
-            if not getattr(self._unet, "peft_config", {}):
-                self._unet.unload_lora()  # no other LoRA left: take peft's wrappers out as well
-            object.__setattr__(self, "_unet", None)
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, self._layers, self._find_layers = [], {}, dict
 
-    def switch(self, on: bool) -> None:
-        from peft.tuners.tuners_utils import BaseTunerLayer
+    def check_attached(self) -> None:
+        found = self._find_layers()
+        if any(found.get(path) is not layer for path, layer in self._layers.items()):
+            raise ConfigError(REPLACED)
 
-        for module in self._unet.modules():
-            if isinstance(module, BaseTunerLayer) and module.disable_adapters is on:
-                module._disable_adapters = not on  # enable_adapters() would also change requires_grad
-
-    def state(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> Any:
-        return None
+    def state(self, positive: Conditioning, negative: Conditioning | None, guidance: Tensor) -> PassState:
+        return PassState(loras={id(self): 1.0})
 
     def tensors(self) -> dict[str, Tensor]:
-        marks = (f".lora_A.{NAME}.", f".lora_B.{NAME}.")
-        return {n.replace(f".{NAME}.", "."): p for n, p in self._unet.named_parameters() if any(m in n for m in marks)}
+        return {
+            f"{key.replace('/', '.')}.{part}.weight": getattr(update, part).weight
+            for key, update in self.updates.items()
+            for part in ("lora_A", "lora_B")
+        }
+
+    def _add(self, update: nn.Module) -> Any:
+        def hook(layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
+            factor = 1.0 if self.always else getattr(carried(), "loras", {}).get(id(self))
+            if factor is None:
+                return None
+            return (out + update(args[0]) * (self.scale * factor)).to(out.dtype)
+
+        return hook
+
+
+class Update(nn.Module):
+    """B A of one layer, zero at first.
+
+    Args:
+        layer: a linear layer or a convolution.
+        rank: r.
+    """
+
+    def __init__(self, layer: Any, rank: int):
+        super().__init__()
+        if isinstance(layer, nn.Linear):
+            self.lora_A: Any = nn.Linear(layer.in_features, rank, bias=False)
+            self.lora_B: Any = nn.Linear(rank, layer.out_features, bias=False)
+        else:
+            kind: Any = getattr(nn, f"Conv{layer.weight.ndim - 2}d")
+            shape = {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation")}
+            self.lora_A = kind(layer.in_channels, rank, bias=False, **shape)
+            self.lora_B = kind(rank, layer.out_channels, 1, bias=False)
+        self.lora_A.reset_parameters()  # peft draws A twice: a fixed seed gives its values
+        nn.init.zeros_(self.lora_B.weight)
+        self.to(device_of(layer), dtype_of(layer))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lora_B(self.lora_A(x.to(self.lora_A.weight.dtype)))

@@ -1,13 +1,15 @@
 """SpeedUpNet (arXiv 2312.08887)."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from sunlab.adapters.attention import Branch, BranchInputs, SUNCrossAttention
-from sunlab.adapters.base import ADAPTERS, Adapter
-from sunlab.adapters.processors import BESIDE, PLAIN, Placement, Processor, Untouched, check_composable
+from sunlab.adapters.attention import Branch, SUNAttention
+from sunlab.adapters.base import ADAPTERS, REPLACED, Adapter
+from sunlab.adapters.state import PassState
+from sunlab.backbones.attention import Adaptable, Attachment, TextAttention
+from sunlab.backbones.weights import dense
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
 
@@ -22,11 +24,11 @@ NAMES = {"negative.to_k.weight": "to_k_neg.weight", "negative.to_v.weight": "to_
 class SUN(Adapter):
     """SpeedUpNet: negative (and extra positive) attention branches, one pass in place of guidance.
 
-    `out = W_out(Z - N' + P')` in every cross-attention layer; see `Branch` for N' and P'.
+    `out = W_out(Z - N' + P')` in every text-attention layer; see `Branch` for N' and P'.
 
     Args:
         extra_positive: the optional branch P' ("add_pos").
-        negative: the branch N'; without it the adapter is blind to negative prompts (an ablation).
+        negative: the branch N'; without it negative prompts have no effect (an ablation).
         normalise: attention normalisation |Z| / |N|.
         scale: per-channel alpha and beta.
         init: `copy`, projections copied from the layer's own key and value (out = 2 Z - N' with `extra_positive`, near
@@ -53,24 +55,29 @@ class SUN(Adapter):
             "name": "sun", "extra_positive": extra_positive, "negative": negative, "normalise": normalise,
             "scale": scale, "init": init, "compat": compat,
         }  # fmt: skip
+        self.uses_negative = negative
         self.branches = {"negative": negative, "positive": extra_positive}
         self.options = {"normalise": normalise, "scale": scale, "compat": compat}
         self.init = init
         self.layers = nn.ModuleDict()
-        self._placement: Placement | None = None
+        self._attachment: Attachment | None = None
 
-    def attach(self, unet: nn.Module) -> None:
-        if self._placement is not None:
-            raise ConfigError("this adapter is plugged in already; detach it first")
-        self._placement = Placement(unet, self._processor)
+    def attach(self, backbone: Adaptable) -> None:
+        if self._attachment is not None:
+            raise ConfigError("this adapter is attached already; detach it first")
+        self._attachment = backbone.extend({p: self._extension(p, a) for p, a in backbone.text_attention().items()})
 
     def detach(self) -> None:
-        if self._placement is not None:
-            self._placement.remove()
-            self._placement = None
+        if self._attachment is not None:
+            self._attachment.remove()
+            self._attachment = None
 
-    def state(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> Any:
-        return BranchInputs.of(negative.tokens)
+    def check_attached(self) -> None:
+        if self._attachment is not None and not self._attachment.intact():
+            raise ConfigError(REPLACED)
+
+    def state(self, positive: Conditioning, negative: Conditioning | None, guidance: Tensor) -> PassState:
+        return PassState.of(negative)
 
     def tensors(self) -> dict[str, Tensor]:
         named: dict[str, Tensor] = {}
@@ -79,33 +86,30 @@ class SUN(Adapter):
                 named[f"{_path(layer)}.{NAMES[name]}"] = parameter
         return named
 
-    def _processor(self, path: str, attn: Any, found: Any) -> Processor:
-        if isinstance(found, Processor):
-            raise ConfigError(f"another adapter of sunlab is plugged into this U-Net ({path}); detach it first")
-        if not attn.is_cross_attention:
-            return Untouched(found)
-        check_composable(path, found, known=PLAIN + BESIDE, adapter="SUN")
-        if (layer := _key(path)) not in self.layers:
-            self.layers[layer] = self._layer(attn)
-        branches = self.layers[layer]
+    def _extension(self, path: str, layer: TextAttention) -> SUNAttention:
+        if layer.extended:
+            raise ConfigError(f"another adapter of sunlab is attached to this network ({path}); detach it first")
+        if (key := _key(path)) not in self.layers:
+            self.layers[key] = self._branches(layer)
+        branches = self.layers[key]
         negative, positive = (branches[n] if n in branches else None for n in ("negative", "positive"))  # noqa: SIM401
-        return SUNCrossAttention(found, negative, positive)
+        return SUNAttention(negative, positive)
 
-    def _layer(self, attn: Any) -> nn.ModuleDict:
-        key, value = attn.to_k.weight, attn.to_v.weight
-        layer = nn.ModuleDict()
+    def _branches(self, layer: TextAttention) -> nn.ModuleDict:
+        key, value = dense(layer.to_k), dense(layer.to_v)
+        branches = nn.ModuleDict()
         for name, wanted in self.branches.items():
             if not wanted:
                 continue
             with torch.device(key.device):
-                branch = Branch(key.shape[1], key.shape[0], **self.options)
+                branch = Branch(layer.text_width, layer.width, **self.options)
             with torch.no_grad():
                 branch.to_k.weight.copy_(key)
                 branch.to_v.weight.copy_(value)  # never zero: the branch is normalised, its scale would be lost
                 if self.init == "identity":
                     branch.alpha.zero_()
-            layer[name] = branch
-        return layer
+            branches[name] = branch
+        return branches
 
 
 def _key(path: str) -> str:

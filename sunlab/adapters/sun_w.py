@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from registry import takes_also
-from sunlab.adapters.attention import BranchInputs, SUNCrossAttention
-from sunlab.adapters.base import ADAPTERS, Adapter
-from sunlab.adapters.processors import Call, Placement, Processor
+from sunlab.adapters.base import ADAPTERS, REPLACED, Adapter
+from sunlab.adapters.state import PassState
 from sunlab.adapters.sun import SUN
+from sunlab.backbones.attention import Adaptable, Attachment, AttentionCall, TextAttention
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
 
@@ -38,7 +38,7 @@ class SUNW(Adapter):
         ConfigError: a saturation that is not positive, nothing to steer, and what `SUN` refuses.
     """
 
-    steered = True  # whoever draws with it: the guidance scale has an effect
+    steered = True
 
     @takes_also(SUN)
     def __init__(self, *, saturation: float = 1.0, steers: Literal["negative", "offset"] = "offset", **sun: Any):
@@ -49,54 +49,57 @@ class SUNW(Adapter):
         if steers == "negative" and not self.sun.branches["negative"]:
             raise ConfigError("adapter.steers: negative steers a branch that adapter.negative: false leaves out")
         self.spec = {**self.sun.spec, "name": "sun_w", "saturation": saturation, "steers": steers}
+        self.uses_negative = self.sun.uses_negative
         self.saturation, self.steers = saturation, steers
         self.curves = nn.ParameterDict()
-        self._placement: Placement | None = None
+        self._attachment: Attachment | None = None
 
-    def attach(self, unet: nn.Module) -> None:
-        self.sun.attach(unet)
-        self._placement = Placement(unet, self._processor)
+    def attach(self, backbone: Adaptable) -> None:
+        self.sun.attach(backbone)
+        self._attachment = backbone.extend({p: self._extension(p, a) for p, a in backbone.text_attention().items()})
 
     def detach(self) -> None:
-        if self._placement is not None:
-            self._placement.remove()
-            self._placement = None
+        if self._attachment is not None:
+            self._attachment.remove()
+            self._attachment = None
             self.sun.detach()
 
-    def state(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> Any:
-        given = self.sun.state(positive, negative, guidance)
+    def check_attached(self) -> None:
+        if self._attachment is not None and not self._attachment.intact():
+            raise ConfigError(REPLACED)
+        self.sun.check_attached()
+
+    def state(self, positive: Conditioning, negative: Conditioning | None, guidance: Tensor) -> PassState:
         excess = guidance - 1
         gain_positive = excess if self.steers == "offset" else None
-        return replace(given, gain=excess, gain_positive=gain_positive)
+        return replace(self.sun.state(positive, negative, guidance), gain=excess, gain_positive=gain_positive)
 
     def tensors(self) -> dict[str, Tensor]:
         curves = {f"{key.replace('/', '.')}.{NAME}": rho for key, rho in self.curves.items()}
         return {**self.sun.tensors(), **curves}
 
-    def _processor(self, path: str, attn: Any, found: Any) -> Processor | None:
-        if not isinstance(found, SUNCrossAttention):
-            return None
+    def _extension(self, path: str, layer: TextAttention) -> "SteeredAttention":
         if (key := path.replace(".", "/")) not in self.curves:
-            initial = torch.tensor([math.log(math.expm1(self.saturation))], device=attn.to_k.weight.device)
+            initial = torch.tensor(
+                [math.log(math.expm1(self.saturation))], device=next(self.sun.layers[key].parameters()).device
+            )
             self.curves[key] = nn.Parameter(initial)
-        return SteeredAttention(found, self.curves[key])
+        return SteeredAttention(self.curves[key])
 
 
-class SteeredAttention(Processor):
-    """Of one cross-attention layer: SUN's, its gain w - 1 bent into g(w).
+class SteeredAttention:
+    """Extension on top of SUN's: its gain w - 1 bent into g(w).
 
     Args:
-        sun: SUN's processor.
         curve: softplus^-1 of rho (1,).
     """
 
-    def __init__(self, sun: SUNCrossAttention, curve: Tensor):
-        super().__init__(sun)
+    def __init__(self, curve: Tensor):
         self.curve = curve
 
-    def respond(self, call: Call, sun: BranchInputs) -> Tensor:
-        gain, gain_positive = (None if w is None else bent(w, self.curve) for w in (sun.gain, sun.gain_positive))
-        return self.below(call, replace(sun, gain=gain, gain_positive=gain_positive))
+    def __call__(self, call: AttentionCall, state: PassState) -> Tensor:
+        gain, gain_positive = (None if w is None else bent(w, self.curve) for w in (state.gain, state.gain_positive))
+        return call.below(replace(state, gain=gain, gain_positive=gain_positive))
 
 
 def bent(excess: Tensor, curve: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def sample_grid(
     if adapter is None:
         bind, name, w = with_guidance(model), "dpmpp_2m", 3.0
     else:
-        plugged, header = load_adapter(asset(adapter), model.backbone.unet)
+        plugged, header = load_adapter(asset(adapter), model.backbone)
         bind, name, w = with_adapter(model, plugged), header.get("solver", "ddim"), scale_of(plugged, header, guidance)
         asked = "--negative" if any(negatives) else None
         for sentence in unheeded(plugged, header, scale="--guidance", w=guidance, negative=asked):

@@ -1,6 +1,6 @@
 """Backbones: the one boundary where foreign networks are wrapped, a folder a family. Start with `base.py`."""
 
-from sunlab.backbones.attention import AttentionCall, Extension, TextAttention, TokenContext
+from sunlab.backbones.attention import Adaptable, AttentionCall, Extension, TextAttention, TokenContext
 from sunlab.backbones.autoencoder import Autoencoder
 from sunlab.backbones.base import BACKBONES, Backbone
 from sunlab.backbones.files import Files
@@ -8,6 +8,6 @@ from sunlab.backbones.pretrained import BaseModel
 from sunlab.backbones.text import TextEncoder
 
 __all__ = [
-    "BACKBONES", "AttentionCall", "Autoencoder", "Backbone", "BaseModel", "Extension", "Files", "TextAttention",
+    "BACKBONES", "Adaptable", "AttentionCall", "Autoencoder", "Backbone", "BaseModel", "Extension", "Files", "TextAttention",
     "TextEncoder", "TokenContext",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """What an adapter sees of a network: the attention layers over the prompt, and one pass through such a layer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -103,9 +103,22 @@ Extension = Callable[[AttentionCall, Any], Tensor]
 class Attachment(Protocol):
     """Extensions attached to layers."""
 
+    def intact(self) -> bool:
+        """Whether each layer still calls its extension."""
+
     def remove(self) -> None:
         """Restore the layers to the bit. What another library has put there since stays.
 
         Raises:
             ConfigError: an extension attached later uses one of these.
         """
+
+
+class Adaptable(Protocol):
+    """What an adapter attaches to: a `Backbone`, or the network of a diffusers pipeline. See `Backbone` for the methods."""
+
+    def text_attention(self) -> Mapping[str, TextAttention]: ...
+
+    def extend(self, extensions: Mapping[str, Extension]) -> Attachment: ...
+
+    def layers(self) -> Mapping[str, nn.Module]: ...

@@ -63,6 +63,10 @@ class Backbone(nn.Module, ABC):
         """
 
     @abstractmethod
+    def layers(self) -> Mapping[str, nn.Module]:
+        """Linear and convolution layers by path, outside the wrappers of other libraries' LoRAs: what a LoRA adapts."""
+
+    @abstractmethod
     def blank(self, rows: int) -> Conditioning:
         """Zeros in the shape of encoded prompts, as many as `rows`, on the current default device."""
 

@@ -1,40 +1,55 @@
-"""The state of a pass in a `ContextVar`, for networks that hand no keyword arguments on to their attention layers.
+"""The state of the pass that runs in this thread, for layers that get no keyword arguments from their network.
 
-The variable belongs to the call: two threads over one network have a value each. Activation checkpointing recomputes a block
-during the backward pass, in autograd's thread, after the call has returned; `checkpoint` enters the state again there.
+Two threads over one network have a state each. Activation checkpointing recomputes a block in the backward pass, possibly in
+another thread, after the forward pass has returned; `checkpoint` enters the state again there. `torch.compile` traces reads
+of a `threading.local`; it breaks the graph at a `ContextVar`.
 """
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch.utils import checkpoint as torch_checkpoint
 
-_STATE: ContextVar[Any] = ContextVar("sunlab state of a pass", default=None)
+
+class _Running(threading.local):
+    state: Any = None
+
+
+_RUNNING = _Running()
 
 
 def carried() -> Any:
     """The state of the pass that is running, None if it has none."""
-    return _STATE.get()
+    return _RUNNING.state
+
+
+def carry(state: Any) -> None:
+    """Set the state until the next call, where a network's forward cannot be wrapped in `carrying`."""
+    _RUNNING.state = state
 
 
 @contextmanager
 def carrying(state: Any) -> Iterator[None]:
     """Run a network's forward with this state."""
-    token = _STATE.set(state)
+    before, _RUNNING.state = _RUNNING.state, state
     try:
         yield
     finally:
-        _STATE.reset(token)
+        _RUNNING.state = before
 
 
 def checkpoint(function: Callable[..., Any], *args: Any) -> Any:
     """`torch.utils.checkpoint.checkpoint` whose recomputation sees the state of the forward pass. It can be given to
     diffusers' `enable_gradient_checkpointing`."""
+    if torch.compiler.is_compiling():  # the state is part of the traced graph
+        return torch_checkpoint.checkpoint(function, *args, use_reentrant=False)
     state = carried()
 
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), carrying(state)
+    def with_state(*args: Any) -> Any:
+        with carrying(state):
+            return function(*args)
 
-    return torch_checkpoint.checkpoint(function, *args, use_reentrant=False, context_fn=contexts)
+    return torch_checkpoint.checkpoint(with_state, *args, use_reentrant=False)

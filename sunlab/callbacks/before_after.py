@@ -78,7 +78,7 @@ class BeforeAfter(Callback):
                 "before_after.longer: the other adapter takes this one's place while it draws, which only "
                 "a sun adapter allows; leave `longer` out"
             )
-        check_base(read_adapter(asset(self.longer)).header, module.base.backbone.unet, f"before_after.longer: {self.longer}")
+        check_base(read_adapter(asset(self.longer)).header, module.base.backbone, f"before_after.longer: {self.longer}")
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -144,12 +144,12 @@ class BeforeAfter(Callback):
         assert self.longer is not None
         base = module.base
         module.adapter.detach()
-        other, _ = load_adapter(asset(self.longer), base.backbone.unet)
+        other, _ = load_adapter(asset(self.longer), base.backbone)
         name = f"shipped adapter, trained longer, {module.student.steps} steps"
         variant = Variant(name, module.student, with_adapter(base, other), w)
         drawn = [draw_all(base, [variant], request)[0] for request in (self.measured, self.shown)]
         other.detach()
-        module.adapter.attach(base.backbone.unet)
+        module.adapter.attach(base.backbone)
         return variant, drawn
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sunlab.backbones.pretrained import BaseModel
-from sunlab.export import load_adapter, plug_untrained
+from sunlab.export import attach_untrained, load_adapter
 from sunlab.hashing import files_hash
 from sunlab.pipelines.draw import Bind, with_adapter, with_guidance
 from sunlab.solvers import Sampler
@@ -58,9 +58,9 @@ class Method:
     def bound(self, base: BaseModel) -> Iterator[Bind]:
         """The base drawing in this way; afterwards it is as it was. Raises `DataError` for an unusable adapter file."""
         if self.adapter is not None:
-            adapter, _ = load_adapter(self.adapter, base.backbone.unet, over=self.over)
+            adapter, _ = load_adapter(self.adapter, base.backbone, over=self.over)
         elif self.over is not None:
-            adapter = plug_untrained(self.over, base.backbone.unet)
+            adapter = attach_untrained(self.over, base.backbone)
         else:
             yield with_guidance(base)
             return

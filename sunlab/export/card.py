@@ -4,14 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sunlab.adapters.base import blind
+from sunlab.adapters import Adapter
 from sunlab.export.schedulers import settings_of
 
 FIRST_LINES = "---\nlibrary_name: diffusers\ntags: [few-step, adapter, "
 
 
-def model_card(header: Mapping[str, Any], name: str, layout: str) -> str:
-    """README.md of the file `name` in `layout`."""
+def model_card(header: Mapping[str, Any], adapter: Adapter, name: str, layout: str) -> str:
+    """README.md of the file `name` in `layout`, which holds `adapter`."""
     spec, base = header["adapter"], header.get("base") or {}
     rows = {
         "kind": spec["name"],
@@ -32,7 +32,7 @@ def model_card(header: Mapping[str, Any], name: str, layout: str) -> str:
     return (
         f"{FIRST_LINES}{spec['name']}]\n---\n\n# {name}\n\n"
         f"A few-step adapter: one U-Net pass a step, no classifier-free guidance.\n\n| | |\n|---|---|\n{table}\n\n"
-        f"## Use\n\n```python\n{_use(header, name, layout)}\n```\n"
+        f"## Use\n\n```python\n{_use(header, adapter, name, layout)}\n```\n"
     )
 
 
@@ -51,15 +51,15 @@ def _training(told: Mapping[str, Any] | None) -> str | None:
     return f"{told['steps']:,} steps, loss {told['loss']}; U-Net passes: {spent}"
 
 
-def _use(header: Mapping[str, Any], name: str, layout: str) -> str:
-    spec, family = header["adapter"], (header.get("base") or {}).get("family")
+def _use(header: Mapping[str, Any], adapter: Adapter, name: str, layout: str) -> str:
+    family = (header.get("base") or {}).get("family")
     pipeline = "StableDiffusionXLPipeline" if family == "sdxl" else "StableDiffusionPipeline"
     load = f'pipe = {pipeline}.from_pretrained("BASE")  # the adapter\'s base, or any fine-tune of it'
     asked = ['"a red apple"', f"num_inference_steps={header.get('steps') or 4}"]
     if layout in ("sunlab", "published"):
-        if not blind(spec):
+        if adapter.uses_negative:
             asked.insert(1, 'negative_prompt="green"')
-        if "saturation" in spec:  # steered by guidance
+        if adapter.steered:
             asked.append(f"guidance_scale={sum(header.get('guidance') or (3.0, 3.0)) / 2:g}")
         lines = ["import sunlab", f"from diffusers import {pipeline}", "", load, f'sunlab.plug(pipe, "{name}")']
     else:

@@ -10,6 +10,7 @@ from torch import Tensor
 from sunlab.errors import ConfigError, DataError
 from sunlab.export.card import FIRST_LINES, model_card
 from sunlab.export.file import DTYPES, AdapterFile, read_adapter, write_bytes, write_tensors
+from sunlab.export.load import adapter_of
 from sunlab.export.lora import check_is_lora, to_diffusers, to_kohya
 from sunlab.export.published import header_of_base, number, place
 from sunlab.export.shapes import FAMILIES
@@ -45,13 +46,13 @@ def export_adapter(source: str | Path, *, layout: str, out: str | Path) -> list[
     elif layout == "published":
         _write(out, number(file.tensors, file.header, where))
     else:
-        check_is_lora(spec, where, layout)
+        check_is_lora(file.tensors, spec, where, layout)
         if layout == "kohya":
             _write(out, to_kohya(file.tensors, spec))
         else:
             tensors, settings = to_diffusers(file.tensors, spec)
             _write(out, tensors, {"lora_adapter_metadata": json.dumps(settings, sort_keys=True)})
-    card.write_text(model_card(file.header, out.name, layout), encoding="utf-8")
+    card.write_text(model_card(file.header, adapter_of(file), out.name, layout), encoding="utf-8")
     return [out, card]
 
 

@@ -49,6 +49,7 @@ FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "spacing": (lambda v: v in (*SPACINGS, "custom"), "trailing, leading, uniform or custom"),
     "steps": (_is_count, "a number of steps"),
     "times": (_is_times, "descending times in [0, 1]"),
+    "final_alpha": (lambda v: v in ("one", "base"), "one, the default, or base: what the last step's alpha is"),
     "guidance": (_is_range, "[lowest, highest] trained guidance scale, or null where it is not known"),
     "training": (lambda v: isinstance(v, dict), "a summary of the training"),
     "dtype": (lambda v: v in ("float16", "bfloat16", "float32"), "float16, bfloat16 or float32"),

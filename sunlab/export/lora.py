@@ -44,10 +44,10 @@ def to_kohya(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> dict[str
     return renamed
 
 
-def check_is_lora(spec: Mapping[str, Any], where: str, layout: str) -> None:
-    """Raises `DataError` for an adapter that is no LoRA."""
-    if spec.get("name") != "lora":
+def check_is_lora(tensors: Mapping[str, Tensor], spec: Mapping[str, Any], where: str, layout: str) -> None:
+    """Raises `DataError` for an adapter that has more than a LoRA's tensors."""
+    if any(".lora_" not in name for name in tensors):
         raise DataError(
-            f"{where}: the layout {layout!r} is of LoRA students, this is an adapter of the kind {spec.get('name')!r}; "
-            "diffusers users plug it in with sunlab.plug(pipe, FILE)"
+            f"{where}: the layout {layout!r} holds LoRAs, this is an adapter of the kind {spec.get('name')!r}; use it in "
+            "diffusers through sunlab.plug(pipe, FILE)"
         )

@@ -37,8 +37,8 @@ def describe(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
         raise DataError(f"{where}: no tensor ends in {sorted(set(NEGATIVE) - suffixes)[0]!r}")
     spec = {"name": "sun", "extra_positive": bool(suffixes & set(POSITIVE)), "negative": True, "normalise": True,
             "scale": True, "init": "copy", "compat": False}  # fmt: skip
-    return {"adapter": spec, **ASSUMED, "solver": "ddim", "steps": 4, "times": [1.0, 0.75, 0.5, 0.25, 0.0], "guidance": None,
-            "dtype": "float16"}  # fmt: skip
+    return {"adapter": spec, **ASSUMED, "solver": "ddim", "steps": 4, "times": [1.0, 0.75, 0.5, 0.25, 0.001],
+            "final_alpha": "base", "guidance": None, "dtype": "float16"}  # fmt: skip
 
 
 def place(tensors: Mapping[str, Tensor], layers: Layers, where: str) -> dict[str, Tensor]:

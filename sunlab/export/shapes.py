@@ -6,6 +6,8 @@ from hashlib import sha256
 from itertools import chain
 from typing import Any
 
+from sunlab.backbones.attention import Adaptable
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -17,18 +19,12 @@ class Layer:
 
 
 Layers = Mapping[str, Layer]
-"""Path in the U-Net -> layer, in the U-Net's own order."""
+"""Path in the network -> layer, in the network's own order."""
 
 
-def cross_attention(unet: Any) -> dict[str, Layer]:
-    """The cross-attention layers of a diffusers U-Net, on any device, wrapped by LoRA or not."""
-    layers = {}
-    for name in unet.attn_processors:
-        path = name.removesuffix(".processor")
-        attn = unet.get_submodule(path)
-        if attn.is_cross_attention:
-            layers[path] = Layer(attn.inner_dim, attn.cross_attention_dim, attn.heads)
-    return layers
+def layers_of(backbone: Adaptable) -> dict[str, Layer]:
+    """The text-attention layers of a network, on any device, wrapped by LoRA or not."""
+    return {path: Layer(a.width, a.text_width, a.heads) for path, a in backbone.text_attention().items()}
 
 
 def shape_hash(layers: Layers) -> str:
@@ -37,9 +33,9 @@ def shape_hash(layers: Layers) -> str:
     return sha256("".join(lines).encode()).hexdigest()
 
 
-def describe_base(unet: Any) -> dict[str, Any]:
+def describe_base(backbone: Adaptable) -> dict[str, Any]:
     """The `base` field of a header: family (`other` where it is none of `FAMILIES`) and hash of the shapes."""
-    layers = cross_attention(unet)
+    layers = layers_of(backbone)
     return {"family": family_of(layers), "cross_attention": shape_hash(layers)}
 
 

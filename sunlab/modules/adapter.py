@@ -1,4 +1,4 @@
-"""Training an adapter: SUN, or any other that plugs into the frozen U-Net."""
+"""Training an adapter: SUN, or any other that attaches to the frozen network."""
 
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,18 @@ class AdapterModule(DistillationModule):
 
     Args:
         base, loss, options: see `DistillationModule`.
-        adapter: plugged into the base's U-Net here.
+        adapter: attached to the base's network here.
     """
 
     def __init__(self, base: BaseModel, adapter: Adapter, loss: Loss, **options: Any):
         super().__init__(base, loss, **options)
         self.adapter = adapter
-        adapter.attach(base.backbone.unet)
+        adapter.attach(base.backbone)
         self.train_in_single_precision()
 
     def trainable(self) -> dict[str, nn.Parameter]:
         wanted = {id(p) for p in self.adapter.trainable()}
         return {name: p for name, p in self.named_parameters() if id(p) in wanted}
-
-    def switch(self, on: bool) -> None:
-        self.adapter.switch(on)
 
     def predict_student(self, x: Tensor, t: Tensor, batch: Batch) -> Any:
         state = self.adapter.state(batch.positive, batch.negative, batch.guidance)

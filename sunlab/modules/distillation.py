@@ -25,7 +25,7 @@ from sunlab.pipelines.draw import Bind, with_guidance
 from sunlab.solvers import SOLVERS, Sampler
 from sunlab.solvers.ddim import DDIM
 from sunlab.solvers.dpmpp_2m import DPMpp2M
-from sunlab.types import Batch, Conditioning, Denoiser, Samples
+from sunlab.types import Batch, Denoiser, Samples
 
 
 class DistillationModule(Module):
@@ -71,10 +71,6 @@ class DistillationModule(Module):
         """One pass of the student: a `Prediction`."""
 
     @abstractmethod
-    def switch(self, on: bool) -> None:
-        """Student (on) or teacher (off), where they share weights."""
-
-    @abstractmethod
     def bind_student(self) -> Bind:
         """How `draw` asks the student."""
 
@@ -85,13 +81,7 @@ class DistillationModule(Module):
 
     def bind_teacher(self) -> Bind:
         """How `draw` asks the teacher, with guidance."""
-        guide = with_guidance(self.base)
-
-        def bind(positive: Conditioning, negative: Conditioning, w: Tensor, nfe: NetworkEvaluations) -> Denoiser:
-            self.switch(False)
-            return guide(positive, negative, w, nfe)
-
-        return bind
+        return with_guidance(self.base)
 
     def train(self, mode: bool = True) -> "DistillationModule":
         super().train(mode)
@@ -127,7 +117,6 @@ class DistillationModule(Module):
     def student_step(self, samples: Samples, batch: Batch) -> dict[str, Any]:
         one_pass = self.guidance == (1.0, 1.0) and samples.guidance is None  # stored trajectories have their own w
         output = self.loss(batch, self.student_sampler(batch), self.teacher_sampler(batch, one_pass), self.distance)
-        self.switch(True)  # recomputed activations (gradient checkpointing) must be the student's
         weights = self.weighting(self.base.backbone.path, output.t, output.s).to(output.values)
         loss = (output.values * weights).mean()
         self.note(len(batch), loss=loss, **output.logs)
@@ -162,7 +151,6 @@ class DistillationModule(Module):
         def denoise(x: Tensor, t: Tensor) -> Any:
             self.nfe.student += len(x)
             self.nfe.backward += len(x) if torch.is_grad_enabled() else 0
-            self.switch(True)
             return self.predict_student(x, t, batch)
 
         return self._bound(denoise, self.student)
@@ -171,7 +159,6 @@ class DistillationModule(Module):
         inner = guided(self.base.backbone, batch.positive, batch.negative, batch.guidance, one_pass=one_pass, nfe=self.nfe)
 
         def denoise(x: Tensor, t: Tensor) -> Any:
-            self.switch(False)
             with torch.no_grad():
                 return inner(x, t)
 
@@ -190,7 +177,7 @@ class DistillationModule(Module):
             "spacing": spacing_of(self.student.grid, self.base.backbone.path),
             "steps": self.student.steps,
             "times": list(self.student.grid),
-            "base": describe_base(self.backbone.unet),
+            "base": describe_base(self.backbone),
             "guidance": list(self.guidance),
             "training": {"loss": type(self.loss).__name__, "steps": self.global_step, **vars(self.nfe)},
         }

@@ -32,7 +32,7 @@ class StudentModule(DistillationModule):
         if lora is None:
             self.copy = deepcopy(base.backbone).requires_grad_(True)
         else:
-            lora.attach(base.backbone.unet)
+            lora.attach(base.backbone)
         self.train_in_single_precision()
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -45,12 +45,11 @@ class StudentModule(DistillationModule):
         assert self.lora is not None
         return self.lora
 
-    def switch(self, on: bool) -> None:
-        if self.lora is not None:
-            self.lora.switch(on)
-
     def predict_student(self, x: Tensor, t: Tensor, batch: Batch) -> Any:
-        return (self.copy or self.base.backbone)(x, t, batch.positive)
+        if self.copy is not None:
+            return self.copy(x, t, batch.positive)
+        state = self._lora.state(batch.positive, batch.negative, batch.guidance)
+        return self.base.backbone(x, t, batch.positive, state)
 
     def bind_student(self) -> Bind:
         return with_adapter(self.base, self._lora) if self.copy is None else with_backbone(self.copy)

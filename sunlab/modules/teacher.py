@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from sunlab.adapters import Adapter
+from sunlab.adapters.lora import LoRA
 from sunlab.backbones.pretrained import BaseModel, save_base
 from sunlab.diffusion.prediction import target
 from sunlab.draws import Draws
@@ -36,14 +36,15 @@ class TeacherModule(Module):
         weighting: Weighting | None = None,
         optimization: Optimization | None = None,
         train_text: bool = True,
-        lora: Adapter | None = None,
+        lora: LoRA | None = None,
     ):
         super().__init__()
         self.base = base.freeze()
         self.backbone = base.backbone.requires_grad_(lora is None).train()
         self.lora = lora
         if lora is not None:
-            lora.attach(self.backbone.unet)
+            lora.attach(self.backbone)
+            lora.always = True
         self.text = base.text.model.requires_grad_(train_text).train(train_text)
         self.autoencoder, self.train_text = base.autoencoder, train_text
         self.weighting = weighting or Uniform()

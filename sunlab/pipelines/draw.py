@@ -37,7 +37,6 @@ def with_adapter(base: BaseModel, adapter: Adapter) -> Bind:
         state = adapter.state(positive, negative, w)
 
         def denoise(x: Tensor, t: Tensor) -> Prediction:
-            adapter.switch(True)
             nfe.student += len(x)
             return base.backbone(x, t, positive, state)
 
@@ -47,7 +46,7 @@ def with_adapter(base: BaseModel, adapter: Adapter) -> Bind:
 
 
 def with_backbone(backbone: Backbone) -> Bind:
-    """One pass an evaluation of a network that is blind to negative prompts and guidance."""
+    """One pass an evaluation of a network in which negative prompts and guidance have no effect."""
 
     def bind(positive: Conditioning, negative: Conditioning, w: Tensor, nfe: NetworkEvaluations) -> Denoiser:
         def denoise(x: Tensor, t: Tensor) -> Prediction:

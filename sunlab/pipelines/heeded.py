@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sunlab.adapters import Adapter
-from sunlab.adapters.base import blind
 
 
 def scale_of(adapter: Adapter, header: Mapping[str, Any], asked: float | None) -> float:
@@ -31,5 +30,5 @@ def unheeded(
             f"{scale}={w:g} has no effect: the guidance of this adapter was fixed by its training; leave it out, or plug in "
             "an adapter that is steered"
         )
-    if negative is not None and blind(adapter.spec):
-        yield f"{negative} has no effect: this adapter is blind to negative prompts"
+    if negative is not None and not adapter.uses_negative:
+        yield f"{negative} has no effect: this adapter takes no negative prompt"

@@ -1,52 +1,56 @@
-"""`sunlab.plug(pipe, "adapter.safetensors")`: an adapter in a diffusers pipeline of somebody's own."""
+"""`sunlab.plug(pipe, "adapter.safetensors")`: attach an adapter to a diffusers pipeline."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sunlab.adapters.processors import Processor
+from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.errors import ConfigError
 from sunlab.export import load_adapter, read_adapter
 from sunlab.export.load import fitted
-from sunlab.pipelines.plugged import Plug, is_plugged, network, plugged_class
+from sunlab.pipelines.attachment import Attachment, network, receive_state
+from sunlab.pipelines.plugged import is_plugged, plugged_class
 from sunlab.pipelines.schedulers import scheduler_for
 
 OTHER_PASSES = ("do_perturbed_attention_guidance", "get_views")
 """What tells the pipelines that build batches of their own for the U-Net: perturbed attention, panoramas."""
 
 
-def plug(pipe: Any, file: str | Path) -> Any:
-    """Plug an adapter file into a diffusers pipeline of a Stable Diffusion family, and return the pipeline.
+def plug(pipe: Any, file: str | Path, *, compat: bool = False) -> Any:
+    """Attach an adapter file to a diffusers pipeline of a Stable Diffusion family, and return the pipeline.
 
     Sets the scheduler, its trailing spacing, the default number of steps and one U-Net pass a step from the file's header.
     The pipeline's own `negative_prompt` then acts in that one pass. Text-to-image, image-to-image, inpainting and
-    ControlNet; style LoRAs may be loaded, fused or not, before or after; an IP-Adapter likewise.
+    ControlNet; style LoRAs may be loaded, fused or not, before or after; an IP-Adapter likewise. Threads may draw through
+    copies of the pipeline, each with a scheduler of its own.
 
     Args:
         pipe: for instance a StableDiffusionPipeline, changed in place until `unplug(pipe)`.
         file: in our layout or the authors'.
+        compat: the arithmetic of the authors' released code (arXiv 2312.08887), where a picture depends on its batch.
 
     Raises:
-        ConfigError: something is plugged in already, a pipeline that is not of this family, or processors of another
-            adapter that this one cannot be composed with.
+        ConfigError: an adapter is attached already, a pipeline that is not of this family, processors of another library
+            that this adapter cannot be composed with, or `compat` for an adapter that is not SUN's.
         DataError: a damaged file, or an adapter of another base; the pipeline is left as it was.
     """
     if is_plugged(pipe):
         raise ConfigError(f"{pipe._sunlab.file} is plugged into this pipeline; call sunlab.unplug(pipe) first")
     _check_pipeline(pipe)
-    unet = network(pipe)
-    if _is_taken(unet):
+    layers = UNetLayers(network(pipe))
+    if any(layer.extended for layer in layers.text_attention().values()):
         raise ConfigError(
             "an adapter of sunlab's is in this U-Net already, plugged in through another pipeline that shares it; "
             "call sunlab.unplug on that one first (what from_pipe makes of a plugged pipeline is not plugged itself)"
         )
-    read = fitted(read_adapter(file), unet)
+    read = fitted(read_adapter(file), layers)
+    if compat:
+        read = replace(read, header={**read.header, "adapter": _compatible(read.header["adapter"])})
     scheduler = scheduler_for(read.header, pipe.scheduler, str(file))
-    active = _others(unet, read.header["adapter"])
-    adapter, header = load_adapter(read, unet)
-    for layer in _lora_layers(unet) if active else ():
-        layer.set_adapter([*active, "sunlab"], inference_mode=True)
-    pipe._sunlab = Plug(adapter, header, str(file), unet, pipe.scheduler, type(pipe), with_lora=_has_lora(unet))
+    adapter, header = load_adapter(read, layers)
+    hook = receive_state(layers)
+    pipe._sunlab = Attachment(adapter, header, str(file), layers, pipe.scheduler, type(pipe), hook)
     pipe.scheduler = scheduler
     own: Any = type(pipe)
     pipe.__class__ = plugged_class(own)
@@ -57,18 +61,29 @@ def unplug(pipe: Any) -> Any:
     """Restore the pipeline to the bit: processors, scheduler, class. Returns it.
 
     Raises:
-        ConfigError: nothing is plugged in, or its LoRA is fused into the weights.
+        ConfigError: no adapter is attached.
     """
     if not is_plugged(pipe):
         raise ConfigError("no adapter of sunlab's is plugged into this pipeline")
-    state: Plug = pipe._sunlab
-    if state.fused():
-        raise ConfigError("the adapter's LoRA has been fused into the weights; call pipe.unfuse_lora() first")
-    state.adapter.detach()
-    pipe.__class__ = state.own
-    pipe.scheduler = state.scheduler
+    attachment: Attachment = pipe._sunlab
+    attachment.adapter.detach()
+    attachment.hook.remove()
+    pipe.__class__ = attachment.own
+    pipe.scheduler = attachment.scheduler
     del pipe._sunlab
     return pipe
+
+
+def _compatible(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The adapter's parameters with `compat`, in the adapter below it too. Raises `ConfigError` if there is none."""
+    inner = spec.get("inner")
+    if isinstance(inner, Mapping):
+        return {**spec, "inner": _compatible(inner)}
+    if "compat" not in spec:
+        raise ConfigError(
+            f"compat=True: the arithmetic of SUN's released code, which {spec['name']!r} does not use; omit it"
+        )
+    return {**spec, "compat": True}
 
 
 def _check_pipeline(pipe: Any) -> None:
@@ -86,30 +101,3 @@ def _check_pipeline(pipe: Any) -> None:
             "(text-to-image, image-to-image, inpainting, ControlNet); this one has no "
             f"{', '.join(missing) or 'attention processors'}"
         )
-
-
-def _is_taken(unet: Any) -> bool:
-    return _has_lora(unet) or any(isinstance(processor, Processor) for processor in unet.attn_processors.values())
-
-
-def _has_lora(unet: Any) -> bool:
-    return "sunlab" in getattr(unet, "peft_config", {})
-
-
-def _others(unet: Any, spec: Mapping[str, Any]) -> list[str]:
-    """The LoRAs that are active, where the adapter has one itself: peft's `add_adapter` leaves the new one alone active, so
-    they are to be brought back. Raises `ConfigError` where one is fused."""
-    if not any("rank" in part for part in (spec, spec.get("inner") or {})) or not getattr(unet, "peft_config", {}):
-        return []
-    if any(layer.merged for layer in _lora_layers(unet)):
-        raise ConfigError(
-            "a LoRA is fused into this pipeline's weights and still loaded, which does not go with an adapter that has a "
-            "LoRA of its own; call pipe.unload_lora_weights() first (what is fused stays fused)"
-        )
-    return list(unet.active_adapters())
-
-
-def _lora_layers(unet: Any) -> list[Any]:
-    from peft.tuners.lora import LoraLayer
-
-    return [module for module in unet.modules() if isinstance(module, LoraLayer)]

@@ -1,153 +1,69 @@
-"""What a diffusers pipeline does differently while an adapter is plugged in."""
+"""What a diffusers pipeline does differently while an adapter is attached to it."""
 
 import inspect
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from sunlab.adapters import Adapter
-from sunlab.adapters.processors import below
+from sunlab.adapters.state import PassState
 from sunlab.backbones.sd.attention import STATE
+from sunlab.backbones.state import carry
 from sunlab.errors import ConfigError
-from sunlab.pipelines.heeded import scale_of, unheeded
-from sunlab.pipelines.schedulers import check_scheduler
-from sunlab.types import Conditioning
-
-
-@dataclass
-class Plug:
-    """An adapter in a pipeline.
-
-    Attributes:
-        header, file: of the adapter.
-        unet: that the adapter is in.
-        scheduler, own: the pipeline's own scheduler and class, set aside.
-        with_lora: the adapter is, or has, a LoRA in the U-Net's layers.
-        w: the guidance scale of the generation that is going on, None between generations.
-        state: the adapter's, of every U-Net pass of this generation.
-        handed: whether the pipeline has read it since, to pass it on.
-        aside: the adapter is out of the U-Net for a moment.
-    """
-
-    adapter: Adapter
-    header: Mapping[str, Any]
-    file: str
-    unet: Any
-    scheduler: Any
-    own: type
-    with_lora: bool = False
-    w: float | None = None
-    state: Any = None
-    handed: bool = False
-    aside: bool = False
-
-    def fused(self) -> bool:
-        return any("sunlab" in (getattr(m, "merged_adapters", None) or ()) for m in self.unet.modules())
-
-    def check(self, pipe: Any) -> None:
-        """Raise `ConfigError` where something that was changed since plugging would draw wrongly."""
-        if network(pipe) is not self.unet:
-            raise ConfigError("pipe.unet was replaced since plugging; call sunlab.unplug(pipe) first, then plug again")
-        check_scheduler(pipe.scheduler, self.header, self.scheduler)
-        if self.with_lora and not self.fused():
-            self._check_lora()
-        ours = [type(p).__module__.startswith("sunlab.") for p in self.unet.attn_processors.values()]
-        if self.adapter.spec["name"] != "lora" and not all(ours):
-            raise ConfigError(
-                "the U-Net's attention processors were replaced since plugging; call sunlab.unplug(pipe), and plug again"
-            )
-
-    def _check_lora(self) -> None:
-        if "sunlab" not in getattr(self.unet, "peft_config", {}):
-            raise ConfigError(
-                "the adapter's LoRA was taken out since plugging, as pipe.unload_lora_weights() does with all; call "
-                "sunlab.unplug(pipe), and plug again (had it been fused before, load the pipeline anew)"
-            )
-        if any(getattr(m, "disable_adapters", False) is True for m in self.unet.modules()):
-            raise ConfigError(
-                "the adapter's LoRA was switched off since plugging, as pipe.disable_lora() does with all; call "
-                "pipe.enable_lora(), and switch others off by pipe.set_adapters(['sunlab'])"
-            )
-        if "sunlab" not in (active := self.unet.active_adapters()):
-            names = [*active, "sunlab"]
-            raise ConfigError(f"the adapter's LoRA was switched off since plugging; call pipe.set_adapters({names})")
-
-    def begin(self, given: Mapping[str, Any]) -> None:
-        """A generation starts; `given` are the arguments that the caller stated."""
-        w = given.get("guidance_scale")
-        negative = any(given.get(f"negative_prompt{end}") is not None for end in ("", "_2", "_embeds"))
-        prompt = "negative_prompt" if negative else None
-        for sentence in unheeded(self.adapter, self.header, scale="guidance_scale", w=w, negative=prompt):
-            warnings.warn(sentence, stacklevel=3)
-        if given.get("guidance_rescale"):
-            warnings.warn("guidance_rescale has no effect: there is no second pass to rescale to", stacklevel=3)
-        self.w = scale_of(self.adapter, self.header, w)
-
-    def bind(self, positive: Tensor, negative: Tensor) -> None:
-        """The prompts are encoded: positive and negative (B, L, d)."""
-        assert self.w is not None
-        for part in (self.adapter, *(part for p in self.unet.attn_processors.values() for part in below(p))):
-            if isinstance(part, nn.Module):
-                part.to(positive.device, self.unet.dtype)  # they are no submodules of the U-Net, which may have moved
-        guidance = torch.full((len(positive),), self.w, device=positive.device)
-        self.adapter.switch(True)
-        self.handed = False
-        self.state = self.adapter.state(Conditioning(positive), Conditioning(negative), guidance)
-
-    def end(self) -> None:
-        self.w, self.state = None, None
+from sunlab.pipelines.attachment import Attachment
+from sunlab.pipelines.generation import GENERATION, Generation, begin, only_one
 
 
 class Plugged:
     """Mixed in before the pipeline's own class."""
 
-    _sunlab: Plug
+    _sunlab: Attachment
     scheduler: Any
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         own: Any = super()
-        state = self._sunlab
-        state.check(self)
+        attachment = self._sunlab
+        attachment.check(self)
         bound = inspect.signature(own.__call__).bind(*args, **kwargs)
-        if not bound.arguments.keys() & {"num_inference_steps", "timesteps", "sigmas"} and "steps" in state.header:
-            bound.arguments["num_inference_steps"] = state.header["steps"]
-        state.begin(bound.arguments)
-        try:
-            drawn = own.__call__(*bound.args, **bound.kwargs)
-            if state.state is not None and not state.handed:
-                raise ConfigError(
-                    f"{type(self).__name__} hands its U-Net no cross_attention_kwargs, so the adapter had no part"
-                )
-            return drawn
-        finally:
-            state.end()
+        given = bound.arguments
+        if not given.keys() & {"num_inference_steps", "timesteps", "sigmas"} and "steps" in attachment.header:
+            given["num_inference_steps"] = attachment.header["steps"]
+        with only_one(self, self.scheduler):
+            generation = begin(self, attachment, given)
+            token = GENERATION.set(generation)
+            try:
+                drawn = own.__call__(*bound.args, **bound.kwargs)
+            finally:
+                GENERATION.reset(token)
+                carry(None)
+        generation.check_acted()
+        return drawn
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
         """The pipeline as it was found: neither the adapter is written nor its scheduler."""
         own: Any = super()
-        state = self._sunlab
-        if state.with_lora:
-            raise ConfigError("the adapter's LoRA would be saved with the U-Net; call sunlab.unplug(pipe) first")
-        ours, self.scheduler = self.scheduler, state.scheduler
+        ours, self.scheduler = self.scheduler, self._sunlab.scheduler
         try:
             return own.save_pretrained(*args, **kwargs)
         finally:
             self.scheduler = ours
 
     def encode_prompt(self, *args: Any, **kwargs: Any) -> Any:
-        """As the pipeline has it; within a generation the negative embeddings go to the adapter, not into a second pass."""
+        """As the pipeline has it. The first call of a generation, which is the pipeline's own, also encodes the negative
+        prompt, for the adapter."""
         own: Any = super()
-        if self._sunlab.w is None:
+        generation = self._generation()
+        if generation is None or generation.state is not None:
             return own.encode_prompt(*args, **kwargs)
         bound = inspect.signature(own.encode_prompt).bind(*args, **kwargs)
         bound.apply_defaults()
         given = bound.arguments
+        if not generation.attachment.adapter.uses_negative:
+            given["do_classifier_free_guidance"] = False
+            positive, _, *pooled = own.encode_prompt(*bound.args, **bound.kwargs)
+            generation.bind(positive, None)
+            return (positive, None, *((pooled[0], None) if pooled else ()))
+        self._check_negative(given)
         given["do_classifier_free_guidance"] = True
         prompt = given["prompt"]
         many = isinstance(prompt, list) or (prompt is None and len(given["prompt_embeds"]) > 1)
@@ -155,8 +71,24 @@ class Plugged:
             if many and isinstance(given.get(key), str):  # one for all
                 given[key] = [given[key]] * (len(prompt) if prompt is not None else len(given["prompt_embeds"]))
         positive, negative, *pooled = own.encode_prompt(*bound.args, **bound.kwargs)
-        self._sunlab.bind(positive, negative)
+        generation.bind(positive, negative)
         return (positive, None, *((pooled[0], None) if pooled else ()))
+
+    def _check_negative(self, given: dict[str, Any]) -> None:
+        """Raise `ConfigError` where the negative prompt would need an encoder that the pipeline was loaded without."""
+        if given.get("negative_prompt_embeds") is not None:
+            return
+        pairs = (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))
+        if any(getattr(self, model, None) is not None and getattr(self, words, None) is not None for model, words in pairs):
+            return
+        zeros = getattr(self.config, "force_zeros_for_empty_prompt", False)  # type: ignore[attr-defined]
+        if zeros and given.get("negative_prompt") is None:
+            return
+        raise ConfigError(
+            "negative_prompt_embeds is missing: the adapter needs a negative prompt, at least the empty one, and this pipe "
+            'has no text encoder; encode it in one that has, pipe.encode_prompt("", device, 1, False)[0], and pass it '
+            "beside prompt_embeds"
+        )
 
     def prepare_ip_adapter_image_embeds(self, *args: Any, **kwargs: Any) -> Any:
         """As the pipeline has it; within a generation, an even number of rows were made for guidance, and their negative
@@ -164,7 +96,7 @@ class Plugged:
         own: Any = super()
         bound = inspect.signature(own.prepare_ip_adapter_image_embeds).bind(*args, **kwargs)
         given = bound.arguments
-        if self._sunlab.w is not None and (embeds := given.get("ip_adapter_image_embeds")) is not None:
+        if self._generation() is not None and (embeds := given.get("ip_adapter_image_embeds")) is not None:
             given["ip_adapter_image_embeds"] = [each if len(each) % 2 else each.chunk(2)[1] for each in embeds]
         return own.prepare_ip_adapter_image_embeds(*bound.args, **bound.kwargs)
 
@@ -174,32 +106,43 @@ class Plugged:
 
     @property
     def cross_attention_kwargs(self) -> Any:
+        """The caller's, and in a generation the state of its passes, which the U-Net's hook takes out again."""
         given = super().cross_attention_kwargs  # type: ignore[misc]
-        state = self._sunlab.state
-        self._sunlab.handed = True
-        return given if state is None else {**(given or {}), STATE: state}
+        generation = self._generation()
+        if generation is None or generation.state is None:
+            return given
+        generation.acted = True
+        state, scale = generation.state, (given or {}).get("scale")
+        if scale is not None and isinstance(state, PassState):  # as diffusers scales all LoRAs
+            state = state.scaled(scale)
+        return {**(given or {}), STATE: state}
+
+    def _generation(self) -> Generation | None:
+        """The generation of this very pipeline that runs in this thread."""
+        generation = GENERATION.get()
+        return generation if generation is not None and generation.pipe is self else None
 
     @contextmanager
-    def _aside(self) -> Iterator[None]:
-        """The adapter taken out while diffusers puts other processors in, then composed with those."""
-        state = self._sunlab
-        if state.aside or state.adapter.spec["name"] == "lora":  # diffusers' methods call each other; LoRA is no processor
+    def _detached(self) -> Iterator[None]:
+        """The adapter detached while diffusers puts other processors in, then composed with those."""
+        attachment = self._sunlab
+        if attachment.aside:  # diffusers' methods call each other
             yield
             return
-        if state.with_lora:  # which detaching would lose
-            raise ConfigError("not with this adapter plugged in; call sunlab.unplug(pipe) first, and plug it in again after")
-        state.adapter.detach()
-        state.aside = True
+        attachment.adapter.detach()
+        attachment.aside = True
         try:
             yield
         finally:
-            state.aside = False
-            state.adapter.attach(state.unet)
+            attachment.aside = False
+            attachment.adapter.attach(attachment.layers)
 
 
-def _beside(name: str) -> Any:
+def _with_adapter_detached(name: str) -> Any:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with self._aside():
+        if name == "fuse_qkv_projections" and self._sunlab.adapter.changes_weights:
+            raise ConfigError("fused projections bypass the layers of this adapter's LoRA; call sunlab.unplug(pipe) first")
+        with self._detached():
             return getattr(super(Plugged, self), name)(*args, **kwargs)
 
     return method
@@ -210,7 +153,7 @@ for _name in (
     "enable_xformers_memory_efficient_attention", "disable_xformers_memory_efficient_attention", "fuse_qkv_projections",
     "unfuse_qkv_projections",
 ):  # fmt: skip
-    setattr(Plugged, _name, _beside(_name))
+    setattr(Plugged, _name, _with_adapter_detached(_name))
 
 
 def is_plugged(pipe: Any) -> bool:
@@ -218,11 +161,25 @@ def is_plugged(pipe: Any) -> bool:
 
 
 @cache
-def plugged_class(own: type) -> type:
+def plugged_class(own: Any) -> type:
     """The pipeline's class with `Plugged` before it, under the same name, so that saving and `from_pipe` know it."""
-    return type(own.__name__, (Plugged, own), {"__module__": own.__module__, "__qualname__": own.__qualname__})
+    space: dict[str, Any] = {"__module__": own.__module__, "__qualname__": own.__qualname__}
+    for name in ("from_pipe", "from_pretrained", "from_single_file"):  # they make pipelines without an adapter
+        if hasattr(own, name):
+            space[name] = staticmethod(getattr(own, name))
+    if hasattr(own, "get_timesteps"):
+        space["get_timesteps"] = _get_timesteps(own.get_timesteps)
+    return type(own.__name__, (Plugged, own), space)
 
 
-def network(pipe: Any) -> Any:
-    """The pipeline's U-Net, out of the wrap of `torch.compile`."""
-    return getattr(pipe.unet, "_orig_mod", pipe.unet)
+def _get_timesteps(own: Callable[..., Any]) -> Callable[..., Any]:
+    def get_timesteps(self: Any, num_inference_steps: int, strength: float, *args: Any, **kwargs: Any) -> Any:
+        timesteps, left = own(self, num_inference_steps, strength, *args, **kwargs)
+        if len(timesteps) == 0:
+            raise ConfigError(
+                f"no step would run: {num_inference_steps} steps at strength={strength:g} leave none; raise strength to at "
+                f"least {1 / num_inference_steps:g}, or num_inference_steps"
+            )
+        return timesteps, left
+
+    return get_timesteps

@@ -39,7 +39,7 @@ def scheduler_for(header: Mapping[str, Any], current: Any, where: str) -> Any:
             "(where only the scheduler is wrong: "
             f"pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, prediction_type={stated!r}))"
         )
-    return _build(*settings_of(solver, current.config.get("num_train_timesteps", 1000)), current)
+    return _build(solver, header, current)
 
 
 def check_scheduler(scheduler: Any, header: Mapping[str, Any], base: Any) -> None:
@@ -57,10 +57,9 @@ def check_scheduler(scheduler: Any, header: Mapping[str, Any], base: Any) -> Non
         ConfigError: it differs; the message names each entry and the call that sets it right.
     """
     solvers = ("lcm",) if header.get("solver") == "lcm" else ("ddim", "dpmpp_2m")
-    train_steps = base.config.get("num_train_timesteps", 1000)
-    choices = {name: _build(name, settings, base) for name, settings in (settings_of(s, train_steps) for s in solvers)}
+    choices = {SETTINGS[solver][0]: _build(solver, header, base) for solver in solvers}
     name = type(scheduler).__name__
-    cls = name if name in choices else settings_of(str(header.get("solver")), train_steps)[0]
+    cls = name if name in choices else SETTINGS[str(header.get("solver"))][0]
     right = choices[cls]
     found = scheduler if name in choices else type(right).from_config(scheduler.config)
     wrong = [key for key, value in right.config.items() if not _equal(key, value, found.config.get(key))]
@@ -77,9 +76,12 @@ def check_scheduler(scheduler: Any, header: Mapping[str, Any], base: Any) -> Non
     )
 
 
-def _build(name: str, settings: Mapping[str, Any], base: Any) -> Any:
+def _build(solver: str, header: Mapping[str, Any], base: Any) -> Any:
     import diffusers
 
+    name, settings = settings_of(solver, base.config.get("num_train_timesteps", 1000))
+    if header.get("final_alpha") == "base":
+        settings.pop("set_alpha_to_one", None)
     return getattr(diffusers, name).from_config(base.config, **settings)
 
 

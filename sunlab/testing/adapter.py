@@ -1,5 +1,7 @@
 """The contract of an adapter."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from functools import cache
 from typing import Any, ClassVar
@@ -7,7 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sunlab.backbones.sd.attention import passing
+from sunlab.backbones import Backbone
+from sunlab.backbones.sd.family import StableDiffusion
+from sunlab.diffusion.path import DiscreteVP
 from sunlab.testing.component import ComponentContract
 from sunlab.types import Conditioning
 
@@ -15,92 +19,132 @@ TEXT_WIDTH = 8
 
 
 class AdapterContract(ComponentContract):
-    """Off, the U-Net is the base to the bit; on, each sample sees its own prompts and the adapter alone learns."""
+    """Off, the network is the base to the bit; on, each sample sees its own prompts and the adapter alone learns. The state
+    belongs to the pass: in threads, and where activations are recomputed."""
 
     kind: ClassVar[str] = "adapters"
 
-    def unet(self) -> nn.Module:
-        """A frozen U-Net with cross-attention, the same in every call."""
-        return deepcopy(_tiny_unet())
+    def backbone(self, *, checkpointing: bool = False) -> Backbone:
+        """A frozen backbone with text attention, the same in every call."""
+        unet, path = deepcopy(_tiny_unet()), DiscreteVP.from_betas()
+        return StableDiffusion(unet, path, "epsilon", gradient_checkpointing=checkpointing)
 
     def prompts(self, seed: int) -> Conditioning:
         return Conditioning(torch.randn(3, 7, TEXT_WIDTH, generator=torch.Generator().manual_seed(seed)))
 
-    def forward(self, unet: Any, adapter: Any | None = None, rows: slice = slice(None)) -> Tensor:
-        """The U-Net's output (B, 4, 8, 8), with the adapter on where one is given."""
+    def forward(self, backbone: Backbone, adapter: Any | None = None, rows: slice = slice(None)) -> Tensor:
+        """The backbone's output (B, 4, 8, 8), with the adapter on where one is given."""
         x = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(3))[rows]
         positive, negative, w = self.prompts(1)[rows], self.prompts(2)[rows], torch.tensor([2.0, 4.0, 8.0])[rows]
         state = None if adapter is None else adapter.state(positive, negative, w)
-        t = torch.tensor([999, 499, 249])[rows]
-        return unet(x, t, encoder_hidden_states=positive.tokens, return_dict=False, **passing(state))[0]
+        return backbone.predict(x, torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64)[rows], positive, state)
 
-    def attached(self) -> tuple[Any, Any]:
-        """U-Net and adapter, the adapter's parameters moved off their initial values, and switched on."""
-        unet, adapter = self.unet(), self.build()
-        adapter.attach(unet)
+    def attached(self, *, checkpointing: bool = False) -> tuple[Backbone, Any]:
+        """Backbone and adapter, the adapter's parameters moved off their initial values."""
+        backbone, adapter = self.backbone(checkpointing=checkpointing), self.build()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(5)
+            adapter.attach(backbone)
         generator = torch.Generator().manual_seed(4)
         with torch.no_grad():
             for parameter in adapter.trainable():
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-        adapter.switch(True)
-        return unet, adapter
+        return backbone, adapter
 
     def test_off_is_the_base_to_the_bit(self) -> None:
-        unet, adapter = self.attached()
-        self.forward(unet, adapter)
-        adapter.switch(False)
-        assert torch.equal(self.forward(unet), self.forward(self.unet()))
+        backbone, adapter = self.attached()
+        self.forward(backbone, adapter)
+        assert torch.equal(self.forward(backbone), self.forward(self.backbone()))
 
     def test_detached_leaves_no_trace(self) -> None:
-        unet, adapter = self.attached()
+        backbone, base = self.backbone(), self.backbone().requires_grad_(True)
+        backbone.requires_grad_(True)
+        adapter = self.build()
+        adapter.attach(backbone)
+        self.forward(backbone, adapter)
         adapter.detach()
-        base = self.unet()
-        assert torch.equal(self.forward(unet), self.forward(base))
-        before, after = base.state_dict(), unet.state_dict()
+        assert torch.equal(self.forward(backbone), self.forward(base))
+        before, after = base.state_dict(), backbone.state_dict()
         assert list(before) == list(after) and all(torch.equal(before[k], after[k]) for k in before)
+        assert all(parameter.requires_grad for parameter in backbone.parameters())
+        assert [type(module) for module in base.modules()] == [type(module) for module in backbone.modules()]
 
     def test_on_it_has_an_effect(self) -> None:
-        unet, adapter = self.attached()
-        out = self.forward(unet, adapter)
-        assert bool(out.isfinite().all()) and not torch.allclose(out, self.forward(self.unet()))
+        backbone, adapter = self.attached()
+        out = self.forward(backbone, adapter)
+        assert bool(out.isfinite().all()) and not torch.allclose(out, self.forward(self.backbone()))
 
     def test_a_sample_does_not_depend_on_its_batch(self) -> None:
-        unet, adapter = self.attached()
-        together = self.forward(unet, adapter)
+        backbone, adapter = self.attached()
+        together = self.forward(backbone, adapter)
         for i in range(3):
             row = slice(i, i + 1)
-            torch.testing.assert_close(together[row], self.forward(unet, adapter, row), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(together[row], self.forward(backbone, adapter, row), atol=1e-5, rtol=1e-4)
 
     def test_the_adapter_learns_and_the_base_does_not(self) -> None:
-        unet, adapter = self.attached()
+        backbone, adapter = self.attached()
         own = {id(p) for p in adapter.trainable()}
         if not own:
             return  # a training-free adapter
         for parameter in adapter.trainable():
             assert parameter.requires_grad
-        self.forward(unet, adapter).square().mean().backward()
+        self.forward(backbone, adapter).square().mean().backward()
         assert any(p.grad is not None and bool(p.grad.any()) for p in adapter.trainable())
-        assert all(p.grad is None for p in unet.parameters() if id(p) not in own)
-        assert not any(p.requires_grad for p in unet.parameters() if id(p) not in own)
+        assert all(p.grad is None and not p.requires_grad for p in backbone.parameters() if id(p) not in own)
+
+    def test_threads_over_one_network_do_not_see_each_other(self) -> None:
+        backbone, adapter = self.attached()
+        with torch.no_grad():
+            wanted = {on: self.forward(backbone, adapter if on else None) for on in (True, False)}
+            meet = threading.Barrier(2)
+
+            def run(on: bool) -> list[bool]:
+                meet.wait()
+                return [torch.equal(self.forward(backbone, adapter if on else None), wanted[on]) for _ in range(8)]
+
+            with ThreadPoolExecutor(2) as pool:
+                found = list(pool.map(lambda on: _no_grad(run, on), (True, False)))
+        assert all(all(each) for each in found)
+
+    def test_recomputed_activations_are_of_the_same_pass(self) -> None:
+        """The base runs in between, and the backward pass in another thread."""
+        grads = []
+        for checkpointing in (False, True):
+            backbone, adapter = self.attached(checkpointing=checkpointing)
+            if not adapter.trainable():
+                return
+            backbone.train()
+            loss = self.forward(backbone, adapter).square().mean()
+            self.forward(backbone)
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(loss.backward).result()
+            grads.append([p.grad for p in adapter.trainable()])
+        for plain, recomputed in zip(*grads, strict=True):
+            torch.testing.assert_close(plain, recomputed, atol=1e-7, rtol=1e-5)
 
     def test_tensors_survive_a_round_trip(self) -> None:
         """The tensors are the whole of what is learned: put into a fresh adapter they give the same output."""
-        unet, adapter = self.attached()
-        fresh_unet, fresh = self.unet(), self.build()
-        fresh.attach(fresh_unet)
-        fresh.switch(True)
+        backbone, adapter = self.attached()
+        fresh_backbone, fresh = self.backbone(), self.build()
+        fresh.attach(fresh_backbone)
         assert list(fresh.tensors()) == list(adapter.tensors())
         with torch.no_grad():
             for name, tensor in adapter.tensors().items():
                 fresh.tensors()[name].copy_(tensor)
-        assert torch.equal(self.forward(unet, adapter), self.forward(fresh_unet, fresh))
+        assert torch.equal(self.forward(backbone, adapter), self.forward(fresh_backbone, fresh))
 
-    def test_it_can_be_plugged_in_again(self) -> None:
-        unet, adapter = self.attached()
+    def test_it_can_be_attached_again(self) -> None:
+        backbone, adapter = self.attached()
+        before = self.forward(backbone, adapter)
+        adapter.check_attached()
         adapter.detach()
-        adapter.attach(unet)
-        adapter.switch(True)
-        assert bool(self.forward(unet, adapter).isfinite().all())
+        adapter.attach(backbone)
+        assert torch.equal(self.forward(backbone, adapter), before)
+
+
+def _no_grad(run: Any, on: bool) -> Any:
+    with torch.no_grad():  # each thread has its own
+        return run(on)
 
 
 @cache

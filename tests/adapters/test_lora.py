@@ -1,10 +1,12 @@
-"""LoRA through peft: in the U-Net's weights, and out again."""
+"""LoRA against peft, and against the formula in weights updated by hand."""
 
 import pytest
 import torch
+from peft import LoraConfig
 
-from sunlab.adapters.lora import ATTENTION, LoRA
+from sunlab.adapters.lora import ATTENTION, LCM, LoRA
 from sunlab.backbones.pretrained import load_base
+from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.errors import ConfigError
 
 
@@ -13,16 +15,22 @@ def unet(tiny_base):
     return tiny_base.freeze().backbone.unet
 
 
-def ask(unet):
+def ask(unet, adapter=None):
     g = torch.Generator().manual_seed(0)
     x, tokens = torch.randn(2, 4, 8, 8, generator=g), torch.randn(2, 77, 16, generator=g)
-    return unet(x, 500, encoder_hidden_states=tokens, return_dict=False)[0]
+    state = None if adapter is None else adapter.state(None, None, None)
+    return UNetLayers(unet).run(state, x, 500, encoder_hidden_states=tokens, return_dict=False)[0]
+
+
+def attached(unet, **options):
+    adapter = LoRA(**{"rank": 2, **options})
+    adapter.attach(UNetLayers(unet))
+    return adapter
 
 
 def step(unet, adapter):
-    adapter.switch(True)
     optimizer = torch.optim.SGD(adapter.trainable(), lr=1.0)
-    ask(unet).square().sum().backward()
+    ask(unet, adapter).square().sum().backward()
     optimizer.step()
 
 
@@ -30,73 +38,84 @@ def step(unet, adapter):
 def test_off_is_the_base_and_on_differs_after_a_step(unet, options):
     with torch.no_grad():
         before = ask(unet)
-    adapter = LoRA(rank=2, **options)
-    adapter.attach(unet)
+    adapter = attached(unet, **options)
     with torch.no_grad():
-        adapter.switch(True)
-        torch.testing.assert_close(ask(unet), before, atol=1e-6, rtol=1e-5)  # B = 0 at first
+        torch.testing.assert_close(ask(unet, adapter), before, atol=1e-6, rtol=1e-5)  # B = 0 at first
     step(unet, adapter)
     with torch.no_grad():
-        assert not torch.allclose(ask(unet), before, atol=1e-4)
-        adapter.switch(False)
         assert torch.equal(ask(unet), before)
-        adapter.switch(True)
-        assert not torch.equal(ask(unet), before)
+        assert not torch.allclose(ask(unet, adapter), before, atol=1e-4)
+        adapter.detach()
+        assert torch.equal(ask(unet, adapter), before)
 
 
-def test_switching_off_keeps_its_parameters_trainable(unet):
-    """peft's own `disable_adapters` would take their gradients away."""
-    adapter = LoRA(rank=2)
-    adapter.attach(unet)
-    for on in (False, True, False):
-        adapter.switch(on)
-        assert all(p.requires_grad for p in adapter.trainable())
-    assert not any(p.requires_grad for n, p in unet.named_parameters() if "lora" not in n)
+@pytest.mark.parametrize("targets", [ATTENTION, LCM])
+def test_it_is_pefts_to_the_bit(unet, tiny_base_folder, targets):
+    """Names, initial values at a seed, outputs and gradients."""
+    torch.manual_seed(7)
+    adapter = attached(unet, alpha=3.0, targets=targets)
+    other = load_base(tiny_base_folder).freeze().backbone.unet
+    torch.manual_seed(7)
+    other.add_adapter(LoraConfig(r=2, lora_alpha=3.0, target_modules=list(targets)), adapter_name="x")
+    theirs = {n.replace(".x.", "."): p for n, p in other.named_parameters() if "lora_" in n}
+    assert list(adapter.tensors()) == list(theirs)
+    assert all(torch.equal(ours, theirs[name]) for name, ours in adapter.tensors().items())
+    with torch.no_grad():
+        for index, name in enumerate(theirs):
+            noise = 0.1 * torch.randn(theirs[name].shape, generator=torch.Generator().manual_seed(index))
+            theirs[name].add_(noise)
+            adapter.tensors()[name].add_(noise)
+    ours, reference = ask(unet, adapter), ask(other)
+    assert torch.equal(ours, reference)
+    for out in (ours, reference):
+        out.square().mean().backward()
+    for name, parameter in adapter.tensors().items():
+        torch.testing.assert_close(parameter.grad, theirs[name].grad, atol=1e-7, rtol=1e-5)
 
 
 def test_tensors_are_named_by_layer(unet):
-    adapter = LoRA(rank=2)
-    adapter.attach(unet)
-    names = adapter.tensors()
+    names = attached(unet).tensors()
     assert "down_blocks.0.resnets.0.conv1.lora_A.weight" in names
     assert "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_out.0.lora_B.weight" in names
-    assert not any("sunlab" in name or "base_layer" in name for name in names)
     assert all(tensor.shape[0 if "lora_A" in name else 1] == 2 for name, tensor in names.items())
 
 
 def test_every_target_is_hit(unet):
-    adapter = LoRA(rank=2)
-    adapter.attach(unet)
+    adapter = attached(unet)
     hit = {name.rpartition(".lora_A")[0] for name in adapter.tensors() if ".lora_A" in name}
     for target in adapter.targets:
         assert any(name.endswith(target) for name in hit), target
 
 
-def test_detach_restores_keys_and_outputs(unet):
-    state = {k: v.clone() for k, v in unet.state_dict().items()}
+def test_several_over_one_network_are_on_by_themselves(unet):
+    first, second = attached(unet), attached(unet, targets=ATTENTION)
+    for adapter in (first, second):
+        step(unet, adapter)
     with torch.no_grad():
-        before = ask(unet)
-    adapter = LoRA(rank=2)
-    adapter.attach(unet)
-    step(unet, adapter)
-    adapter.detach()
-    after = unet.state_dict()
-    assert list(after) == list(state) and all(torch.equal(after[k], state[k]) for k in state)
+        outs = [ask(unet, adapter) for adapter in (None, first, second)]
+    assert not any(torch.allclose(outs[a], outs[b], atol=1e-4) for a, b in ((0, 1), (0, 2), (1, 2)))
+    second.detach()
     with torch.no_grad():
-        assert torch.equal(ask(unet), before)
-    assert not hasattr(unet.down_blocks[0].resnets[0].conv1, "base_layer")
+        assert torch.equal(ask(unet, first), outs[1])
 
 
-def test_a_second_one_is_refused(unet):
-    LoRA(rank=2).attach(unet)
+def test_layers_replaced_since_are_noticed(unet):
+    adapter = attached(unet)
+    adapter.check_attached()
+    attn = unet.mid_block.attentions[0].transformer_blocks[0].attn1
+    attn.to_q = torch.nn.Linear(attn.to_q.in_features, attn.to_q.out_features, bias=False)
+    with pytest.raises(ConfigError, match="were replaced since"):
+        adapter.check_attached()
+
+
+def test_one_that_is_attached_is_not_attached_twice(unet):
     with pytest.raises(ConfigError, match="detach it first"):
-        LoRA(rank=2).attach(unet)
+        attached(unet).attach(UNetLayers(unet))
 
 
 def test_the_formula(unet, tiny_base_folder):
     """W + alpha / r B A (arXiv 2106.09685, section 4.1), written into a second U-Net's linear maps and convolutions."""
-    adapter = LoRA(rank=2, alpha=6.0)
-    adapter.attach(unet)
+    adapter = attached(unet, alpha=6.0)
     step(unet, adapter)
     other = load_base(tiny_base_folder).freeze().backbone.unet
     tensors, shapes = adapter.tensors(), set()
@@ -107,4 +126,4 @@ def test_the_formula(unet, tiny_base_folder):
                 weight.add_(3.0 * torch.einsum("or,r...->o...", b.flatten(1), a))  # a convolution's B is 1x1
                 shapes.add(weight.ndim)
         assert not tensors and shapes == {2, 4}
-        torch.testing.assert_close(ask(unet), ask(other), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(ask(unet, adapter), ask(other), atol=1e-5, rtol=1e-4)

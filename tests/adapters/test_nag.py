@@ -7,11 +7,13 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 
-from sunlab.adapters.attention import Branch, BranchInputs, SUNCrossAttention
+from sunlab.adapters.attention import Branch, SUNAttention
 from sunlab.adapters.lora import ATTENTION
-from sunlab.adapters.nag import NAG, NAGCrossAttention
+from sunlab.adapters.nag import NAG, NAGAttention
+from sunlab.adapters.state import PassState
 from sunlab.backbones.pretrained import load_base
-from sunlab.backbones.sd.attention import passing
+from sunlab.backbones.sd.attention import Extended
+from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.errors import ConfigError
 from sunlab.export import load_adapter, save_adapter
 from sunlab.registries import registry_of
@@ -70,11 +72,11 @@ def reference(attn, x, positive, negative, phi, tau, blend):
 @pytest.mark.parametrize("over", ["plain", "sun"])
 def test_the_formula(over, phi, tau, blend):
     attn, branch = layer()
-    base = AttnProcessor2_0() if over == "plain" else SUNCrossAttention(AttnProcessor2_0(), branch, None)
-    processor = NAGCrossAttention(base, phi=phi, tau=tau, blend=blend)
+    base = AttnProcessor2_0() if over == "plain" else Extended(AttnProcessor2_0(), SUNAttention(branch, None))
+    processor = Extended(base, NAGAttention(phi=phi, tau=tau, blend=blend))
     x, positive, negative = given()
-    out = processor(attn, x, positive, sun=BranchInputs(negative)).double().numpy()
-    below = None if over == "plain" else base(attn, x, positive, sun=BranchInputs(negative)).double().numpy()
+    out = processor(attn, x, positive, sun=PassState(negative)).double().numpy()
+    below = None if over == "plain" else base(attn, x, positive, sun=PassState(negative)).double().numpy()
     w, b = (p.double().numpy() for p in (attn.to_out[0].weight, attn.to_out[0].bias))
     marks = []
     for row in range(2):
@@ -88,12 +90,11 @@ def test_the_formula(over, phi, tau, blend):
 def ask(unet, adapter=None):
     g = torch.Generator().manual_seed(0)
     x, positive, negative = (torch.randn(2, *shape, generator=g) for shape in ((4, 8, 8), (77, 16), (77, 16)))
-    inputs = {}
+    state = None
     if adapter is not None:
-        adapter.switch(True)
-        inputs = passing(adapter.state(Conditioning(positive), Conditioning(negative), torch.tensor([2.0, 4.0])))
+        state = adapter.state(Conditioning(positive), Conditioning(negative), torch.tensor([2.0, 4.0]))
     with torch.no_grad():
-        return unet(x, 500, encoder_hidden_states=positive, return_dict=False, **inputs)[0]
+        return UNetLayers(unet).run(state, x, 500, encoder_hidden_states=positive, return_dict=False)[0]
 
 
 @pytest.fixture
@@ -108,9 +109,9 @@ def test_without_guidance_it_is_what_is_below(unet, tiny_base_folder, inner, opt
     other = load_base(tiny_base_folder).freeze().backbone.unet
     if inner is not None:
         below = registry_of("adapters").build(INNER[inner])
-        below.attach(other)
+        below.attach(UNetLayers(other))
     adapter = NAG(inner=INNER.get(inner), **options, **({"tau": 9.0} if "phi" in options else {}))
-    adapter.attach(unet)
+    adapter.attach(UNetLayers(unet))
     torch.testing.assert_close(ask(unet, adapter), ask(other, below), atol=1e-5, rtol=1e-4)
 
 
@@ -120,17 +121,16 @@ def test_it_stacks(unet, tiny_base_folder, inner, tmp_path):
     base = ask(unet)
     before = dict(unet.attn_processors)
     adapter = NAG(inner=INNER[inner])
-    adapter.attach(unet)
+    adapter.attach(UNetLayers(unet))
     with torch.no_grad():
         for index, parameter in enumerate(adapter.trainable()):
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)))
     on = ask(unet, adapter)
     assert list(adapter.tensors()) == list(adapter.inner.tensors()) and adapter.steered == (inner == "sun_w")
-    adapter.switch(False)
     torch.testing.assert_close(ask(unet), base, atol=0, rtol=0)
     path = save_adapter(tmp_path / "a.safetensors", adapter, {}, dtype=torch.float32)
     other = load_base(tiny_base_folder).freeze().backbone.unet
-    loaded, header = load_adapter(path, other)
+    loaded, header = load_adapter(path, UNetLayers(other))
     assert header["adapter"]["inner"]["name"] == adapter.inner.spec["name"]
     torch.testing.assert_close(ask(other, loaded), on)
     adapter.detach()
@@ -140,14 +140,14 @@ def test_it_stacks(unet, tiny_base_folder, inner, tmp_path):
 def test_over_what_is_there(unet):
     """Without `inner` it wraps the processors of whoever was plugged in before."""
     below = registry_of("adapters").build(INNER["sun"])
-    below.attach(unet)
+    below.attach(UNetLayers(unet))
     alone = ask(unet, below)
     adapter = NAG()
-    adapter.attach(unet)
+    adapter.attach(UNetLayers(unet))
     over = ask(unet, adapter)
     assert not torch.allclose(over, alone, atol=1e-4)
-    with pytest.raises(ConfigError, match="plugged in already"):
-        adapter.attach(unet)
+    with pytest.raises(ConfigError, match="attached already"):
+        adapter.attach(UNetLayers(unet))
     adapter.detach()
     assert torch.equal(ask(unet, below), alone)
 

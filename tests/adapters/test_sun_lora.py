@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from sunlab.adapters.lora import ATTENTION, LoRA
+from sunlab.adapters.lora import ATTENTION
 from sunlab.adapters.sun import SUN
 from sunlab.adapters.sun_lora import SUNLoRA
 from sunlab.backbones.pretrained import load_base
-from sunlab.backbones.sd.attention import passing
+from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.errors import ConfigError
 from sunlab.export import load_adapter, save_adapter
 from sunlab.types import Conditioning
@@ -21,10 +21,9 @@ def unet(tiny_base):
 def ask(unet, adapter):
     g = torch.Generator().manual_seed(0)
     x, positive, negative = (torch.randn(2, *shape, generator=g) for shape in ((4, 8, 8), (77, 16), (77, 16)))
-    adapter.switch(True)
-    inputs = passing(adapter.state(Conditioning(positive), Conditioning(negative), torch.tensor([2.0, 4.0])))
+    state = adapter.state(Conditioning(positive), Conditioning(negative), torch.tensor([2.0, 4.0]))
     with torch.no_grad():
-        return unet(x, 500, encoder_hidden_states=positive, return_dict=False, **inputs)[0]
+        return UNetLayers(unet).run(state, x, 500, encoder_hidden_states=positive, return_dict=False)[0]
 
 
 def moved(adapter):
@@ -35,11 +34,11 @@ def moved(adapter):
 
 def test_it_is_sun_in_an_updated_unet(unet, tiny_base_folder):
     adapter = SUNLoRA(rank=3, alpha=6.0, targets=(*ATTENTION, "ff.net.2"))
-    adapter.attach(unet)
+    adapter.attach(UNetLayers(unet))
     moved(adapter)
     other = load_base(tiny_base_folder).freeze().backbone.unet
     sun, tensors = SUN(), adapter.tensors()
-    sun.attach(other)
+    sun.attach(UNetLayers(other))
     updated = 0
     with torch.no_grad():
         for name, parameter in sun.tensors().items():
@@ -56,19 +55,19 @@ def test_it_is_sun_in_an_updated_unet(unet, tiny_base_folder):
 def test_at_first_it_is_sun(unet, tiny_base_folder):
     """B starts at 0, and SUN's projections are copies of the base's."""
     adapter, sun = SUNLoRA(), SUN()
-    adapter.attach(unet)
+    adapter.attach(UNetLayers(unet))
     other = load_base(tiny_base_folder).freeze().backbone.unet
-    sun.attach(other)
+    sun.attach(UNetLayers(other))
     torch.testing.assert_close(ask(unet, adapter), ask(other, sun), atol=1e-6, rtol=1e-5)
 
 
 def test_one_file_holds_both(unet, tiny_base_folder, tmp_path):
     adapter = SUNLoRA(rank=2, targets=ATTENTION, init="identity")
-    adapter.attach(unet)
+    adapter.attach(UNetLayers(unet))
     moved(adapter)
     path = save_adapter(tmp_path / "a.safetensors", adapter, {}, dtype=torch.float32)
     other = load_base(tiny_base_folder).freeze().backbone.unet
-    loaded, header = load_adapter(path, other)
+    loaded, header = load_adapter(path, UNetLayers(other))
     assert header["adapter"]["name"] == "sun_lora" and header["adapter"]["rank"] == 2
     names = list(loaded.tensors())
     assert any(n.endswith("to_k_neg.weight") for n in names) and any(n.endswith("lora_A.weight") for n in names)
@@ -76,10 +75,7 @@ def test_one_file_holds_both(unet, tiny_base_folder, tmp_path):
 
 
 def test_a_failed_attachment_leaves_no_trace(unet):
-    first, second = LoRA(rank=2), SUNLoRA()
-    first.attach(unet)
-    before = dict(unet.attn_processors)
-    with pytest.raises(ConfigError, match="another LoRA"):
-        second.attach(unet)
+    adapter, before = SUNLoRA(targets=("nowhere",)), dict(unet.attn_processors)
+    with pytest.raises(ConfigError, match=r"adapter\.targets: no layer .* nowhere"):
+        adapter.attach(UNetLayers(unet))
     assert unet.attn_processors == before
-    first.detach()

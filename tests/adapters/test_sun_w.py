@@ -6,10 +6,12 @@ import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
-from sunlab.adapters.attention import BranchInputs, SUNCrossAttention
+from sunlab.adapters.attention import SUNAttention
+from sunlab.adapters.state import PassState
 from sunlab.adapters.sun_w import SUNW, bent
 from sunlab.backbones.pretrained import load_base
-from sunlab.backbones.sd.attention import passing
+from sunlab.backbones.sd.attention import Extended
+from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.errors import ConfigError
 from sunlab.export import load_adapter, save_adapter
 from sunlab.types import Conditioning
@@ -27,9 +29,9 @@ def prompts():
 
 def ask(unet, adapter=None, w=(1.0, 3.0, 8.0)):
     x, positive, negative = prompts()
-    inputs = {} if adapter is None else passing(adapter.state(positive, negative, torch.tensor(w)))
+    state = None if adapter is None else adapter.state(positive, negative, torch.tensor(w))
     with torch.no_grad():
-        return unet(x, 500, encoder_hidden_states=positive.tokens, return_dict=False, **inputs)[0]
+        return UNetLayers(unet).run(state, x, 500, encoder_hidden_states=positive.tokens, return_dict=False)[0]
 
 
 def test_g():
@@ -46,7 +48,7 @@ def test_g():
 def test_the_layer(unet):
     """W_out is linear, so out(w) = base + g(w) (sun - base), where sun is the unsteered adapter's output."""
     adapter = SUNW(saturation=0.5)
-    adapter.attach(unet)
+    adapter.attach(UNetLayers(unet))
     name, processor = next((n, p) for n, p in unet.attn_processors.items() if "attn2" in n)
     path = name.removesuffix(".processor")
     attn, rho = unet.get_submodule(path), 0.5
@@ -56,7 +58,7 @@ def test_the_layer(unet):
     _, positive, negative = prompts()
     hidden = torch.randn(3, 10, attn.to_q.in_features, generator=torch.Generator().manual_seed(1))
     given = adapter.state(positive, negative, torch.tensor([1.0, 3.0, 8.0]))
-    plain = BranchInputs(negative.tokens)
+    plain = PassState(negative.tokens)
     with torch.no_grad():
         base, sun, out = (processor(attn, hidden, positive.tokens, sun=s) for s in (None, plain, given))
     for row, w in enumerate((1.0, 3.0, 8.0)):
@@ -67,7 +69,7 @@ def test_the_layer(unet):
 def test_at_w_1_it_is_the_base(unet):
     base = ask(unet)
     adapter = SUNW()
-    adapter.attach(unet)
+    adapter.attach(UNetLayers(unet))
     torch.testing.assert_close(ask(unet, adapter, (1.0, 1.0, 1.0)), base, atol=1e-5, rtol=1e-4)
     steered = ask(unet, adapter)
     torch.testing.assert_close(steered[0], base[0], atol=1e-5, rtol=1e-4)
@@ -78,7 +80,7 @@ def test_the_negative_branch_alone(unet):
     """out(w) = (Z + P') - g(w) N' of one layer: at w = 1 SUN without its negative branch, elsewhere on the line from
     there to SUN's own output."""
     adapter = SUNW(saturation=0.5, steers="negative")
-    adapter.attach(unet)
+    adapter.attach(UNetLayers(unet))
     with torch.no_grad():
         for index, parameter in enumerate(adapter.sun.trainable()):
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)))
@@ -88,7 +90,7 @@ def test_the_negative_branch_alone(unet):
     _, positive, negative = prompts()
     hidden = torch.randn(3, 10, attn.to_q.in_features, generator=torch.Generator().manual_seed(1))
     given = adapter.state(positive, negative, torch.tensor([1.0, 3.0, 8.0]))
-    plain, blind = BranchInputs(negative.tokens), SUNCrossAttention(AttnProcessor2_0(), None, branches["positive"])
+    plain, blind = PassState(negative.tokens), Extended(AttnProcessor2_0(), SUNAttention(None, branches["positive"]))
     with torch.no_grad():
         sun, out = (processor(attn, hidden, positive.tokens, sun=s) for s in (plain, given))
         without = blind(attn, hidden, positive.tokens, sun=plain)
@@ -99,23 +101,24 @@ def test_the_negative_branch_alone(unet):
 
 def test_the_curve_is_learnt(unet):
     adapter = SUNW()
-    adapter.attach(unet)
+    adapter.attach(UNetLayers(unet))
     x, positive, negative = prompts()
-    inputs = passing(adapter.state(positive, negative, torch.tensor([2.0, 3.0, 8.0])))
-    unet(x, 500, encoder_hidden_states=positive.tokens, return_dict=False, **inputs)[0].square().mean().backward()
+    state = adapter.state(positive, negative, torch.tensor([2.0, 3.0, 8.0]))
+    out = UNetLayers(unet).run(state, x, 500, encoder_hidden_states=positive.tokens, return_dict=False)[0]
+    out.square().mean().backward()
     assert all(curve.grad is not None and bool(curve.grad != 0) for curve in adapter.curves.values())
     assert len(adapter.curves) == len(adapter.sun.layers)
 
 
 def test_its_file(unet, tiny_base_folder, tmp_path):
     adapter = SUNW(saturation=0.7, extra_positive=False)
-    adapter.attach(unet)
+    adapter.attach(UNetLayers(unet))
     with torch.no_grad():
         for index, parameter in enumerate(adapter.trainable()):
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)))
     path = save_adapter(tmp_path / "a.safetensors", adapter, {}, dtype=torch.float32)
     other = load_base(tiny_base_folder).freeze().backbone.unet
-    loaded, header = load_adapter(path, other)
+    loaded, header = load_adapter(path, UNetLayers(other))
     assert header["adapter"] == adapter.spec and header["adapter"]["name"] == "sun_w"
     assert torch.equal(ask(other, loaded), ask(unet, adapter))
     assert loaded.steered

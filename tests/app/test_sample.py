@@ -13,7 +13,7 @@ from sunlab.registries import registry_of
 def adapter_file(tiny_base_folder, tmp_path):
     def make(request):
         adapter = registry_of("adapters").build(request)
-        adapter.attach(load_base(tiny_base_folder).backbone.unet)
+        adapter.attach(load_base(tiny_base_folder).backbone)
         return save_adapter(tmp_path / f"{adapter.spec['name']}.safetensors", adapter, {"guidance": [2.0, 4.0]})
 
     return make

@@ -13,8 +13,8 @@ from sunlab.export.shapes import describe_base
 @pytest.fixture
 def file(tiny_base, tmp_path):
     adapter = SUN()
-    adapter.attach(tiny_base.backbone.unet)
-    header = {"solver": "ddim", "steps": 4, "guidance": [2.0, 4.0], "base": describe_base(tiny_base.backbone.unet)}
+    adapter.attach(tiny_base.backbone)
+    header = {"solver": "ddim", "steps": 4, "guidance": [2.0, 4.0], "base": describe_base(tiny_base.backbone)}
     return save_adapter(tmp_path / "a.safetensors", adapter, header)
 
 

@@ -28,9 +28,9 @@ def fit(tiny_config, tmp_path, capsys):
 @pytest.fixture
 def adapter_file(tiny_base, tmp_path) -> Callable[..., Path]:
     def make(**base) -> Path:
-        adapter, unet = SUN(), tiny_base.backbone.unet
-        adapter.attach(unet)
-        header = {"base": describe_base(unet) | base}
+        adapter, backbone = SUN(), tiny_base.backbone
+        adapter.attach(backbone)
+        header = {"base": describe_base(backbone) | base}
         return save_adapter(tmp_path / "a.safetensors", adapter, header)
 
     return make

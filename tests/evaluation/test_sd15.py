@@ -36,7 +36,7 @@ def here(tmp_path, monkeypatch, tiny_base_folder, tiny_clip):
     shutil.copytree(tiny_base_folder, "stable-diffusion-v1-5")
     shutil.copytree(tiny_clip, "clip-vit-large-patch14")
     adapter = SUN()
-    adapter.attach(load_base("stable-diffusion-v1-5").backbone.unet)
+    adapter.attach(load_base("stable-diffusion-v1-5").backbone)
     save_adapter(Path("sun_sd15.safetensors"), adapter, {"solver": "ddim"})
     Path("prompts.txt").write_text("a red apple\n\na photo of a koala\n")
     Path("negatives.txt").write_text("blurry\nwatermark\n")

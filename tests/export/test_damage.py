@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.errors import DataError
 from sunlab.export import read_adapter
 from sunlab.export.file import write_tensors
@@ -103,4 +104,4 @@ def test_the_labs_own_base_is_known_by_its_shapes():
     config = UNet2DConditionModel.load_config(ROOT / "configs" / "emoji" / "model" / "unet")
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(config)
-    assert describe_base(unet) == {"family": "emoji", "cross_attention": shape_hash(FAMILIES["emoji"])}
+    assert describe_base(UNetLayers(unet)) == {"family": "emoji", "cross_attention": shape_hash(FAMILIES["emoji"])}

@@ -5,12 +5,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sunlab.adapters.sun import SUN
+from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.cli.main import main
 from sunlab.errors import ConfigError, DataError
 from sunlab.export import read_adapter
 from sunlab.export.convert import export_adapter, named_by_layer
 from sunlab.export.published import number, place
-from sunlab.export.shapes import FAMILIES, Layer, cross_attention, family_of
+from sunlab.export.shapes import FAMILIES, Layer, family_of, layers_of
 
 WIDTHS = [320] * 2 + [640] * 2 + [1280] * 2 + [1280] * 3 + [640] * 3 + [320] * 3 + [1280]  # down, up, mid
 
@@ -33,7 +34,7 @@ def layers():
 
     with torch.device("meta"):
         unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
-    return cross_attention(unet)
+    return layers_of(UNetLayers(unet))
 
 
 @pytest.fixture(scope="module")

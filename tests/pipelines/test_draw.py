@@ -55,7 +55,7 @@ def test_guided_sampling_is_diffusers_own(prediction, tiny_base_folder, tmp_path
 def test_passes_a_picture(tiny_base):
     base = tiny_base.freeze()
     adapter = SUN()
-    adapter.attach(base.backbone.unet)
+    adapter.attach(base.backbone)
     calls = []
     base.backbone.register_forward_hook(lambda module, args, output: calls.append(len(args[0])))
     for kind, steps, bind, passes in (
@@ -72,7 +72,7 @@ def test_passes_a_picture(tiny_base):
 @pytest.mark.parametrize("adapter", [SUN(), LoRA(rank=2)], ids=["sun", "lora"])
 def test_a_picture_does_not_depend_on_the_others(adapter, tiny_base):
     base = tiny_base.freeze()
-    adapter.attach(base.backbone.unet)
+    adapter.attach(base.backbone)
     together = draw(base, sampling(base, DDIM, 2), with_adapter(base, adapter), REQUEST, w=3.0)
     apart = draw(base, sampling(base, DDIM, 2), with_adapter(base, adapter), REQUEST, w=3.0, batch=1)
     torch.testing.assert_close(together.latents, apart.latents, atol=1e-5, rtol=1e-5)
@@ -102,7 +102,7 @@ def test_a_saved_base_is_a_plain_diffusers_folder(tiny_base, tmp_path):
 
 def test_a_base_saved_with_an_adapter_plugged_in_is_the_base(tiny_base, tmp_path):
     adapter = SUN()
-    adapter.attach(tiny_base.backbone.unet)
+    adapter.attach(tiny_base.backbone)
     save_base(tiny_base, tmp_path / "saved")
     again = load_base(tmp_path / "saved")
     assert again.backbone.unet.state_dict().keys() == tiny_base.backbone.unet.state_dict().keys()

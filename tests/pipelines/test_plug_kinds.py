@@ -10,6 +10,7 @@ from tiny_pipelines import make_for, pipeline, pipeline_xl
 import sunlab
 from sunlab.adapters.sun import SUN
 from sunlab.errors import ConfigError
+from sunlab.pipelines.generation import GENERATION
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in diffusers
 KINDS = ("", "Img2Img", "Inpaint", "ControlNet", "ControlNetImg2Img", "ControlNetInpaint")
@@ -93,4 +94,4 @@ def test_a_pipeline_that_leaves_the_adapter_out_does_not_do_so_silently(tiny_bas
     pipe = sunlab.plug(pipeline(tiny_base_folder, Own), sun_file)
     with pytest.raises(ConfigError, match="Own hands its U-Net no cross_attention_kwargs"):
         pipe("a pizza", negative_prompt="red")
-    assert pipe._sunlab.w is None
+    assert GENERATION.get() is None

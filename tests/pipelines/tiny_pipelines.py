@@ -5,6 +5,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, Sta
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from sunlab.backbones.pretrained import load_base
+from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.diffusion.grid import grid
 from sunlab.diffusion.path import DiscreteVP
 from sunlab.draws import Draws
@@ -22,15 +23,15 @@ def make(folder, path, adapter, **header):
 
 
 def make_for(unet, path, adapter, *, solver="ddim", steps=4, **header):
-    """The same for a U-Net, into which the adapter is plugged."""
-    adapter.attach(unet)
+    """The same for a U-Net, to which the adapter is attached."""
+    adapter.attach(UNetLayers(unet))
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in adapter.tensors().values():
             p.add_(0.2 * torch.randn(p.shape, generator=g))
     times, trained = grid(steps).tolist(), DiscreteVP.from_betas()
     said = {"solver": solver, "steps": steps, "times": times, "spacing": spacing_of(times, trained), "guidance": [2.0, 4.0],
-            "base": describe_base(unet)}  # fmt: skip
+            "base": describe_base(UNetLayers(unet))}  # fmt: skip
     return save_adapter(path, adapter, {**said, **header}, dtype=torch.float32)
 
 

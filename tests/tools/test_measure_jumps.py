@@ -47,8 +47,8 @@ def test_table(tool, bank, tiny_base, tiny_base_folder, tmp_path, monkeypatch, c
     files = []
     for init in ("identity", "copy"):
         adapter = SUN(init=init)
-        adapter.attach(tiny_base.backbone.unet)
-        header = {"base": describe_base(tiny_base.backbone.unet)}
+        adapter.attach(tiny_base.backbone)
+        header = {"base": describe_base(tiny_base.backbone)}
         files.append(f"--adapter={init}={save_adapter(tmp_path / f'{init}.safetensors', adapter, header)}")
         adapter.detach()
     rows = run(tool, monkeypatch, capsys, tiny_base_folder, "--bank", bank, "--steps", 2, "--batch", 5, *files)

@@ -18,21 +18,16 @@ def twin(base: BaseModel, adapter: Adapter | None = None) -> BaseModel:
     memory: dict[int, Any] = {id(t): t for t in (*base.backbone.parameters(), *base.backbone.buffers())}
     backbone: Backbone = deepcopy(base.backbone, memory)
     if adapter is not None:
-        adapter.attach(backbone.unet)
+        adapter.attach(backbone)
         for parameter in adapter.tensors().values():
             parameter.data = parameter.data.to(base.device, backbone.unet.dtype)
             parameter.requires_grad_(False)
     return replace(base, backbone=backbone)
 
 
-def fused(base: BaseModel, lora: Adapter) -> BaseModel:
-    """Likewise with the LoRA added to the weights and taken out again. A LoRA that was never trained adds zeros, so that
-    the shared weights stay as they are."""
-    with_lora = twin(base, lora)
-    unet: Any = with_lora.backbone.unet
-    unet.fuse_lora()
-    unet.unload_lora()
-    return with_lora
+def fused(base: BaseModel) -> BaseModel:
+    """Likewise with a LoRA added to the weights: a network of other weights and the same cost."""
+    return twin(base)
 
 
 def tiny_decoder(factor: int, dtype: torch.dtype, device: str) -> nn.Module:

@@ -33,7 +33,8 @@ class UsualLCMLoRA:
             LoRA(),
             skip,
         )
-        self.lora.attach(self.student.unet)
+        self.lora.attach(self.student)
+        self.lora.always = True
         for parameter in self.lora.trainable():
             parameter.data = parameter.data.float()  # trained in single precision, as ours are
         self.empty = base.text([""]).tokens

@@ -77,7 +77,8 @@ class UNetTextAttention(TextAttention):
 
     def shifted_bias(self, shift: Tensor | None, z: Tensor) -> Tensor | None:
         w_out = self.attn.to_out[0]
-        if type(w_out) is not nn.Linear or w_out.bias is None or w_out.weight.device != z.device:
+        hooked = type(w_out) is not nn.Linear or w_out._forward_hooks or w_out._forward_pre_hooks
+        if hooked or w_out.bias is None or w_out.weight.device != z.device or w_out.weight.dtype != z.dtype:
             return None
         return w_out.bias if shift is None else w_out.bias + linear(shift.to(w_out.weight.dtype), w_out.weight)
 
@@ -179,7 +180,13 @@ class Extended(Wrapper):
             return self.below(attn, hidden, context, mask, None, more)
         if context is None:
             raise ConfigError("cross-attention without a prompt: the network was called without encoder_hidden_states")
-        return self.extension(UNetCall(UNetTextAttention(attn), self, hidden, context, mask, more), state)
+        call = UNetCall(UNetTextAttention(attn), self, hidden, context, mask, more)
+        if len(call.tokens) != len(hidden):
+            raise ConfigError(
+                f"the latents have {len(hidden)} rows, the prompt embeddings {len(call.tokens)}; a callback that changes "
+                "the batch must change latents, prompt_embeds and negative_prompt_embeds alike"
+            )
+        return self.extension(call, state)
 
 
 class Unextended(Wrapper):
@@ -210,6 +217,11 @@ class UNetAttachment:
             elif not isinstance(processor, Wrapper) and not unet.get_submodule(path).is_cross_attention:
                 self.placed[name] = Unextended(processor)
         unet.set_attn_processor({**found, **self.placed})
+        unet.extensions = getattr(unet, "extensions", 0) + 1
+
+    def intact(self) -> bool:
+        now = self.unet.attn_processors
+        return all(p is now.get(name) or p in list(wrapped(now.get(name))) for name, p in self.placed.items())
 
     def check_removable(self) -> None:
         """Raise `ConfigError` if an extension was attached on top of one of these."""
@@ -226,11 +238,7 @@ class UNetAttachment:
             after = {n: p.base if isinstance(p, Unextended) else p for n, p in after.items()}
         self.unet.set_attn_processor(after)
         self.placed = {}
-
-
-def passing(state: Any) -> dict[str, Any]:
-    """The U-Net's keyword arguments in a pass with this state; none without one."""
-    return {} if state is None else {"cross_attention_kwargs": {STATE: state}}
+        self.unet.extensions -= 1
 
 
 def text_attention(unet: Any) -> dict[str, UNetTextAttention]:

@@ -14,9 +14,10 @@ from sunlab.backbones.attention import Extension, TokenContext
 from sunlab.backbones.base import Backbone
 from sunlab.backbones.files import Files
 from sunlab.backbones.pretrained import BaseModel
-from sunlab.backbones.sd.attention import UNetAttachment, UNetTextAttention, passing, text_attention
+from sunlab.backbones.sd.attention import UNetAttachment, UNetTextAttention
 from sunlab.backbones.sd.autoencoder import VAE
 from sunlab.backbones.sd.folder import read_folder
+from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.backbones.sd.original_file import stated_scheduler
 from sunlab.backbones.sd.parts import Parts
 from sunlab.backbones.sd.save import save_part
@@ -81,12 +82,12 @@ class DiffusersUNet(Backbone):
 
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
         dtype = self.unet.dtype
-        given: dict[str, Any] = {"encoder_hidden_states": conditioning.tokens.to(dtype), **passing(state)}
+        given: dict[str, Any] = {"encoder_hidden_states": conditioning.tokens.to(dtype)}
         if conditioning.mask is not None:
             given["encoder_attention_mask"] = conditioning.mask
         if conditioning.pooled is not None:
             given["added_cond_kwargs"] = {"text_embeds": conditioning.pooled.to(dtype), **conditioning.added}
-        output = self.unet(x.to(dtype), self.network_time(t), return_dict=False, **given)[0]
+        output = UNetLayers(self.unet).run(state, x.to(dtype), self.network_time(t), return_dict=False, **given)[0]
         return output.to(x.dtype)
 
     def blank(self, rows: int) -> Conditioning:
@@ -160,7 +161,10 @@ class DiffusersUNet(Backbone):
         return TokenContext(conditioning.tokens, conditioning.mask)
 
     def text_attention(self) -> dict[str, UNetTextAttention]:
-        return text_attention(self.unet)
+        return UNetLayers(self.unet).text_attention()
 
     def extend(self, extensions: Mapping[str, Extension]) -> UNetAttachment:
-        return UNetAttachment(self.unet, extensions)
+        return UNetLayers(self.unet).extend(extensions)
+
+    def layers(self) -> dict[str, nn.Module]:
+        return UNetLayers(self.unet).layers()

@@ -1,0 +1,124 @@
+"""The state of a pass: what an adapter's layers receive, whichever adapters are stacked."""
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sunlab.adapters.kernels import Tokens
+from sunlab.backbones.attention import AttentionCall, TextAttention
+from sunlab.errors import ConfigError
+from sunlab.types import Conditioning
+
+Projection = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+class PromptCache:
+    """What does not change over the steps of a generation: above all its prompts' keys and values."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[object, Tensor, Any, Any]] = {}
+
+    def get(self, owner: object, tokens: Tensor, version: Hashable, compute: Callable[[], Any]) -> Any:
+        """The value that `owner` computed of these tokens, or `compute()`. One value is kept for each owner until the tokens
+        (also in place) or the version change."""
+        state = 0 if tokens.is_inference() else tokens._version, version
+        kept = self._kept.get(id(owner))
+        if kept is None or kept[0] is not owner or kept[1] is not tokens or kept[2] != state:
+            kept = self._kept[id(owner)] = owner, tokens, state, compute()
+        return kept[3]
+
+
+@dataclass(frozen=True)
+class PassState:
+    """State of a pass with an adapter on.
+
+    Attributes:
+        negative: the negative prompt's tokens (B, L, d); None for adapters without a negative branch.
+        negative_mask: (B, L), False at padding, or None.
+        gain: factor on the negative branch (B,), or None for 1: how a guidance-conditioned adapter is steered.
+        gain_positive: likewise, on the extra positive branch.
+        loras: id of each LoRA adapter that is on -> factor on its update.
+        cache: for the passes of one generation; not used where gradients are computed.
+    """
+
+    negative: Tensor | None = None
+    negative_mask: Tensor | None = None
+    gain: Tensor | None = None
+    gain_positive: Tensor | None = None
+    loras: Mapping[int, float] = field(default_factory=dict)
+    cache: PromptCache | None = None
+
+    @staticmethod
+    def of(negative: Conditioning | None) -> "PassState":
+        """With a cache if gradients are off."""
+        cache = None if torch.is_grad_enabled() else PromptCache()
+        return PassState(cache=cache) if negative is None else PassState(negative.tokens, negative.mask, cache=cache)
+
+    def scaled(self, scale: float) -> "PassState":
+        """With the LoRAs at so much of their update."""
+        return replace(self, loras={lora: scale * factor for lora, factor in self.loras.items()})
+
+    def negative_tokens(self, call: AttentionCall) -> Tensor:
+        """`negative`. Raises `ConfigError` if the pass has another batch size."""
+        assert self.negative is not None, "an adapter with a negative branch needs a negative prompt"
+        for name, rows in (("the negative prompt", self.negative), ("the guidance scale", self.gain)):
+            if rows is not None and len(rows) != len(call.tokens):
+                raise ConfigError(
+                    f"the prompt embeddings have {len(call.tokens)} rows, {name} has {len(rows)}; a callback that changes "
+                    "the batch must change latents, prompt_embeds and negative_prompt_embeds alike"
+                )
+        return self.negative
+
+    def negative_bias(self, query: Tensor) -> Tensor | None:
+        """`negative_mask` as a term of the scores (B, 1, 1, L)."""
+        if self.negative_mask is None:
+            return None
+        bias = torch.zeros_like(self.negative_mask, dtype=query.dtype)
+        return bias.masked_fill(~self.negative_mask, -torch.inf)[:, None, None, :]
+
+    @property
+    def inference(self) -> bool:
+        """Whether no gradients are computed and nothing is traced, so that values may be kept and changed in place."""
+        return self.cache is not None and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+    def keys_values(
+        self, owner: object, layer: TextAttention, tokens: Tensor, project: Projection, query: Tensor, *, exact: bool = False
+    ) -> Tokens:
+        """Keys and values of tokens (B, L, d) for `attend`, from the cache if `owner` computed them before.
+
+        Args:
+            project: tokens -> key, value (B, L, h).
+            query: (B, heads, P, c), whose dtype they get.
+            exact: see `Tokens.of`.
+        """
+
+        def compute() -> Tokens:
+            split = ((part.to(query.dtype).unflatten(-1, (layer.heads, -1)).transpose(1, 2)) for part in project(tokens))
+            key, value = split
+            return Tokens.of(layer.norm_k(key), value, exact=exact)
+
+        if self.cache is None or not self.inference:
+            return compute()
+        laid_out: Tokens = self.cache.get(owner, tokens, _version(layer), compute)
+        return laid_out
+
+    def own(self, call: AttentionCall, owner: object, tokens: Tensor, query: Tensor, *, exact: bool = False) -> Tokens:
+        """Keys and values of tokens by the layer's own projections. The tokens get the query's dtype: a weight that is kept
+        quantised or in eight bits does not state the dtype to compute in."""
+        layer = call.layer
+
+        def project(tokens: Tensor) -> tuple[Tensor, Tensor]:
+            tokens = tokens.to(query.dtype)
+            return layer.to_k(tokens), layer.to_v(tokens)
+
+        return self.keys_values(owner, layer, tokens, project, query, exact=exact)
+
+
+def _version(layer: TextAttention) -> tuple[str, ...]:
+    """Which LoRAs of peft act on the layer's own projections, and how strongly."""
+    names = ("disable_adapters", "active_adapters", "merged_adapters", "scaling")
+    loras = [part for part in (layer.to_k, layer.to_v) if type(part) is not nn.Linear]
+    return tuple(repr(getattr(part, name, None)) for part in loras for name in names)
