@@ -15,11 +15,13 @@ import torch
 from PIL import Image
 from webdataset.writer import TarWriter
 
-from sunlab.backbones.pretrained import BaseModel, load_base, quiet
-from sunlab.data.datamodule import DataModule
-from sunlab.data.indexing import index_all
-from sunlab.data.negatives import Mixture
-from sunlab.data.shards import Shards
+pytest.register_assert_rewrite("sunlab.testing")  # before anything imports it
+
+from sunlab.backbones.pretrained import BaseModel, load_base, quiet  # noqa: E402
+from sunlab.data.datamodule import DataModule  # noqa: E402
+from sunlab.data.indexing import index_all  # noqa: E402
+from sunlab.data.negatives import Mixture  # noqa: E402
+from sunlab.data.shards import Shards  # noqa: E402
 
 torch.set_num_threads(1)  # as in the processes that tests start: sums of two threads differ in the last bit
 

@@ -12,12 +12,10 @@ from typing import ClassVar
 import pytest
 import torch
 
-pytest.register_assert_rewrite("sunlab.testing")
-
-from sunlab.data.precompute import write_latents  # noqa: E402
-from sunlab.data.shards import Shards  # noqa: E402
-from sunlab.registries import KINDS, registry_of  # noqa: E402
-from sunlab.testing import CONTRACTS, SourceContract  # noqa: E402
+from sunlab.data.precompute import write_latents
+from sunlab.data.shards import Shards
+from sunlab.registries import KINDS, registry_of
+from sunlab.testing import CONTRACTS, SourceContract
 
 
 @cache

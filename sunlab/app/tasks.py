@@ -17,7 +17,6 @@ from sunlab.modules.base import Module
 from sunlab.modules.optimization import Optimization
 from sunlab.modules.student import StudentModule
 from sunlab.modules.teacher import TeacherModule
-from sunlab.modules.text_encoder import TextEncoderModule
 
 
 class Task(ABC):
@@ -47,7 +46,7 @@ class Task(ABC):
         """
 
 
-TASKS: Registry[Task] = Registry("task", base=Task, entry_points="sunlab.tasks")
+TASKS: Registry[Task] = Registry("task", base=Task, entry_points="sunlab.tasks", components=("sunlab.lab.tasks",))
 
 
 def optimization(config: Config) -> Optimization:
@@ -141,13 +140,3 @@ class AutoencoderTask(Task):
 
     def build(self, config: Config, base: BaseModel) -> Module:
         return AutoencoderModule(base, optimization=optimization(config), **self.options)
-
-
-@TASKS.register("text_encoder")
-class TextEncoderTask(Task):
-    """Train the text encoder of the pretrained model, before any network sees it."""
-
-    trains_network = False
-
-    def build(self, config: Config, base: BaseModel) -> Module:
-        return TextEncoderModule(base, optimization=optimization(config))

@@ -16,6 +16,7 @@ from sunlab.testing.callback import CallbackContract
 from sunlab.testing.component import ComponentContract
 from sunlab.testing.data import FilterContract, SourceContract, StageContract
 from sunlab.testing.distance import DistanceContract
+from sunlab.testing.judges import AlignmentContract, ExtractorContract, NegativeControlContract
 from sunlab.testing.launcher import LauncherContract
 from sunlab.testing.loss import LossContract
 from sunlab.testing.metric import MetricContract
@@ -35,6 +36,7 @@ CONTRACTS: dict[str, type[ComponentContract]] = {
         LauncherContract,
         LossContract,
         MetricContract,
+        NegativeControlContract,
         NegativeSamplerContract,
         SolverContract,
         SourceContract,
@@ -48,13 +50,16 @@ CONTRACTS: dict[str, type[ComponentContract]] = {
 __all__ = [
     "CONTRACTS",
     "AdapterContract",
+    "AlignmentContract",
     "CallbackContract",
     "ComponentContract",
     "DistanceContract",
+    "ExtractorContract",
     "FilterContract",
     "LauncherContract",
     "LossContract",
     "MetricContract",
+    "NegativeControlContract",
     "NegativeSamplerContract",
     "SolverContract",
     "SourceContract",

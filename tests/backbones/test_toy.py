@@ -3,13 +3,13 @@
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from sunlab.modules.text_encoder import TextEncoderModule
 
 from sunlab.backbones.pretrained import load_base
 from sunlab.diffusion.grid import grid
 from sunlab.modules.optimization import Optimization
 from sunlab.modules.student import StudentModule
 from sunlab.modules.teacher import TeacherModule
-from sunlab.modules.text_encoder import TextEncoderModule
 from sunlab.pipelines.draw import Request, draw, with_backbone, with_guidance
 from sunlab.registries import registry_of
 from sunlab.solvers import Sampler

@@ -1,0 +1,17 @@
+"""What only the lab's models are trained for."""
+
+from sunlab.app.tasks import TASKS, Task, optimization
+from sunlab.backbones.pretrained import BaseModel
+from sunlab.config.schema import Config
+from sunlab.lab.text_encoder import TextEncoderModule
+from sunlab.modules.base import Module
+
+
+@TASKS.register("text_encoder")
+class TextEncoderTask(Task):
+    """Train the text encoder of the pretrained model, before any network sees it."""
+
+    trains_network = False
+
+    def build(self, config: Config, base: BaseModel) -> Module:
+        return TextEncoderModule(base, optimization=optimization(config))
