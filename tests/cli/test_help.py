@@ -20,6 +20,7 @@ COMMANDS = [
     ["doctor", "data"],
     ["data"],
     ["data", "trajectories"],
+    ["comfyui", "install"],
 ]
 HEAVY = ("torch", "lightning", "omegaconf", "diffusers", "transformers", "rich", "numpy", "registry")
 CODE = f"""
