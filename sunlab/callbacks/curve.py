@@ -1,13 +1,14 @@
 """The curves as CSV, one file a run, however often it is resumed."""
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
+
+from sunlab.files import replacing
 
 
 class Rows(ExperimentWriter):
@@ -65,9 +66,7 @@ def _drop(file: Path, step: int) -> None:
     if not file.is_file():
         return
     names, rows = _read(file)
-    temporary = file.with_suffix(".new")
-    with temporary.open("w", newline="") as opened:
+    with replacing(file) as temporary, temporary.open("w", newline="") as opened:
         writer = csv.DictWriter(opened, names)
         writer.writeheader()
         writer.writerows(row for row in rows if int(row["step"]) < step)
-    os.replace(temporary, file)
