@@ -66,7 +66,7 @@ class Sampler:
 
     solver: Component = component("solvers", "ddim")  # the solver
     steps: int = 4  # steps from noise to the clean end
-    spacing: Literal["trailing", "leading"] = "trailing"  # of the grid
+    spacing: Literal["trailing", "leading", "uniform"] = "trailing"  # of the grid
 
 
 @dataclass

@@ -72,7 +72,7 @@ class DistillationModule(Module):
 
     @abstractmethod
     def bind_student(self) -> Bind:
-        """How `draw` asks the student."""
+        """The student as `draw` evaluates it."""
 
     def train_in_single_precision(self) -> None:
         """In half precision AdamW's small steps would be lost. The frozen weights keep their type."""

@@ -98,7 +98,7 @@ class SolverContract(ComponentContract):
         gradient = denoise.weight.grad
         assert gradient is not None and bool(gradient.isfinite().all()) and bool((gradient != 0).any())
 
-    @on_all_paths
+    @pytest.mark.parametrize("path", ["zero_snr", "flow"])
     def test_nothing_waits_for_the_device(self, path: str) -> None:
         with no_host_reads():
             times = self.times([1.0, 0.75, 0.5, 0.0], [1.0, 1.0, 0.6, 0.3], [0.3, 0.0, 0.0, 0.0])
