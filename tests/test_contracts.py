@@ -1,6 +1,7 @@
 """Every registered component keeps its kind's contract. A new component is tested here without a line."""
 
 import atexit
+import json
 import shutil
 import tempfile
 from collections import defaultdict
@@ -28,6 +29,16 @@ def _latents() -> dict[str, object]:
     return {"path": str(folder)}
 
 
+@cache
+def _captions() -> str:
+    """A file of captions."""
+    folder = Path(tempfile.mkdtemp(prefix="sunlab-contract-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / "captions.jsonl"
+    path.write_text("".join(json.dumps({"caption": f"a thing {n}"}) + "\n" for n in range(200)))
+    return str(path)
+
+
 # what a component needs besides its name, by kind and name
 NEEDED: dict[str, dict[str, Callable[[], dict[str, object]]]] = {
     "callbacks": {
@@ -44,6 +55,8 @@ NEEDED: dict[str, dict[str, Callable[[], dict[str, object]]]] = {
     "sources": {
         "shards": lambda: {"urls": ["emoji/noto/test-*.tar.gz"], "limit": 80},
         "latents": _latents,
+        "prompts": lambda: {"urls": [_captions()], "column": "caption"},
+        "hf_dataset": lambda: {"path": "json", "data_files": [_captions()], "image": None},
         "trajectories": lambda: {"path": "emoji/bank", "limit": 40},
     },
     "stages": {"subsample": lambda: {"share": 0.5}},

@@ -52,6 +52,10 @@ class Handler(SimpleHTTPRequestHandler):
         self.counts[kind] = self.counts.get(kind, 0) + 1
         super().do_GET()
 
+    def do_HEAD(self) -> None:
+        self.counts["HEAD"] = self.counts.get("HEAD", 0) + 1
+        super().do_HEAD()
+
     def log_message(self, *args: object) -> None:
         pass
 

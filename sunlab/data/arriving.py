@@ -12,8 +12,8 @@ from sunlab.errors import ConfigError, StorageError
 
 TRIES = 5  # in a row without a byte
 WAIT = 0.5  # seconds before the second try, doubled before each further one
+PLAIN = {"Accept-Encoding": "identity"}
 CONNECT, STALL = 30.0, 60.0  # seconds for a connection, and without a byte
-EARLY = 2**23  # bytes after which the next file is opened, where this one's size is not known
 
 
 class Arriving(io.RawIOBase):
@@ -22,14 +22,13 @@ class Arriving(io.RawIOBase):
 
     Args:
         url: of a scheme in `sunlab.data.remote.SCHEMES`.
-        halfway: called once, when half of the object was read.
 
     Raises:
         StorageError: it is not there, it may not be read, or it failed `TRIES` times in a row.
     """
 
-    def __init__(self, url: str, halfway: Callable[[], None] = lambda: None):
-        self.url, self.halfway = url, halfway
+    def __init__(self, url: str):
+        self.url = url
         self.position, self.size, self.failed = 0, 0, 0
         self.file: Any = None
         self._retrying(self._open)
@@ -41,9 +40,6 @@ class Arriving(io.RawIOBase):
         data = self._retrying(lambda: self._read(len(buffer)))
         buffer[: len(data)] = data
         self.position += len(data)
-        if self.halfway is not None and self.position > (self.size / 2 if self.size else EARLY):
-            halfway, self.halfway = self.halfway, None  # type: ignore[assignment]
-            halfway()
         return len(data)
 
     def close(self) -> None:
@@ -68,8 +64,11 @@ class Arriving(io.RawIOBase):
             self.size = self.size or int(getattr(self.file, "size", None) or 0)
             self.file.seek(self.position)
             return
+        # a size of its own choice spares fsspec a request for it
         headers = {"Range": f"bytes={self.position}-"} if self.position else {}
-        self.file = system.open(self.url, "rb", block_size=0, headers={**headers, "Accept-Encoding": "identity"})
+        self.file = system.open(
+            self.url, "rb", block_size=0, size=1, headers={**headers, **PLAIN}
+        )  # no request for the size
         response = self.file.r
         if response.status >= 400:
             raise OSError(f"HTTP {response.status}")

@@ -175,7 +175,13 @@ SOURCES: Registry[Source] = Registry(
     "data source",
     base=Source,
     entry_points="sunlab.sources",
-    components=("sunlab.data.shards", "sunlab.data.bank", "sunlab.data.latents"),
+    components=(
+        "sunlab.data.shards",
+        "sunlab.data.bank",
+        "sunlab.data.latents",
+        "sunlab.data.prompt_files",
+        "sunlab.data.hf_dataset",
+    ),
 )
 NEGATIVES: Registry[NegativeSampler] = Registry(
     "negative-prompt sampler",

@@ -19,7 +19,9 @@ from sunlab.errors import DataError
 
 @dataclass(frozen=True)
 class Counted:
-    """Args:
+    """Shards of which every sample is counted.
+
+    Attributes:
         addresses: of the shards.
         remote: where those that are elsewhere are fetched to.
         filters: with a name each.

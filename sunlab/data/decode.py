@@ -50,11 +50,13 @@ class Decoder:
         framing: resize and crop; None keeps each picture as it is.
         captions: which text is the prompt; None: the caption.
         max_pixels: larger pictures are refused before they are unpacked.
+        pictures: whether a sample without a picture or latent is bad; False: none is looked for.
     """
 
     framing: Framing | None = None
     captions: Captions | None = None
     max_pixels: int = MAX_PIXELS
+    pictures: bool = True
 
     def __call__(self, raw: Raw, shard: str, random: Random) -> Sample:
         """A sample from its members' bytes; `random` is keyed by (seed, epoch, key).
@@ -68,7 +70,9 @@ class Decoder:
             crop, image = None, None
             latent: dict[str, Any] = {}
             suffix = next((suffix for suffix in IMAGES if suffix in members), None)
-            if LATENT in members:
+            if not self.pictures:
+                pass
+            elif LATENT in members:
                 latent, crop = _latent(_whole(members, LATENT)), _crop(record)
             elif suffix is not None:
                 image, crop = self._image(_whole(members, suffix), suffix, random)

@@ -23,16 +23,20 @@ from sunlab.data.stages.window import Window
 
 @dataclass(frozen=True)
 class Streamed:
-    """Args:
-    urls: of the shards.
-    remote: where manifests and indexes are read from.
-    cache: where remote shards are fetched to as a whole; None: they are read as they arrive.
-    filters: with a name each.
-    inserted: stages of the user.
-    decoder: from bytes to samples.
-    shuffle: samples in memory of each stream.
-    shapes: of the aspect-ratio buckets; empty: none.
-    quarantine: of bad samples; None: the first one stops the run.
+    """A stream over files, for all that reads one.
+
+    Attributes:
+        urls: of the shards.
+        remote: where manifests and indexes are read from.
+        cache: where remote shards are fetched to as a whole; None: they are read as they arrive.
+        filters: with a name each.
+        inserted: stages of the user.
+        decoder: from bytes to samples.
+        shuffle: samples in memory of each stream.
+        shapes: of the aspect-ratio buckets; empty: none.
+        quarantine: of bad samples; None: the first one stops the run.
+        rows: for files that are no archives: the stage from files to samples, by what becomes of bad ones, the cursor where
+            it begins, and a function that is called for each sample.
     """
 
     urls: Sequence[str]
@@ -44,6 +48,7 @@ class Streamed:
     shuffle: int
     shapes: Sequence[tuple[int, int]]
     quarantine: Quarantine | None
+    rows: Callable[[Patience, Cursor, Callable[[], None]], Any] | None = None
 
     @cached_property
     def indexes(self) -> Indexes:
@@ -66,14 +71,11 @@ class Streamed:
         """As `Source.pipeline`."""
         start, tally, bad = start or Cursor(), tally or Tally(), Patience(self.quarantine)
         order = Order(self.urls, seed, start, passes)
-        named: list[tuple[str, Any]] = [
-            ("shards", order),
-            ("split", Split(len(self.urls), streams, stream)),
-            ("open", Open(bad, self.cache, lenient=self.quarantine is not None)),
-            ("tar", Tar(tally, regions=self.indexes.some)),
-            ("group", Group(bad, start, order.note)),
-            ("verify", Verify(self.indexes, bad)),
-        ]
+        named: list[tuple[str, Any]] = [("shards", order), ("split", Split(len(self.urls), streams, stream))]
+        if self.rows is not None:
+            named.append(("rows", self.rows(bad, start, order.note)))
+        else:
+            named += self._archives(bad, start, tally, order)
         if self.filters:
             named.append(("select", select(self.filters, tally)))
         window = Window(self.shuffle, seed=seed, stream=stream, start=start, shapes=self.shapes, together=together)
@@ -83,6 +85,14 @@ class Streamed:
             if batch is not None:
                 named.append(("batch", joined_by(batch)))
         return Pipeline(named, self.inserted, last=last)
+
+    def _archives(self, bad: Patience, start: Cursor, tally: Tally, order: Order) -> list[tuple[str, Any]]:
+        return [
+            ("open", Open(bad, self.cache, lenient=self.quarantine is not None)),
+            ("tar", Tar(tally, regions=self.indexes.some)),
+            ("group", Group(bad, start, order.note)),
+            ("verify", Verify(self.indexes, bad)),
+        ]
 
     def identity(self) -> tuple[object, ...]:
         """Of the shards' names and of what decides on the order; not of places, so that data may move."""

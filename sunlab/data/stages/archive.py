@@ -3,9 +3,10 @@ lose cut or altered samples without an error; these are as strict as `sunlab.dat
 
 import io
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from hashlib import sha256
 from pathlib import Path
+from threading import Thread
 from typing import IO, Any
 
 from sunlab.data.arriving import Arriving
@@ -16,6 +17,8 @@ from sunlab.data.remote import Remote, is_remote
 from sunlab.data.stages.base import Bad, Item
 from sunlab.data.tar import BLOCK, MEMBERS, Damage, members
 from sunlab.errors import StorageError
+
+EARLY = 2**23  # bytes after which the next shard is opened, where a shard's size is not known
 
 
 class Open:
@@ -31,29 +34,27 @@ class Open:
         self.bad, self.remote, self.lenient = bad, remote, lenient
 
     def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
-        ahead: list[tuple[Item, Future[IO[bytes]]]] = []
-        with ThreadPoolExecutor(1, "next-shard") as pool:
+        items, ahead = iter(items), list[tuple[Item, Future[IO[bytes]]]]()
 
-            def open_next() -> None:
-                following = next(items, None)
-                if following is not None:
-                    ahead.append((following, pool.submit(self.file, following["url"], open_next)))
+        def open_next() -> None:
+            following = next(items, None)
+            if following is not None:
+                ahead.append((following, _in_a_thread(lambda: self.file(following["url"]))))
 
-            items = iter(items)
-            while ahead or (item := next(items, None)) is not None:
-                try:
-                    if ahead:
-                        item, opening = ahead.pop()
-                        file = opening.result()
-                    else:
-                        file = self.file(item["url"], open_next)
-                except StorageError as error:
-                    self.failed(item["url"], error)
-                    continue
-                with file:
-                    yield {**item, "file": file}
+        while ahead or (item := next(items, None)) is not None:
+            try:
+                if ahead:
+                    item, opening = ahead.pop()
+                    file = opening.result()
+                else:
+                    file = self.file(item["url"])
+            except StorageError as error:
+                self.failed(item["url"], error)
+                continue
+            with file:
+                yield {**item, "file": file, "__halfway__": open_next if is_remote(item["url"]) else _nothing}
 
-    def file(self, url: str, halfway: Callable[[], None]) -> IO[bytes]:
+    def file(self, url: str) -> IO[bytes]:
         if not is_remote(url):
             try:
                 return open_tar(Path(url))
@@ -62,13 +63,36 @@ class Open:
         if self.remote is not None:
             with self.remote.held(url) as path:
                 return open_tar(path)
-        source = Arriving(url, halfway)
+        source = Arriving(url)
         return unpacked(io.BufferedReader(source, 2**18), source.size or 2**40)
+
+    @staticmethod
+    def size(file: IO[bytes]) -> int:
+        """Bytes of a remote file; 0 where they are not known."""
+        return int(getattr(getattr(file, "raw", None), "size", 0) or 0)
 
     def failed(self, url: str, error: StorageError) -> None:
         if not self.lenient:
             raise error
         self.bad(BadSample(str(error), shard=url, key="*", reason="unreadable shard"))
+
+
+def _nothing() -> None:
+    pass
+
+
+def _in_a_thread(act: Callable[[], IO[bytes]]) -> "Future[IO[bytes]]":
+    """Nobody waits for the thread: the collector may end this stage in fsspec's own thread, for which it would wait."""
+    found: Future[IO[bytes]] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(act())
+        except BaseException as error:  # raised where the result is looked at
+            found.set_exception(error)
+
+    Thread(target=run, daemon=True, name="next-shard").start()
+    return found
 
 
 class Tar:
@@ -87,6 +111,7 @@ class Tar:
         for item in items:
             about = {"__url__": item["url"], **{key: item[key] for key in item if key.startswith("__")}}
             forward, end, problem = Forward(item["file"], keep=self.regions), 0, None
+            middle, halfway = (Open.size(item["file"]) or 2 * EARLY) // 2, about.pop("__halfway__", _nothing)
             try:
                 for member in members(forward):  # type: ignore[arg-type]
                     end = member.offset + -(-member.size // BLOCK) * BLOCK
@@ -98,6 +123,9 @@ class Tar:
                     data = forward.read(size)
                     if len(data) < size:
                         raise Damage("cut short within a sample")
+                    if forward.position > middle:
+                        halfway()
+                        halfway = _nothing
                     yield {**about, "fname": member.name, "data": data, "__member__": member, "__before__": before}
             except Damage as damage:
                 problem = str(damage)
