@@ -47,8 +47,11 @@ WORKERS = 2  # processes of the whole suite: it needs no more memory than a lapt
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Run the whole suite in two processes, a file in one of them; files that were named run in this one."""
-    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    """Run the whole suite in two processes, a file in one of them; files that were named run in this one.
+
+    A worker process calls this too, and must not start workers of its own.
+    """
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and "PYTEST_XDIST_WORKER" not in os.environ
     if whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
         config.option.numprocesses, config.option.dist = WORKERS, "loadfile"
 
