@@ -67,7 +67,7 @@ def make(folder: Path, shards: int, samples: int, side: int) -> list[Path]:
 
 
 def ours(paths: list[Path], args: argparse.Namespace, workers: int) -> Iterator[torch.Tensor]:
-    source = Shards(urls=[str(path) for path in paths], size=args.size, shuffle=args.shuffle)
+    source = Shards(urls=[str(path) for path in paths], size=args.size, shuffle=args.shuffle, order=args.order)
     streams = max(4, workers)
     module = DataModule(source, Empty(), batch_size=args.batch // streams * streams, streams=streams, workers=workers)
     return (batch.images for batch in module.loader() if batch.images is not None)
@@ -142,6 +142,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--ranks", type=int, default=1, help="processes at once, each with so many workers")
     parser.add_argument("--shuffle", type=int, default=500)
+    parser.add_argument("--order", choices=("stream", "exact"), default="stream", help="of sunlab")
     parser.add_argument("--unverified", action="store_true", help="without indexes")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

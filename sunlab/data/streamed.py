@@ -54,6 +54,11 @@ class Streamed:
     def indexes(self) -> Indexes:
         return Indexes(self.remote, self.urls)
 
+    @cached_property
+    def name(self) -> Callable[[str], str]:
+        """From a shard's URL to what stands before the keys of its samples."""
+        return names_of(self.urls)
+
     def pipeline(
         self,
         *,
@@ -79,7 +84,7 @@ class Streamed:
         if self.filters:
             named.append(("select", select(self.filters, tally)))
         window = Window(self.shuffle, seed=seed, stream=stream, start=start, shapes=self.shapes, together=together)
-        named += [("shuffle", window), ("decode", decode(self.decoder, names_of(self.urls), seed, bad))]
+        named += [("shuffle", window), ("decode", decode(self.decoder, self.name, seed, bad))]
         if draws is not None:
             named.append(("prompts", prompts(draws)))
             if batch is not None:
