@@ -46,7 +46,7 @@ class Registry(Generic[T]):
         components: modules that register the built-in components, imported when the registry is first asked for a name.
     """
 
-    def __init__(self, kind: str, *, base: type[T], entry_points: str, components: Sequence[str] = ()):
+    def __init__(self, kind: str, *, base: type, entry_points: str, components: Sequence[str] = ()):
         self.kind, self.base, self.entry_points = kind, base, entry_points
         self._components = list(components)
         self._entries: dict[str, Entry[T]] = {}

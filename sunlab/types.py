@@ -16,7 +16,6 @@ from torch import Tensor
 from sunlab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sunlab.diffusion.prediction import Prediction
     from sunlab.draws import Draws
 
 PredictionType = Literal["epsilon", "v_prediction", "sample", "flow"]
@@ -175,14 +174,6 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.guidance)
-
-
-class Denoiser(Protocol):
-    """One evaluation of a model that is already bound to its prompts and guidance."""
-
-    def __call__(self, x: Tensor, t: Tensor) -> Prediction:
-        """Args: x (B, C, H, W), the state at t (B,). The result can be read as x_0, epsilon or v."""
-        ...
 
 
 class Adapting(Protocol):

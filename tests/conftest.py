@@ -17,7 +17,8 @@ from webdataset.writer import TarWriter
 
 pytest.register_assert_rewrite("sunlab.testing")  # before anything imports it
 
-from sunlab.backbones.pretrained import BaseModel, load_base, quiet  # noqa: E402
+from sunlab.backbones.base import BaseModel  # noqa: E402
+from sunlab.backbones.pretrained import load_base, quiet  # noqa: E402
 from sunlab.data.datamodule import DataModule  # noqa: E402
 from sunlab.data.indexing import index_all  # noqa: E402
 from sunlab.data.negatives import Mixture  # noqa: E402

@@ -20,7 +20,8 @@ from bench.networks import fused, tiny_decoder, twin
 from bench.timing import Clock, goal, machine, paired, ratios, summary
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
-from sunlab.backbones.pretrained import BaseModel, load_base, quiet
+from sunlab.backbones.base import BaseModel
+from sunlab.backbones.pretrained import load_base, quiet
 from sunlab.diffusion.grid import grid
 from sunlab.diffusion.guidance import NetworkEvaluations
 from sunlab.memory import keep_freed_memory

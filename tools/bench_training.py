@@ -24,7 +24,8 @@ from bench.timing import Clock, goal, machine, paired, ratios, summary
 from bench.usual import RECIPE, UsualLCMLoRA
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
-from sunlab.backbones.pretrained import BaseModel, load_base, quiet
+from sunlab.backbones.base import BaseModel
+from sunlab.backbones.pretrained import load_base, quiet
 from sunlab.diffusion.grid import grid
 from sunlab.losses.distances import PseudoHuber
 from sunlab.losses.msc import MSC

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sunlab.backbones.pretrained import BaseModel, load_base, quiet
+from sunlab.backbones.base import BaseModel
+from sunlab.backbones.pretrained import load_base, quiet
 from sunlab.data.base import Sample
 from sunlab.data.shards import Shards
 from sunlab.diffusion.grid import grid

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from emoji.captions import phrase
-from sunlab.backbones.pretrained import BaseModel, load_base, quiet
+from sunlab.backbones.base import BaseModel
+from sunlab.backbones.pretrained import load_base, quiet
 from sunlab.data.base import Sample
 from sunlab.data.shards import Shards
 from sunlab.lab import ASSETS

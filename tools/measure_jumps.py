@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sunlab.backbones.pretrained import BaseModel, load_base, quiet
+from sunlab.backbones.base import BaseModel
+from sunlab.backbones.pretrained import load_base, quiet
 from sunlab.data.bank import Trajectories
 from sunlab.diffusion.grid import grid
 from sunlab.diffusion.guidance import NetworkEvaluations

@@ -1,6 +1,6 @@
 """SpeedUpNet (arXiv 2312.08887)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +91,7 @@ class SUN(Adapter):
             raise ConfigError(f"another adapter of sunlab is attached to this network ({path}); detach it first")
         if (key := _key(path)) not in self.layers:
             self.layers[key] = self._branches(layer)
-        branches = self.layers[key]
+        branches: Any = self.layers[key]
         negative, positive = (branches[n] if n in branches else None for n in ("negative", "positive"))  # noqa: SIM401
         return SUNAttention(negative, positive)
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
+from sunlab.backbones.base import BaseModel
 from sunlab.backbones.locate import is_hub_id
-from sunlab.backbones.pretrained import BaseModel, load_base, quiet
+from sunlab.backbones.pretrained import load_base, quiet
 from sunlab.config.auto import AUTO, automatic, recorded, resolved
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Config

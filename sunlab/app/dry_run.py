@@ -11,7 +11,8 @@ from registry import load_plugins
 from sunlab.app.compose import base_options, build_module, component, settle
 from sunlab.app.tasks import Task
 from sunlab.app.trainer import training_device
-from sunlab.backbones.pretrained import BaseModel, outline_base
+from sunlab.backbones.base import BaseModel
+from sunlab.backbones.pretrained import outline_base
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Config
 from sunlab.diffusion.guidance import NetworkEvaluations, guided

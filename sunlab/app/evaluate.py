@@ -10,8 +10,9 @@ import torch
 
 from registry import load_plugins
 from sunlab.app.compose import base_options, build_sampler, component, own_device, settle
+from sunlab.backbones.base import BaseModel
 from sunlab.backbones.locate import is_hub_id, locate
-from sunlab.backbones.pretrained import BaseModel, load_base, quiet
+from sunlab.backbones.pretrained import load_base, quiet
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Accelerated, Config, Sampler
 from sunlab.data.base import Pool, Source

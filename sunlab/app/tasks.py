@@ -8,7 +8,7 @@ from typing import Any
 from registry import Registry
 from sunlab.adapters.lora import LoRA
 from sunlab.app.compose import build_sampler, component
-from sunlab.backbones.pretrained import BaseModel
+from sunlab.backbones.base import BaseModel
 from sunlab.config.schema import Config
 from sunlab.errors import ConfigError
 from sunlab.modules.adapter import AdapterModule

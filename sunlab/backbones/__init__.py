@@ -2,9 +2,8 @@
 
 from sunlab.backbones.attention import Adaptable, AttentionCall, Extension, TextAttention, TokenContext
 from sunlab.backbones.autoencoder import Autoencoder
-from sunlab.backbones.base import BACKBONES, Backbone
+from sunlab.backbones.base import BACKBONES, Backbone, BaseModel
 from sunlab.backbones.files import Files
-from sunlab.backbones.pretrained import BaseModel
 from sunlab.backbones.text import TextEncoder
 
 __all__ = [

@@ -1,25 +1,27 @@
-"""The contract of a backbone."""
+"""The contract of a backbone, and the pretrained model (a base for short) that it is part of."""
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from registry import Registry
 from sunlab.backbones.attention import Attachment, Extension, TextAttention, TokenContext
+from sunlab.backbones.autoencoder import Autoencoder
 from sunlab.backbones.files import Files
 from sunlab.backbones.state import checkpoint
+from sunlab.backbones.text import TextEncoder
 from sunlab.diffusion.path import ProbabilityPath
 from sunlab.diffusion.prediction import Prediction
+from sunlab.hashing import files_hash
 from sunlab.types import Conditioning, PredictionType
-
-if TYPE_CHECKING:
-    from sunlab.backbones.pretrained import BaseModel
 
 
 class Backbone(nn.Module, ABC):
@@ -132,6 +134,68 @@ class Backbone(nn.Module, ABC):
         value = self.predict(x, t, conditioning, state)
         alpha, sigma = self.path.at(t, x)
         return Prediction(value, self.prediction_type, x, alpha, sigma)
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A pretrained model.
+
+    Attributes:
+        backbone, autoencoder, text: its parts.
+        folder: of the configurations.
+        weights: folder of a part (`unet`, `vae`, `text_encoder`, ...) -> the files with its weights.
+        said: what the user states over the configurations (prediction type, zero terminal SNR).
+    """
+
+    backbone: Backbone
+    autoencoder: Autoencoder
+    text: TextEncoder
+    folder: Path
+    weights: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    said: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> tuple[Backbone, TextEncoder, Autoencoder]:
+        return self.backbone, self.text, self.autoencoder
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        return self.text.remembered(prompts)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights that make a trajectory: the files of the backbone and the text encoders."""
+        names = (*self.backbone.folders, *self.text.folders)
+        files = dict.fromkeys(file for name in names for file in self.weights.get(name, ()))
+        return self._with_said(files_hash(list(files)))
+
+    def identity(self) -> str:
+        """SHA-256 of every file of the base."""
+        return self._with_said(self._hash([name for part in self.parts for name in part.folders]))
+
+    def encoders_identity(self, *, text: bool = True) -> str:
+        """SHA-256 of the files that make latents of pictures and, with `text`, embeddings of prompts."""
+        return self._hash([*self.autoencoder.folders, *(self.text.folders if text else ())])
+
+    def _hash(self, names: Sequence[str]) -> str:
+        files = [f for name in names for f in (*sorted((self.folder / name).glob("*")), *self.weights.get(name, ()))]
+        return files_hash([file for file in dict.fromkeys(files) if file.is_file()])
+
+    def _with_said(self, digest: str) -> str:
+        said = json.dumps(dict(self.said), sort_keys=True)
+        return sha256(f"{digest} {said}".encode()).hexdigest() if self.said else digest
+
+    def freeze(self) -> "BaseModel":
+        for part in self.parts:
+            part.requires_grad_(False).eval()
+        return self
+
+    def to(self, device: torch.device | str) -> "BaseModel":
+        for part in self.parts:
+            part.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
 
 
 BACKBONES: Registry[Backbone] = Registry(

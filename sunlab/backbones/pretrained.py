@@ -1,87 +1,19 @@
-"""A pretrained model, a base for short: backbone, text encoder and autoencoder, loaded by the family that recognises it."""
+"""Loading and saving a pretrained model: the family that recognises its files reads them."""
 
-import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from hashlib import sha256
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sunlab.backbones.autoencoder import Autoencoder
-from sunlab.backbones.base import BACKBONES, Backbone
+from sunlab.backbones.base import BACKBONES, BaseModel
 from sunlab.backbones.files import Files, describe_files
 from sunlab.backbones.locate import is_hub_id, locate, quiet
-from sunlab.backbones.text import TextEncoder
 from sunlab.backbones.weight_files import refuse_pickle
 from sunlab.errors import ConfigError, DataError
-from sunlab.hashing import files_hash
-from sunlab.types import Conditioning, PredictionType
+from sunlab.types import PredictionType
 
-__all__ = ["BaseModel", "load_base", "outline_base", "quiet", "save_base"]
-
-
-@dataclass(frozen=True)
-class BaseModel:
-    """A pretrained model.
-
-    Attributes:
-        backbone, autoencoder, text: its parts.
-        folder: of the configurations.
-        weights: folder of a part (`unet`, `vae`, `text_encoder`, ...) -> the files with its weights.
-        said: what the user states over the configurations (prediction type, zero terminal SNR).
-    """
-
-    backbone: Backbone
-    autoencoder: Autoencoder
-    text: TextEncoder
-    folder: Path
-    weights: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
-    said: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def parts(self) -> tuple[Backbone, TextEncoder, Autoencoder]:
-        return self.backbone, self.text, self.autoencoder
-
-    def encode(self, prompts: Sequence[str]) -> Conditioning:
-        return self.text.remembered(prompts)
-
-    def fingerprint(self) -> str:
-        """SHA-256 of the weights that make a trajectory: the files of the backbone and the text encoders."""
-        names = (*self.backbone.folders, *self.text.folders)
-        files = dict.fromkeys(file for name in names for file in self.weights.get(name, ()))
-        return self._with_said(files_hash(list(files)))
-
-    def identity(self) -> str:
-        """SHA-256 of every file of the base."""
-        return self._with_said(self._hash([name for part in self.parts for name in part.folders]))
-
-    def encoders_identity(self, *, text: bool = True) -> str:
-        """SHA-256 of the files that make latents of pictures and, with `text`, embeddings of prompts."""
-        return self._hash([*self.autoencoder.folders, *(self.text.folders if text else ())])
-
-    def _hash(self, names: Sequence[str]) -> str:
-        files = [f for name in names for f in (*sorted((self.folder / name).glob("*")), *self.weights.get(name, ()))]
-        return files_hash([file for file in dict.fromkeys(files) if file.is_file()])
-
-    def _with_said(self, digest: str) -> str:
-        said = json.dumps(dict(self.said), sort_keys=True)
-        return sha256(f"{digest} {said}".encode()).hexdigest() if self.said else digest
-
-    def freeze(self) -> "BaseModel":
-        for part in self.parts:
-            part.requires_grad_(False).eval()
-        return self
-
-    def to(self, device: torch.device | str) -> "BaseModel":
-        for part in self.parts:
-            part.to(device)
-        return self
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.backbone.parameters()).device
+__all__ = ["load_base", "outline_base", "quiet", "save_base"]
 
 
 def save_base(model: BaseModel, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:

@@ -3,16 +3,16 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-def unwrapped(layer: Any) -> nn.Module:
+def unwrapped(layer: Any) -> Any:
     """The layer without the wrappers of peft's LoRAs."""
     while (inner := getattr(layer, "base_layer", None)) is not None:
         layer = inner
-    return layer  # type: ignore[no-any-return]
+    return layer
 
 
 def shape_of(layer: Any) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from sunlab.adapters.sun import SUN
-from sunlab.backbones.pretrained import BaseModel
+from sunlab.backbones.base import BaseModel
 from sunlab.callbacks.base import CALLBACKS, averaged
 from sunlab.data.base import NEGATIVES, NegativeSampler, Pool
 from sunlab.data.shards import Shards

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sunlab.diffusion.prediction import Prediction, guide
-from sunlab.types import Conditioning, Denoiser
+from sunlab.diffusion.prediction import Denoiser, Prediction, guide
+from sunlab.types import Conditioning
 
 Forward = Callable[..., Prediction]
 """A backbone: (x, t, conditioning, state of the pass) -> Prediction."""

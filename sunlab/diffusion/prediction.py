@@ -5,7 +5,7 @@ epsilon; sample, x_0; v_prediction, v = alpha epsilon - sigma x_0 (arXiv 2202.00
 """
 
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -66,6 +66,14 @@ class Prediction:
 
     def detach(self) -> "Prediction":
         return replace(self, value=self.value.detach(), x=self.x.detach())
+
+
+class Denoiser(Protocol):
+    """One evaluation of a model that is already bound to its prompts and guidance."""
+
+    def __call__(self, x: Tensor, t: Tensor) -> Prediction:
+        """Args: x (B, C, H, W), the state at t (B,). The result can be read as x_0, epsilon or v."""
+        ...
 
 
 def check_parametrisation(kind: str, path: ProbabilityPath) -> None:

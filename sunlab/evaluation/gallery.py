@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sunlab.backbones.pretrained import BaseModel
+from sunlab.backbones.base import BaseModel
 from sunlab.errors import DataError
 from sunlab.evaluation.extractors import Extractor
 from sunlab.evaluation.methods import Method, base_identity

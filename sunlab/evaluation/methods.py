@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sunlab.backbones.pretrained import BaseModel
+from sunlab.backbones.base import BaseModel
 from sunlab.export import attach_untrained, load_adapter
 from sunlab.hashing import files_hash
 from sunlab.pipelines.draw import Bind, with_adapter, with_guidance

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sunlab.backbones.pretrained import BaseModel
+from sunlab.backbones.base import BaseModel
 from sunlab.evaluation.alignment import Alignment, aligned
 from sunlab.evaluation.base import Metric
 from sunlab.evaluation.comparison import BATCH, Pictures, Value, compare

@@ -1,7 +1,7 @@
 """What only the lab's models are trained for."""
 
 from sunlab.app.tasks import TASKS, Task, optimization
-from sunlab.backbones.pretrained import BaseModel
+from sunlab.backbones.base import BaseModel
 from sunlab.config.schema import Config
 from sunlab.lab.text_encoder import TextEncoderModule
 from sunlab.modules.base import Module

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sunlab.backbones.pretrained import BaseModel, save_base
+from sunlab.backbones.base import BaseModel
+from sunlab.backbones.pretrained import save_base
 from sunlab.modules.base import Module
 from sunlab.modules.optimization import Optimization
 from sunlab.types import Samples

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from registry import Registry
 from sunlab.diffusion.grid import between, constant
 from sunlab.diffusion.path import ProbabilityPath
-from sunlab.types import Batch, Denoiser
+from sunlab.diffusion.prediction import Denoiser
+from sunlab.types import Batch
 
 
 class Stepper(Protocol):

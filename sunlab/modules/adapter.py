@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sunlab.adapters import Adapter
-from sunlab.backbones.pretrained import BaseModel
+from sunlab.backbones.base import BaseModel
 from sunlab.export import save_adapter
 from sunlab.losses import Loss
 from sunlab.modules.distillation import DistillationModule

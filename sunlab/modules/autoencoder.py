@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from sunlab.backbones.autoencoder import to_signed
-from sunlab.backbones.pretrained import BaseModel, save_base
+from sunlab.backbones.base import BaseModel
+from sunlab.backbones.pretrained import save_base
 from sunlab.backbones.sd.autoencoder import VAE
 from sunlab.draws import Draws
 from sunlab.errors import ConfigError
@@ -30,6 +31,8 @@ class AutoencoderModule(Module):
         crop_share: how large that part is.
     """
 
+    moments: Tensor
+
     def __init__(
         self,
         base: BaseModel,
@@ -45,7 +48,7 @@ class AutoencoderModule(Module):
         self.crop, self.crop_share = crop, crop_share
         if not isinstance(base.autoencoder, VAE):
             raise ConfigError("task autoencoder trains diffusers' AutoencoderKL, and this base has another autoencoder")
-        self.vae = base.autoencoder.vae.requires_grad_(True).train()
+        self.vae: Any = base.autoencoder.vae.requires_grad_(True).train()
         self.optimization = optimization or Optimization()
         channels = self.vae.config.latent_channels
         self.register_buffer("moments", torch.zeros(3, channels), persistent=False)  # sums of 1, z, z^2, decaying

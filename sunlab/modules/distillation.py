@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sunlab.backbones.pretrained import BaseModel
+from sunlab.backbones.base import BaseModel
 from sunlab.diffusion.grid import constant, grid
 from sunlab.diffusion.guidance import NetworkEvaluations, guided
+from sunlab.diffusion.prediction import Denoiser
 from sunlab.draws import Draws
 from sunlab.export.header import spacing_of
 from sunlab.export.shapes import describe_base
@@ -25,7 +26,7 @@ from sunlab.pipelines.draw import Bind, with_guidance
 from sunlab.solvers import SOLVERS, Sampler
 from sunlab.solvers.ddim import DDIM
 from sunlab.solvers.dpmpp_2m import DPMpp2M
-from sunlab.types import Batch, Denoiser, Samples
+from sunlab.types import Batch, Samples
 
 
 class DistillationModule(Module):

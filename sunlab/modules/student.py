@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from sunlab.adapters import Adapter
 from sunlab.backbones import Backbone
-from sunlab.backbones.pretrained import BaseModel, save_base
+from sunlab.backbones.base import BaseModel
+from sunlab.backbones.pretrained import save_base
 from sunlab.export import save_adapter
 from sunlab.losses import Loss
 from sunlab.modules.distillation import DistillationModule

@@ -6,7 +6,8 @@ from typing import Any
 from torch import nn
 
 from sunlab.adapters.lora import LoRA
-from sunlab.backbones.pretrained import BaseModel, save_base
+from sunlab.backbones.base import BaseModel
+from sunlab.backbones.pretrained import save_base
 from sunlab.diffusion.prediction import target
 from sunlab.draws import Draws
 from sunlab.export.lora import save_lora

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sunlab.backbones.pretrained import BaseModel
+from sunlab.backbones.base import BaseModel
 from sunlab.pipelines.draw import Bind, Drawn, Request, draw
 from sunlab.solvers import Sampler
 

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from sunlab.adapters import Adapter
 from sunlab.backbones import Backbone
-from sunlab.backbones.pretrained import BaseModel
+from sunlab.backbones.base import BaseModel
 from sunlab.diffusion.guidance import NetworkEvaluations, guided
-from sunlab.diffusion.prediction import Prediction
+from sunlab.diffusion.prediction import Denoiser, Prediction
 from sunlab.draws import Draws
 from sunlab.solvers import Sampler
-from sunlab.types import Conditioning, Denoiser
+from sunlab.types import Conditioning
 
 Bind = Callable[[Conditioning, Conditioning, Tensor, NetworkEvaluations], Denoiser]
 """(positive, negative, guidance, counter) -> a denoiser bound to them."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sunlab.backbones.pretrained import BaseModel
+from sunlab.backbones.base import BaseModel
 from sunlab.data.bankfile import BankHeader, noise_of, open_bank, times_of, write_bank
 from sunlab.data.base import NegativeSampler, Pool
 from sunlab.diffusion.guidance import guided

@@ -12,7 +12,7 @@ from torch import Tensor
 from registry import Registry
 from sunlab.diffusion.grid import check_times
 from sunlab.diffusion.path import ProbabilityPath
-from sunlab.types import Denoiser
+from sunlab.diffusion.prediction import Denoiser
 
 
 class Solver(ABC):

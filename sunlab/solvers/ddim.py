@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
+from sunlab.diffusion.prediction import Denoiser
 from sunlab.solvers.base import SOLVERS, Solver
-from sunlab.types import Denoiser
 
 
 @SOLVERS.register("euler")

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from sunlab.diffusion.path import ProbabilityPath
+from sunlab.diffusion.prediction import Denoiser
 from sunlab.solvers.base import SOLVERS, Solver
-from sunlab.types import Denoiser
 
 Memory = tuple[Tensor, Tensor]
 """x_0 as predicted in the previous step (B, C, H, W), and lambda there (B,); -inf where there was none."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sunlab.diffusion.path import ProbabilityPath
+from sunlab.diffusion.prediction import Denoiser
 from sunlab.solvers.base import SOLVERS, Solver
-from sunlab.types import Denoiser
 
 
 @SOLVERS.register("heun")

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from sunlab.diffusion.path import ProbabilityPath
+from sunlab.diffusion.prediction import Denoiser
 from sunlab.errors import ConfigError
 from sunlab.solvers.base import SOLVERS, Solver
 from sunlab.solvers.renoise import keys_of, renoise
-from sunlab.types import Denoiser
 
 
 @SOLVERS.register("tcd")

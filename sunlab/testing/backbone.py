@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from sunlab.backbones.base import BACKBONES
+from sunlab.backbones.base import BACKBONES, BaseModel
 from sunlab.backbones.files import describe_files
-from sunlab.backbones.pretrained import BaseModel, chosen, load_base, outline_base, save_base
+from sunlab.backbones.pretrained import chosen, load_base, outline_base, save_base
 from sunlab.types import Conditioning
 
 

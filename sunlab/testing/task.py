@@ -4,7 +4,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from sunlab.backbones.pretrained import BaseModel, outline_base
+from sunlab.backbones.base import BaseModel
+from sunlab.backbones.pretrained import outline_base
 from sunlab.config.load import LoadedConfig, load_config
 from sunlab.modules.base import Module
 from sunlab.testing.component import ComponentContract

@@ -59,7 +59,7 @@ class ToyBackbone(Backbone):
         self.caption = nn.Sequential(nn.Linear(TEXT, WIDTH), nn.LayerNorm(WIDTH))
         self.time = nn.Sequential(nn.Linear(2, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
         self.proj_in, self.proj_out = nn.Linear(SHAPE[0], WIDTH), nn.Linear(WIDTH, SHAPE[0])
-        self.blocks = nn.ModuleList(ToyBlock() for _ in range(2))
+        self.blocks: Any = nn.ModuleList(ToyBlock() for _ in range(2))
         self._recompute: Callable[..., Any] | None = checkpoint if gradient_checkpointing else None
 
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
@@ -141,7 +141,7 @@ class ToyText(TextEncoder):
 
     def forward(self, prompts: Sequence[str]) -> Conditioning:
         rows = [[1, *(2 + sha256(word.encode()).digest()[0] % 62 for word in p.split()[: LENGTH - 1])] for p in prompts]
-        ids = torch.tensor([row + [0] * (LENGTH - len(row)) for row in rows], device=self.model.weight.device)
+        ids = torch.tensor([row + [0] * (LENGTH - len(row)) for row in rows], device=next(self.parameters()).device)
         return Conditioning(self.model(ids), mask=ids > 0)
 
     def save(self, folder: Path, *, dtype: torch.dtype) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from sunlab.adapters import Adapter
 from sunlab.backbones import Backbone
-from sunlab.backbones.pretrained import BaseModel
+from sunlab.backbones.base import BaseModel
 
 
 def twin(base: BaseModel, adapter: Adapter | None = None) -> BaseModel:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sunlab.adapters.lora import LoRA
-from sunlab.backbones.pretrained import BaseModel
+from sunlab.backbones.base import BaseModel
 from sunlab.draws import Draws
 from sunlab.losses.lcm import LCM
 from sunlab.types import Conditioning, Samples

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sunlab.backbones.attention import Extension, TokenContext
-from sunlab.backbones.base import Backbone
+from sunlab.backbones.base import Backbone, BaseModel
 from sunlab.backbones.files import Files
-from sunlab.backbones.pretrained import BaseModel
 from sunlab.backbones.sd.attention import UNetAttachment, UNetTextAttention
 from sunlab.backbones.sd.autoencoder import VAE
 from sunlab.backbones.sd.folder import read_folder
@@ -55,7 +54,7 @@ class DiffusersUNet(Backbone):
 
     def __init__(
         self,
-        unet: nn.Module,
+        unet: Any,
         path: ProbabilityPath,
         prediction_type: PredictionType,
         *,
