@@ -18,6 +18,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from sunlab.errors import ConfigError, StorageError
+from sunlab.files import remove_leftovers, replacing
 
 MARK = b"sunlab sha256 "
 COMMENT = len(MARK) + 64  # bytes
@@ -34,29 +35,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Raises `StorageError`; the former file is then still there."""
         path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.unlink(missing_ok=True)  # of a process that was killed under the same number
-            with open(temporary, "x+b") as file:
-                torch.save(checkpoint, file)
-                seal(file)
-                file.flush()
-                os.fsync(file.fileno())
-            if path.is_file() and self._is_sound(path):
-                _keep(path)
-            os.replace(temporary, path)
+            remove_leftovers(path)  # one rank alone writes
+            with replacing(path) as temporary:
+                with open(temporary, "x+b") as file:
+                    torch.save(checkpoint, file)
+                    seal(file)
+                if path.is_file() and self._is_sound(path):
+                    _keep(path)
             self._written[path] = _identity(path)
-            _sync_folder(path.parent)
         except Exception as error:
             cause = _os_error(error)
             if cause is None:
                 raise
             raise StorageError(f"cannot write the checkpoint {path}: {cause}; the previous one is intact") from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        for stale in path.parent.glob(f".{path.name}.*"):  # of processes killed while they saved; one rank alone writes
-            stale.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Raises `StorageError` for a file that is missing, damaged, or holds more than tensors and plain values."""
@@ -194,11 +186,3 @@ def _os_error(error: BaseException | None) -> OSError | None:
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

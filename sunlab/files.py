@@ -1,4 +1,4 @@
-"""Files that a reader finds whole or not at all."""
+"""Atomic writes and file locks: the only place that renames a file or locks one."""
 
 import codecs
 import errno
@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,18 +20,23 @@ NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # of a file system; L
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; what stands there in the end takes its place.
+    """Write a file atomically: yields a temporary name in the same folder. At the end of the block the file of that name is
+    flushed to the disk and renamed to `path`.
 
     Raises:
-        StorageError: it cannot be written. What was there is left as it was.
+        StorageError: the file cannot be written. The former file is unchanged.
     """
-    from safetensors import SafetensorError  # which also says that a disk is full
+    from safetensors import SafetensorError  # raised on a full disk, too
 
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{socket.gethostname()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # a link of that name is not followed
         yield temporary
-        os.replace(open_to_readers(temporary), path)
+        _sync(open_to_readers(temporary))
+        os.replace(temporary, path)
+        with suppress(OSError):  # not every file system can flush a folder
+            _sync(path.parent)
     except (OSError, SafetensorError) as error:
         raise StorageError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
     finally:
@@ -54,12 +60,21 @@ def read_text(path: Path) -> str:
     return decode_text(path.read_bytes())
 
 
+def remove_leftovers(path: Path) -> None:
+    """Delete the temporary files of `path` that killed processes left. Only for a caller that alone writes `path`."""
+    for stale in path.parent.glob(f".{escape(path.name)}.[0-9]*"):
+        stale.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically. Raises `StorageError`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write beside the final name, flush, rename. Raises `StorageError`."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write a file atomically, in UTF-8. Raises `StorageError`."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -86,34 +101,69 @@ def open_to_readers(path: Path) -> Path:
 
 @contextmanager
 def hold(folder: Path, name: str = "lock", *, patience: float = 0.4) -> Iterator[None]:
-    """Keep a folder for this process. The system lets go when the process ends, however it ends. On a file system without
-    locks nothing is kept.
+    """Lock a folder for this process.
 
     Args:
-        name: of the file in it that is locked.
-        patience: seconds in which another may still let go: a reader of the lock, loader workers of a killed process, or a
-            file server that holds the lock of a machine that died.
+        name: of the lock file in the folder.
+        patience: seconds to wait for another process: a reader of the lock, dataloader workers of a killed process, or a
+            file server that still holds the lock of a dead machine.
 
     Raises:
-        ConfigError: another process has it.
+        ConfigError: another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("ab") as file:
-        until = time.monotonic() + patience
-        while not _locked(file):
-            if time.monotonic() > until:
-                raise ConfigError(f"{folder}: another process is at work here; wait for it or stop it")
-            time.sleep(0.1)
+    with (folder / name).open("a+b") as file:
+        if lock(file, patience=patience) is False:
+            raise ConfigError(f"{folder}: another process is at work here; wait for it or stop it")
         yield
 
 
-def _locked(file: IO[bytes]) -> bool:
-    """Whether nobody else has it. It is locked then, where the file system can."""
+@contextmanager
+def locked(path: Path, *, patience: float | None = None) -> Iterator[IO[bytes]]:
+    """Open a file to read and append, and lock it until the block ends. Args: patience, see `lock`.
+
+    Raises:
+        BlockingIOError: another process holds the lock after `patience` seconds.
+        OSError: the file cannot be opened.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        if lock(file, patience=patience) is False:
+            raise BlockingIOError(errno.EWOULDBLOCK, "another process holds the lock", str(path))
+        yield file
+
+
+def lock(file: IO[Any], *, shared: bool = False, patience: float | None = None) -> bool | None:
+    """Lock an open file until it is closed; a second call changes the kind of lock. The system releases it when the process
+    ends, however it ends.
+
+    Args:
+        shared: several processes may hold a shared lock.
+        patience: seconds to wait for other processes; None waits without a limit.
+
+    Returns:
+        True: locked. False: another process holds the lock. None: the file system has no locks.
+    """
+    how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if patience is None else fcntl.LOCK_NB)
+    until = time.monotonic() + (patience or 0.0)
+    while True:
+        try:
+            fcntl.flock(file, how)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.1)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            return None
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-    return True
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -4,6 +4,7 @@ import os
 import pickle
 import random
 import resource
+import socket
 import zipfile
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def test_what_killed_processes_left_is_pruned(path):
 
 def test_the_temporary_file_follows_no_link(path, tmp_path):
     (tmp_path / "precious").write_text("precious")
-    path.with_name(f".last.ckpt.{os.getpid()}").symlink_to(tmp_path / "precious")
+    path.with_name(f".last.ckpt.{os.getpid()}.{socket.gethostname()}").symlink_to(tmp_path / "precious")
     save(2, path)
     assert (tmp_path / "precious").read_text() == "precious" and not path.is_symlink()
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from sunlab.errors import ConfigError, StorageError
-from sunlab.files import hold, open_to_readers, replacing
+from sunlab.files import hold, lock, locked, open_to_readers, remove_leftovers, replacing, write_text
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
@@ -70,3 +71,27 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path, error):
     with pytest.raises(KeyboardInterrupt):
         broken_off(file, KeyboardInterrupt())
     assert file.read_text() == "first" and [path.name for path in file.parent.iterdir()] == ["a.bin"]
+
+
+def test_leftovers_of_killed_processes_are_deleted_and_nothing_else(tmp_path):
+    for name in (".a[1].bin.4711.host", ".a[1].bin.12", ".a[1].bin.lock", ".a1.bin.4711.host", "a[1].bin"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path / "a[1].bin")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a1.bin.4711.host", ".a[1].bin.lock", "a[1].bin"]
+
+
+def test_a_link_at_the_temporary_name_is_not_followed(tmp_path):
+    (tmp_path / "precious").write_text("as it was")
+    (tmp_path / f".a.txt.{os.getpid()}.{socket.gethostname()}").symlink_to(tmp_path / "precious")
+    write_text(tmp_path / "a.txt", "ä")
+    assert (tmp_path / "precious").read_text() == "as it was" and (tmp_path / "a.txt").read_bytes() == "ä".encode()
+
+
+def test_shared_locks_exclude_an_exclusive_one_only(tmp_path):
+    file = tmp_path / "lock"
+    with locked(file) as first, file.open("rb") as second, file.open("rb") as third:
+        assert lock(second, shared=True, patience=0) is False
+        assert lock(first, shared=True) and lock(second, shared=True, patience=0)
+        assert lock(third, patience=0) is False
+        with pytest.raises(BlockingIOError), locked(file, patience=0):
+            pytest.fail("locked twice")

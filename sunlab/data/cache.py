@@ -1,6 +1,5 @@
 """Latents made once, at the start of a run (`data.cache`): a source is written as shards, and read from there on."""
 
-import fcntl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from sunlab.data.base import Source
 from sunlab.data.precompute import BATCH, SHARD, images_of, write_latents
 from sunlab.data.shards import Shards
 from sunlab.errors import StorageError
+from sunlab.files import locked
 
 
 def cache_tag(encoder: str, source: Source) -> str:
@@ -45,9 +45,7 @@ def cached(
     """
     place = Path(folder).absolute() / tag
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        with (place / ".making").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(place / ".making"):
             write_latents(
                 source,
                 lambda group: [{"latent": latent} for latent in encode(images_of(group))],

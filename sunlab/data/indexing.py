@@ -23,6 +23,7 @@ from sunlab.data.remote import Remote
 from sunlab.data.tar import BLOCK, Damage, Member, Unread, groups, members
 from sunlab.distributed.parent import die_with
 from sunlab.errors import DataError, StorageError
+from sunlab.files import write_bytes, write_text
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,11 @@ def index_shard(path: Path) -> Indexed:
     unread = Unread()
     index = make_index(path, unread)
     data = index.to_bytes()
+    write_bytes(index_path(path), data)
     try:
-        put(index_path(path), data)
         digest = file_sha256(path)
     except OSError as error:
-        raise StorageError(f"{index_path(path)}: cannot be written: {error}") from error
+        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
     entry = {
         "file": path.name,
         "bytes": path.stat().st_size,
@@ -111,10 +112,7 @@ def write_manifests(done: Sequence[Indexed], *, afresh: bool = False, distinct: 
         named = ((folder, entry) for folder, tree in trees.items() for entry in tree["shards"])
         require_distinct([described(str(folder / entry["file"]), entry) for folder, entry in named], Remote())
     for folder, tree in trees.items():
-        try:
-            put(folder / MANIFEST, json.dumps(tree, indent=1, sort_keys=True).encode() + b"\n")
-        except OSError as error:
-            raise StorageError(f"{folder / MANIFEST}: cannot be written: {error}") from error
+        write_text(folder / MANIFEST, json.dumps(tree, indent=1, sort_keys=True) + "\n")
     return [folder / MANIFEST for folder in trees]
 
 
@@ -146,20 +144,6 @@ def make_index(shard: Path, unread: Unread | None = None) -> Index:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
-
-
-def put(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as file:  # no link that stands there is followed
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _noting_the_end(found: Iterator[Member], end: list[int]) -> Iterator[Member]:

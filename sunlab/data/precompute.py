@@ -1,10 +1,7 @@
 """Latents and prompt embeddings made ahead: shards of `{key}.latent.safetensors`, with the caption and json beside."""
 
-import fcntl
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -14,12 +11,14 @@ from torch import Tensor
 from webdataset.writer import TarWriter
 
 from sunlab.data.base import Sample, Source
-from sunlab.data.indexing import Indexed, index_shard, put, write_manifests
+from sunlab.data.index import index_path
+from sunlab.data.indexing import Indexed, index_shard, write_manifests
 from sunlab.data.manifest import MANIFEST, entries_of
 from sunlab.data.opened import BadSample
 from sunlab.data.shards import Shards
 from sunlab.data.tar import LATENT
 from sunlab.errors import ConfigError, DataError, StorageError
+from sunlab.files import locked, remove_leftovers, replacing, write_json
 
 PLAN = "precompute.json"
 SHARD = 1024  # samples in a shard
@@ -79,7 +78,8 @@ def write_latents(
             else:
                 done += _write(path, _samples(source, start, stop), encode, batch)
             indexed.append(index_shard(path))
-            _clear(path)
+            remove_leftovers(path)
+            remove_leftovers(index_path(path))
             if len(indexed) == TOGETHER:
                 _list(folder, indexed, encoder)
     except OSError as error:
@@ -91,9 +91,9 @@ def write_latents(
 
 def _list(folder: Path, indexed: list[Indexed], encoder: str) -> None:
     if indexed:
-        with _alone(folder):
+        with locked(folder / ".lock"):
             write_manifests(indexed, distinct=True, encoder=encoder)  # keys are distinct in the source
-            _clear(folder / MANIFEST)
+            remove_leftovers(folder / MANIFEST)
         indexed.clear()
 
 
@@ -108,11 +108,10 @@ def missing(folder: Path) -> int:
 
 def _plan(folder: Path, plan: dict[str, object]) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with locked(folder / ".lock"):
             if not (folder / PLAN).is_file():
-                put(folder / PLAN, json.dumps(plan, indent=1).encode())
-                _clear(folder / PLAN)
+                write_json(folder / PLAN, plan)
+                remove_leftovers(folder / PLAN)
         found = json.loads((folder / PLAN).read_bytes())
     except OSError as error:
         raise StorageError(f"{folder}: latents cannot be written: {error}") from error
@@ -139,28 +138,18 @@ def _samples(source: Source, start: int, stop: int) -> Iterator[Sample]:
 
 
 def _write(path: Path, samples: Iterator[Sample], encode: Encode, batch: int) -> int:
-    temporary, done = path.with_name(f".{path.name}.{os.getpid()}"), 0
-    try:
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as file:
-            with TarWriter(file, encoder=False, mtime=0) as tar:
-                while group := list(islice(samples, batch)):
-                    _same_size(group)
-                    for sample, tensors in zip(group, encode(group), strict=True):
-                        tar.write(_members(sample, tensors))
-                        done += 1
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    done = 0
+    with (
+        replacing(path) as temporary,
+        temporary.open("xb") as file,
+        TarWriter(file, encoder=False, mtime=0) as tar,
+    ):
+        while group := list(islice(samples, batch)):
+            _same_size(group)
+            for sample, tensors in zip(group, encode(group), strict=True):
+                tar.write(_members(sample, tensors))
+                done += 1
     return done
-
-
-def _clear(path: Path) -> None:
-    """Remove what processes that were killed left of a file and of its index: nobody else writes them now."""
-    for stale in path.parent.glob(f".{path.name}.*"):
-        stale.unlink(missing_ok=True)
 
 
 def _members(sample: Sample, tensors: dict[str, Tensor]) -> dict[str, object]:
@@ -189,10 +178,3 @@ def _same_size(group: Sequence[Sample]) -> None:
 def images_of(group: Sequence[Sample]) -> Tensor:
     """(B, 3, H, W) uint8."""
     return torch.stack([sample.image for sample in group if sample.image is not None])
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

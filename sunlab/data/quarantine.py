@@ -1,12 +1,12 @@
 """Bad samples that were left out, each written down once: `quarantine.jsonl`, and how many there may be."""
 
-import fcntl
 import json
 from collections import Counter
 from pathlib import Path
 
 from sunlab.data.opened import BadSample
 from sunlab.errors import DataError, StorageError
+from sunlab.files import locked
 
 NAME = "quarantine.jsonl"
 LONGEST = 10_000  # bad samples in a row
@@ -31,9 +31,7 @@ class Quarantine:
         if (bad.shard, bad.key) in self._known:
             return
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+            with locked(self.path) as file:
                 file.seek(0)
                 self._known = {(entry["shard"], entry["key"]) for entry in map(json.loads, file)}
                 if (bad.shard, bad.key) not in self._known:

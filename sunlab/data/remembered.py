@@ -1,9 +1,8 @@
 """What a pass over all shards found, kept on the disk: made by one process while the others of the machine wait."""
 
-import fcntl
 import json
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from sunlab.errors import StorageError
-from sunlab.files import replacing
+from sunlab.files import locked, replacing
 
 
 class Found(NamedTuple):
@@ -30,19 +29,18 @@ def remembered(folder: Path, name: str, make: Callable[[], Found]) -> Found:
         name: made of everything that the result depends on.
     """
     path = folder / f"{name}.safetensors"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock: Any = (folder / f".{name}.lock").open("w")
-    except OSError:
-        lock = nullcontext()
-    with lock as held:
-        if held is not None:
-            fcntl.flock(held, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / f".{name}.lock"))
+            kept = True
+        except OSError:
+            kept = False
+        if kept:
             found = _read(path)
             if found is not None:
                 return found
         found = make()
-        if held is not None:
+        if kept:
             _write(path, found)
         return found
 

@@ -1,6 +1,5 @@
 """Shards elsewhere: fetched whole through fsspec into a local cache, keyed by the whole URL, and read from there."""
 
-import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -8,9 +7,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sunlab.errors import ConfigError, DataError, StorageError
+from sunlab.files import lock, locked, remove_leftovers, replacing
 
 # what is read, and the package that fsspec needs for it; no command ("pipe:"), no file of this machine, no chain ("a::b")
 SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub", "http": "aiohttp", "https": "aiohttp"}
@@ -68,11 +68,11 @@ class Remote:
         while True:
             with ExitStack() as stack:
                 try:
-                    lock = stack.enter_context(self._locked(path))
+                    file = stack.enter_context(locked(_lock_of(path)))
                     if not path.is_file() or size not in (None, path.stat().st_size):
                         self._fetch(url, path, size)
                     os.utime(path)
-                    fcntl.flock(lock, fcntl.LOCK_SH)
+                    lock(file, shared=True)
                 except OSError as error:
                     raise StorageError(f"{url}: cannot be kept in {self.folder}: {error}") from error
                 if path.is_file():  # else another process made room while the lock changed
@@ -105,11 +105,8 @@ class Remote:
             raise StorageError(f"{pattern}: cannot be listed: {error!r}") from error
 
     def _fetch(self, url: str, path: Path, size: int | None) -> None:
-        """Raises `OSError` where the folder is the reason."""
-        for stale in self.folder.glob(f".{path.name}.[0-9]*"):  # of processes that were killed: this one has the lock
-            stale.unlink(missing_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        remove_leftovers(path)  # this process has the lock
+        with replacing(path) as temporary:
             with _opened(url) as (source, told), temporary.open("xb") as file:
                 expected = told if size is None else size
                 self._make_room(expected, url)
@@ -120,31 +117,24 @@ class Remote:
                 raise DataError(f"{url}: not the {size:,} bytes that its manifest says; upload it again, or index it again")
             if found != (expected or found) or found > self.limit:
                 raise StorageError(f"{url}: {found:,} bytes came of {expected:,}, and the cache may hold {self.limit:,}")
-            os.replace(temporary, path)
-            self._make_room(0, url)  # what others fetched meanwhile was not there before
-        finally:
-            temporary.unlink(missing_ok=True)
+        self._make_room(0, url)  # what others fetched meanwhile was not there before
 
     def _make_room(self, size: int, url: str) -> None:
         if size > self.limit:
             raise StorageError(f"{url}: {size:,} bytes, the cache may hold {self.limit:,}; raise cache_gb of the source")
-        with self._locked(self.folder / "room"):
+        with locked(_lock_of(self.folder / "room")):
             files = [(path, path.stat()) for path in self.folder.glob("[0-9a-f]*-*")]
             held = sum(stat.st_size for _, stat in files)
             for path, stat in sorted(files, key=lambda item: item[1].st_mtime):
                 if held + size <= self.limit:
                     return
-                with suppress(BlockingIOError), self._locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):  # else it is being opened
+                with suppress(BlockingIOError), locked(_lock_of(path), patience=0):  # else it is being opened
                     path.unlink(missing_ok=True)  # a process that has it open keeps reading it
                     held -= stat.st_size
 
-    @contextmanager
-    def _locked(self, path: Path, how: int = fcntl.LOCK_EX) -> Iterator[IO[str]]:
-        """One process of the machine at a time; the lock may be changed to LOCK_SH, which several may have."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with path.with_name(f".{path.name}.lock").open("w") as file:
-            fcntl.flock(file, how)
-            yield file
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from sunlab.evaluation.page import STYLE
-from sunlab.files import read_json, write_text
+from sunlab.files import read_json, write_bytes, write_text
 from sunlab.sweep.folder import run_folder
 from sunlab.sweep.grid import Run
 from sunlab.sweep.numbers import gather
@@ -49,7 +49,7 @@ def collect(
     for name, text in texts.items():
         write_text(folder / name, text)
     for name, png in drawn.items():
-        (folder / name).write_bytes(png)
+        write_bytes(folder / name, png)
     return [folder / name for name in [*texts, *drawn]]
 
 

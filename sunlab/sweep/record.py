@@ -1,6 +1,5 @@
 """What a run says of itself, readable without any scheduler."""
 
-import fcntl
 import os
 import socket
 import threading
@@ -11,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from sunlab.files import NO_LOCKS, read_json, write_json
+from sunlab.files import lock, read_json, write_json
 
 DONE: Final = "done"
 BEAT = 15.0  # seconds between two signs of life
@@ -67,16 +66,10 @@ def is_held(folder: Path) -> bool | None:
     """Whether a process of this machine runs the run; None where the file system has no locks to tell by."""
     try:
         with (folder / "lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            free = lock(file, shared=True, patience=0)
     except FileNotFoundError:
         return False
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        if error.errno in NO_LOCKS:
-            return None
-        raise
-    return False
+    return None if free is None else not free
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import socket
 
 import pytest
 from conftest import members, write_tar
@@ -234,7 +235,7 @@ def test_no_link_in_the_folder_is_written_through(folder, tmp_path_factory):
     victim = tmp_path_factory.mktemp("home") / "precious"
     victim.write_text("as it was")
     for name in ("manifest.json", *(f"train-0000{n}.tar.index" for n in range(5))):
-        (folder / f".{name}.{os.getpid()}").symlink_to(victim)
+        (folder / f".{name}.{os.getpid()}.{socket.gethostname()}").symlink_to(victim)
         (folder / name).symlink_to(victim)
     assert main(["data", "index", f"{folder}/*.tar"]) == 0
     assert victim.read_text() == "as it was" and not (folder / "manifest.json").is_symlink()
