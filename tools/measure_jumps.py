@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sunlab.backbones.base import BaseModel
 from sunlab.backbones.pretrained import load_base, quiet
-from sunlab.data.bank import Trajectories
+from sunlab.data.trajectories import Trajectories
 from sunlab.diffusion.grid import grid
 from sunlab.diffusion.guidance import NetworkEvaluations
 from sunlab.errors import DataError, SunlabError

@@ -177,7 +177,7 @@ SOURCES: Registry[Source] = Registry(
     entry_points="sunlab.sources",
     components=(
         "sunlab.data.shards",
-        "sunlab.data.bank",
+        "sunlab.data.trajectories",
         "sunlab.data.latents",
         "sunlab.data.prompt_files",
         "sunlab.data.hf_dataset",

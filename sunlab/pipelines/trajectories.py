@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from sunlab.backbones.base import BaseModel
-from sunlab.data.bankfile import BankHeader, noise_of, open_bank, times_of, write_bank
 from sunlab.data.base import NegativeSampler, Pool
+from sunlab.data.trajectory_file import BankHeader, noise_of, open_bank, times_of, write_bank
 from sunlab.diffusion.guidance import guided
 from sunlab.draws import Draws, keyed_seed
 from sunlab.errors import ConfigError, DataError

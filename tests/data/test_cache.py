@@ -61,6 +61,6 @@ def test_a_broken_manifest_is_named(source, tmp_path):
 
 
 def test_both_sources_are_registered():
-    import sunlab.data.bank  # noqa: F401
+    import sunlab.data.trajectories  # noqa: F401
 
     assert {"shards", "trajectories"} <= set(SOURCES.names())

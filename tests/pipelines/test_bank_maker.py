@@ -5,7 +5,7 @@ import torch
 
 from sunlab.app.trajectories import make_bank
 from sunlab.config.load import load_config
-from sunlab.data.bank import Trajectories
+from sunlab.data.trajectories import Trajectories
 from sunlab.errors import DataError
 
 

@@ -11,7 +11,7 @@ import torch
 from sunlab.adapters.sun import SUN
 from sunlab.app.trajectories import make_bank
 from sunlab.config.load import load_config
-from sunlab.data.bank import Trajectories
+from sunlab.data.trajectories import Trajectories
 from sunlab.export import save_adapter
 from sunlab.export.shapes import describe_base
 

@@ -8,10 +8,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sunlab.data.bank import Trajectories
-from sunlab.data.bankfile import BankHeader, noise_of, write_bank
 from sunlab.data.datamodule import DataModule
 from sunlab.data.negatives import Mixture
+from sunlab.data.trajectories import Trajectories
+from sunlab.data.trajectory_file import BankHeader, noise_of, write_bank
 from sunlab.errors import ConfigError, DataError
 
 N, T, SHAPE = 6, 4, (4, 8, 8)

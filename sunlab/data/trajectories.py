@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from sunlab.data.bankfile import BankHeader, noise_of, open_bank, times_of
 from sunlab.data.base import SOURCES, Sample, Source
 from sunlab.data.paths import expand
+from sunlab.data.trajectory_file import BankHeader, noise_of, open_bank, times_of
 from sunlab.draws import keyed_seed
 from sunlab.errors import ConfigError, DataError
 from sunlab.types import Trajectory
