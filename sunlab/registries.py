@@ -7,12 +7,12 @@ from registry import Registry
 # kind -> the module that holds its registry beside its contract, and the registry's name there
 KINDS: dict[str, tuple[str, str]] = {
     "adapters": ("sunlab.adapters.base", "ADAPTERS"),
-    "alignments": ("sunlab.evaluation.alignment", "ALIGNMENTS"),
+    "alignments": ("sunlab.evaluation.base", "ALIGNMENTS"),
     "backbones": ("sunlab.backbones.base", "BACKBONES"),
     "callbacks": ("sunlab.callbacks.base", "CALLBACKS"),
     "controls": ("sunlab.evaluation.control", "CONTROLS"),
     "distances": ("sunlab.losses.distances", "DISTANCES"),
-    "extractors": ("sunlab.evaluation.extractors", "EXTRACTORS"),
+    "extractors": ("sunlab.evaluation.base", "EXTRACTORS"),
     "filters": ("sunlab.data.filters.base", "FILTERS"),
     "launchers": ("sunlab.sweep.launchers", "LAUNCHERS"),
     "losses": ("sunlab.losses.base", "LOSSES"),

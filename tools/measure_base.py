@@ -19,8 +19,8 @@ from sunlab.backbones.pretrained import load_base, quiet
 from sunlab.data.base import Sample
 from sunlab.data.shards import Shards
 from sunlab.diffusion.grid import grid
-from sunlab.evaluation.extractors import EXTRACTORS
-from sunlab.evaluation.kernel import unbiased_mmd2
+from sunlab.evaluation.base import EXTRACTORS
+from sunlab.evaluation.sets import unbiased_mmd2
 from sunlab.lab import ASSETS
 from sunlab.lab.classifier import WEIGHTS, Classifier, Seen, judge, load_classifier, share, truth
 from sunlab.lab.control import LabControl

@@ -18,8 +18,8 @@ from sunlab.backbones.pretrained import load_base, quiet
 from sunlab.data.base import Sample
 from sunlab.data.shards import Shards
 from sunlab.diffusion.grid import grid
-from sunlab.evaluation.extractors import EXTRACTORS
-from sunlab.evaluation.kernel import unbiased_mmd2
+from sunlab.evaluation.base import EXTRACTORS
+from sunlab.evaluation.sets import unbiased_mmd2
 from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.pipelines.picture import grid_image, save_png
 from sunlab.solvers import Sampler

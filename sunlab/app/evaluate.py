@@ -17,18 +17,15 @@ from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Accelerated, Config, Sampler
 from sunlab.data.base import Pool, Source
 from sunlab.errors import BelowBar, ConfigError
-from sunlab.evaluation.alignment import Alignment
-from sunlab.evaluation.base import Metric
+from sunlab.evaluation.base import Alignment, Extractor, Metric
 from sunlab.evaluation.control import NegativeControl
-from sunlab.evaluation.extractors import Extractor
-from sunlab.evaluation.files import write_report
-from sunlab.evaluation.foreseen import Foreseen, foreseen
-from sunlab.evaluation.matrix import Bar, Crossed, broken_bars, require_cells, require_measures, universality
+from sunlab.evaluation.matrix import Bar, Crossed, broken_bars, require_cells, require_measures, strength, universality
+from sunlab.evaluation.measures import Foreseen, foreseen
 from sunlab.evaluation.methods import Method
+from sunlab.evaluation.page import write_report
 from sunlab.evaluation.pairs import lines_of, random_pairs
 from sunlab.evaluation.protocol import Protocol, evaluate_base
 from sunlab.evaluation.seeds import over_seeds
-from sunlab.evaluation.strength import strength
 from sunlab.export import read_adapter
 from sunlab.memory import keep_freed_memory
 from sunlab.packaged import asset

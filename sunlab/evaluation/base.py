@@ -1,9 +1,12 @@
-"""The contract of a metric."""
+"""The contracts of a metric, of a feature extractor and of a text alignment."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from registry import Registry
 
@@ -50,5 +53,71 @@ METRICS: Registry[Metric] = Registry(
     "metric",
     base=Metric,
     entry_points="sunlab.metrics",
-    components=("sunlab.evaluation.paired", "sunlab.evaluation.kernel", "sunlab.evaluation.frechet"),
+    components=("sunlab.evaluation.paired", "sunlab.evaluation.sets"),
+)
+
+
+class Extractor(ABC):
+    """A frozen network for pictures, loaded when it is first asked.
+
+    Attributes:
+        label: as tables call it.
+        width: D, of its features.
+    """
+
+    label: str
+    width: int
+
+    @abstractmethod
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features (B, D) float32 of pictures (B, 3, H, W) in [0, 1].
+
+        Raises:
+            ConfigError: what it needs is not installed, or its file is not there.
+        """
+
+    def identity(self) -> str:
+        """What the features depend on besides the pictures, as text."""
+        return self.label
+
+
+def prepared(images: Tensor, *, side: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Pictures (B, 3, side, side), bicubic and antialiased, normalised by channel as a network was trained with.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1].
+    """
+    sized = interpolate(images, size=(side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    centre, scale = (torch.tensor(values, device=images.device)[:, None, None] for values in (mean, std))
+    return (sized - centre) / scale
+
+
+EXTRACTORS: Registry[Extractor] = Registry(
+    "feature extractor",
+    base=Extractor,
+    entry_points="sunlab.extractors",
+    components=("sunlab.evaluation.imagenet", "sunlab.evaluation.clip"),
+)
+
+
+class Alignment(ABC):
+    """A judge of pictures and their prompts, loaded when it is first asked."""
+
+    @abstractmethod
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Values (B,) of each picture, by name; NaN where the prompt does not ask for what is judged.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+
+        Raises:
+            ConfigError: what it needs is not there.
+        """
+
+
+ALIGNMENTS: Registry[Alignment] = Registry(
+    "text alignment",
+    base=Alignment,
+    entry_points="sunlab.alignments",
+    components=("sunlab.evaluation.clip", "sunlab.lab.alignment"),
 )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sunlab.evaluation.base import Metric
 from sunlab.evaluation.gallery import read
-from sunlab.evaluation.intervals import half_width, subsets_of
+from sunlab.evaluation.statistics import half_width, subsets_of
 
 BATCH = 64  # pictures in memory
 
@@ -88,6 +88,18 @@ def compare(before: Pictures, after: Pictures, metrics: Sequence[Callable[[], Me
                 distances[name] = whole.each()
         told += whole.warnings(len(before.paths))
     return Comparison(found, distances, told)
+
+
+def aligned(judged: dict[str, Tensor], *, subsets: int) -> dict[str, Value]:
+    """The mean of each value over the pictures whose prompt asks for it, with a 95 % interval from disjoint subsets; a
+    value that no prompt asks for is left out."""
+    found = {}
+    for name, values in judged.items():
+        asked = values[~values.isnan()].double()
+        if len(asked):
+            parts = [float(asked[part.start : part.stop].mean()) for part in subsets_of(len(asked), subsets)]
+            found[name] = Value(float(asked.mean()), half_width(parts), paired=False, pairs=len(asked))
+    return found
 
 
 def _pair(pictures: Pictures, batch: range, sees: str) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sunlab.backbones.base import BaseModel
 from sunlab.errors import DataError
-from sunlab.evaluation.extractors import Extractor
+from sunlab.evaluation.base import Extractor
 from sunlab.evaluation.methods import Method, base_identity
 from sunlab.evaluation.pairs import other_seeds
 from sunlab.files import replacing, write_json

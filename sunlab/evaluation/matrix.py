@@ -1,4 +1,5 @@
-"""The universality matrix: every method at every number of steps on every base, and where it falls below its bar."""
+"""The universality matrix: every method at every number of steps on every base, and where it falls below its bar; over the
+strength of each fine-tune."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,14 +7,30 @@ from fnmatch import fnmatchcase
 from math import isfinite, isnan
 
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from registry import suggestion
-from sunlab.errors import ConfigError
-from sunlab.evaluation.foreseen import Foreseen
-from sunlab.evaluation.measures import measures_of
-from sunlab.evaluation.report import title
+from sunlab.errors import ConfigError, DataError
+from sunlab.evaluation.measures import Foreseen, measures_of
+from sunlab.evaluation.report import Section, png, title
 from sunlab.evaluation.rows import Result, Row
-from sunlab.evaluation.sections import Section, png
+
+
+def strength(origin: Mapping[str, Tensor], tuned: Mapping[str, Tensor]) -> float:
+    """|delta theta| / |theta|: the norm of all weights' changes over the norm of the origin's, in float64.
+
+    Args:
+        origin, tuned: state dicts of two U-Nets of one architecture.
+
+    Raises:
+        DataError: the architectures differ.
+    """
+    if origin.keys() != tuned.keys() or any(origin[k].shape != tuned[k].shape for k in origin):
+        raise DataError("the two U-Nets differ in architecture, so the one is no fine-tune of the other")
+    moved = sum(float((tuned[k].double() - origin[k].double()).square().sum()) for k in origin)
+    whole = sum(float(value.double().square().sum()) for value in origin.values())
+    return (moved / whole) ** 0.5
+
 
 TEXT = (
     "Distance to each base's own teacher, as a share of the distance between two of the teacher's own pictures of other "

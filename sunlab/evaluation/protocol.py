@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from sunlab.backbones.base import BaseModel
-from sunlab.evaluation.alignment import Alignment, aligned
-from sunlab.evaluation.base import Metric
-from sunlab.evaluation.comparison import BATCH, Pictures, Value, compare
+from sunlab.evaluation.base import Alignment, Extractor, Metric
+from sunlab.evaluation.comparison import BATCH, Pictures, Value, aligned, compare
 from sunlab.evaluation.control import Control, Draw, NegativeControl
-from sunlab.evaluation.extractors import Extractor
 from sunlab.evaluation.gallery import Gallery, read
 from sunlab.evaluation.methods import Method
 from sunlab.evaluation.rows import Result, Row, beside_rivals, ratio, shares

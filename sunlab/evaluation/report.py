@@ -1,14 +1,44 @@
-"""The results as plain values and as tables: JSON, Markdown."""
+"""The results as plain values and as tables (JSON, Markdown), with further sections."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from math import isfinite
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from sunlab.evaluation.comparison import Value
-from sunlab.evaluation.rival import Against
 from sunlab.evaluation.rows import Result, Row
-from sunlab.evaluation.sections import Section
+from sunlab.evaluation.statistics import Against
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part.
+
+    Attributes:
+        name: its key in the JSON.
+        title, text: above the table.
+        table: header and lines of cells.
+        record: what the JSON tells, plain values.
+        figures: PNG.
+    """
+
+    name: str
+    title: str
+    text: str
+    table: Sequence[Sequence[str]]
+    record: Any
+    figures: Sequence[bytes] = field(default_factory=tuple, repr=False)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a file's bytes."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
 
 TITLES = {
     "paired_features": "feature distance",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sunlab.evaluation.comparison import Value
 from sunlab.evaluation.control import Control
-from sunlab.evaluation.rival import Against, against, rival_of
+from sunlab.evaluation.statistics import Against, against, rival_of
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
-from sunlab.evaluation.intervals import half_width
 from sunlab.evaluation.measures import measures_of
-from sunlab.evaluation.report import title
+from sunlab.evaluation.report import Section, title
 from sunlab.evaluation.rows import Result
-from sunlab.evaluation.sections import Section
+from sunlab.evaluation.statistics import half_width
 
 TEXT = (
     "Each number is a mean over trainings that differ in their seed only, ± half of its 95 % interval over them (Student's "

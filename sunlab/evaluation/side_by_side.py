@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from sunlab.evaluation.paired import pixel_distances
-from sunlab.evaluation.rival import Against, against, rival_of
+from sunlab.evaluation.statistics import Against, against, rival_of
 from sunlab.pipelines.draw import Drawn
 
 HEADER = ("", "U-Net passes", "s / picture", "speed-up", "distance to the first", "beside DPM-Solver++ at as many passes")

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sunlab.evaluation.alignment import ALIGNMENTS, Alignment
+from sunlab.evaluation.base import ALIGNMENTS, Alignment
 from sunlab.lab.classifier import WEIGHTS, Classifier, judge, load_classifier
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from sunlab.evaluation.intervals import half_width
+from sunlab.evaluation.statistics import half_width
 from sunlab.files import read_json
 from sunlab.sweep.folder import run_folder
 from sunlab.sweep.grid import Run

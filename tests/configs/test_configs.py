@@ -8,7 +8,7 @@ import torch
 from tiny_bases import tiny_base
 
 from sunlab.config.load import load_config
-from sunlab.evaluation.extractors import EXTRACTORS, Extractor
+from sunlab.evaluation.base import EXTRACTORS, Extractor
 from sunlab.precision import native
 
 ROOT = Path(__file__).parents[2]

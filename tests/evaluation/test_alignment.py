@@ -5,7 +5,8 @@ import torch
 
 from sunlab.data.shards import Shards
 from sunlab.errors import ConfigError
-from sunlab.evaluation.alignment import ALIGNMENTS, aligned
+from sunlab.evaluation.base import ALIGNMENTS
+from sunlab.evaluation.comparison import aligned
 from sunlab.lab.alignment import named_in
 from sunlab.lab.classifier import load_classifier, truth
 

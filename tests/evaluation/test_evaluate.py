@@ -12,7 +12,7 @@ from PIL import Image
 from sunlab.app.evaluate import build_pairs, evaluate
 from sunlab.config.load import load_config
 from sunlab.errors import ConfigError, DataError
-from sunlab.evaluation.extractors import EXTRACTORS, Extractor
+from sunlab.evaluation.base import EXTRACTORS, Extractor
 
 
 @EXTRACTORS.register("means_of_the_test")

@@ -3,7 +3,7 @@
 import pytest
 
 from sunlab.errors import ConfigError
-from sunlab.evaluation.extractors import EXTRACTORS
+from sunlab.evaluation.base import EXTRACTORS
 from sunlab.testing import AlignmentContract, ExtractorContract
 
 

@@ -11,12 +11,11 @@ from sunlab.app.evaluate import build_judges, evaluate
 from sunlab.cli.main import main
 from sunlab.config.load import load_config
 from sunlab.errors import BelowBar, ConfigError, DataError
+from sunlab.evaluation.base import EXTRACTORS, Extractor
 from sunlab.evaluation.comparison import Value
-from sunlab.evaluation.extractors import EXTRACTORS, Extractor
-from sunlab.evaluation.foreseen import foreseen
-from sunlab.evaluation.matrix import Bar, Crossed, broken_bars
+from sunlab.evaluation.matrix import Bar, Crossed, broken_bars, strength
+from sunlab.evaluation.measures import foreseen
 from sunlab.evaluation.rows import Result, Row
-from sunlab.evaluation.strength import strength
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -11,7 +11,7 @@ from sunlab.adapters.sun import SUN
 from sunlab.app.evaluate import evaluate
 from sunlab.backbones.pretrained import load_base
 from sunlab.config.load import load_config
-from sunlab.evaluation.extractors import EXTRACTORS, Extractor
+from sunlab.evaluation.base import EXTRACTORS, Extractor
 from sunlab.export import save_adapter
 
 CONFIG = Path(__file__).parents[2] / "configs" / "sd15" / "evaluate.yaml"

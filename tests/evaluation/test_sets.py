@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from sunlab.evaluation.frechet import Frechet, frechet, principal
-from sunlab.evaluation.intervals import half_width, subsets_of
-from sunlab.evaluation.kernel import KID, unbiased_mmd2
 from sunlab.evaluation.paired import PairedFeatures
+from sunlab.evaluation.sets import KID, Frechet, frechet, principal, unbiased_mmd2
+from sunlab.evaluation.statistics import half_width, subsets_of
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """An extractor that costs nothing."""
 
-from sunlab.evaluation.extractors import EXTRACTORS, Extractor
+from sunlab.evaluation.base import EXTRACTORS, Extractor
 
 
 @EXTRACTORS.register("means_of_the_tests")

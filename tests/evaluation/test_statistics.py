@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from sunlab.evaluation.rival import against, rival_of
 from sunlab.evaluation.side_by_side import HEADER, rows_of
+from sunlab.evaluation.statistics import against, rival_of
 from sunlab.pipelines.draw import Drawn
 
 

