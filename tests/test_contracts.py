@@ -16,7 +16,7 @@ import torch
 from sunlab.data.precompute import write_latents
 from sunlab.data.shards import Shards
 from sunlab.registries import KINDS, registry_of
-from sunlab.testing import CONTRACTS, SourceContract
+from sunlab.testing import CONTRACTS, AdapterContract, SourceContract
 
 
 @cache
@@ -72,6 +72,14 @@ def _component(kind: str, name: str) -> object:
 
 class TestStreamedShards(SourceContract):
     component: ClassVar = {"name": "shards", "urls": ["emoji/noto/test-*.tar.gz"], "order": "stream"}
+
+
+class TestNAGOverSUN(AdapterContract):
+    component: ClassVar = {"name": "nag", "inner": "sun"}
+
+
+class TestSUNWithoutNegative(AdapterContract):
+    component: ClassVar = {"name": "sun", "negative": False}
 
 
 def _classes() -> dict[str, type]:

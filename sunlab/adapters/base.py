@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from registry import Registry
-from sunlab.backbones.attention import Adaptable
+from sunlab.backbones.attention import Adaptable, TokenContext
+from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
 
 REPLACED = (
@@ -36,6 +37,9 @@ class Adapter(nn.Module, ABC):
     changes_weights: bool = False
     """Whether it acts in linear and convolution layers (LoRA), not in text attention alone."""
 
+    always: bool | None = None
+    """Whether it acts in every pass, as part of the base: a style LoRA in training. None: it cannot."""
+
     @abstractmethod
     def attach(self, backbone: Adaptable) -> None:
         """Create the parameters for this network, unless they exist, and extend its layers. Raises `ConfigError` where they
@@ -51,7 +55,9 @@ class Adapter(nn.Module, ABC):
 
     @abstractmethod
     def state(self, positive: Conditioning, negative: Conditioning | None, guidance: Tensor) -> Any:
-        """The state of a pass with the adapter on, for `Backbone.predict`; guidance (B,)."""
+        """The state of a pass with the adapter on, for `Backbone.predict`; guidance (B,). The layers receive the negative
+        prompt through the network's own projection, with its mask (`Backbone.context`). Raises `ConfigError` if that is
+        needed and no network is attached to."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -59,6 +65,11 @@ class Adapter(nn.Module, ABC):
 
     def trainable(self) -> list[nn.Parameter]:
         return [p for p in self.tensors().values() if isinstance(p, nn.Parameter)]
+
+
+def unattached(negative: Conditioning) -> TokenContext:
+    """The `context` of an adapter that is not attached. Raises `ConfigError`."""
+    raise ConfigError("this adapter is not attached to a network; call adapter.attach(backbone) before adapter.state(...)")
 
 
 ADAPTERS: Registry[Adapter] = Registry(

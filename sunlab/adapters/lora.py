@@ -32,9 +32,6 @@ class LoRA(Adapter):
         targets: ends of the names of the layers that get one.
     """
 
-    always: bool
-    """Whether it acts in every pass, as part of the base: a style LoRA in training."""
-
     uses_negative = False
     changes_weights = True
 

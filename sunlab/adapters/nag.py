@@ -1,5 +1,6 @@
 """Normalised attention guidance (NAG, arXiv 2505.21179)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -7,10 +8,10 @@ import torch
 from torch import Tensor
 
 from sunlab.adapters.attention import EPSILON
-from sunlab.adapters.base import ADAPTERS, REPLACED, Adapter
+from sunlab.adapters.base import ADAPTERS, REPLACED, Adapter, unattached
 from sunlab.adapters.kernels import attend
 from sunlab.adapters.state import PassState
-from sunlab.backbones.attention import Adaptable, Attachment, AttentionCall, TextAttention
+from sunlab.backbones.attention import Adaptable, Attachment, AttentionCall, TextAttention, TokenContext
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
 
@@ -45,6 +46,7 @@ class NAG(Adapter):
         below = None if self.inner is None else dict(self.inner.spec)
         self.spec = {"name": "nag", "phi": phi, "tau": tau, "blend": blend, "inner": below}
         self._attachment: Attachment | None = None
+        self._context: Callable[[Conditioning], TokenContext] = unattached
 
     def attach(self, backbone: Adaptable) -> None:
         if self._attachment is not None:
@@ -57,11 +59,12 @@ class NAG(Adapter):
             if self.inner is not None:
                 self.inner.detach()
             raise
+        self._context = backbone.context
 
     def detach(self) -> None:
         if self._attachment is not None:
             self._attachment.remove()
-            self._attachment = None
+            self._attachment, self._context = None, unattached
             if self.inner is not None:
                 self.inner.detach()
 
@@ -72,15 +75,13 @@ class NAG(Adapter):
             self.inner.check_attached()
 
     def state(self, positive: Conditioning, negative: Conditioning | None, guidance: Tensor) -> PassState:
-        state = PassState.of(negative)
-        if self.inner is None:
-            return state
-        return replace(
-            self.inner.state(positive, negative, guidance),
-            negative=state.negative,
-            negative_mask=state.negative_mask,
-            cache=state.cache,
-        )
+        below: PassState | None = None if self.inner is None else self.inner.state(positive, negative, guidance)
+        if below is not None and below.negative is not None:
+            return below
+        own = PassState.of(None if negative is None else self._context(negative))
+        if below is None:
+            return own
+        return replace(below, negative=own.negative, negative_mask=own.negative_mask, cache=own.cache)
 
     def tensors(self) -> dict[str, Tensor]:
         return {} if self.inner is None else self.inner.tensors()

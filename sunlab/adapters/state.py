@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sunlab.adapters.kernels import Tokens
-from sunlab.backbones.attention import AttentionCall, TextAttention
+from sunlab.backbones.attention import AttentionCall, TextAttention, TokenContext
 from sunlab.errors import ConfigError
-from sunlab.types import Conditioning
 
 Projection = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -36,7 +35,8 @@ class PassState:
     """State of a pass with an adapter on.
 
     Attributes:
-        negative: the negative prompt's tokens (B, L, d); None for adapters without a negative branch.
+        negative: the negative prompt's tokens (B, L, d) as the attention layers receive them, see `Backbone.context`; None
+            for adapters without a negative branch.
         negative_mask: (B, L), False at padding, or None.
         gain: factor on the negative branch (B,), or None for 1: how a guidance-conditioned adapter is steered.
         gain_positive: likewise, on the extra positive branch.
@@ -52,7 +52,7 @@ class PassState:
     cache: PromptCache | None = None
 
     @staticmethod
-    def of(negative: Conditioning | None) -> "PassState":
+    def of(negative: TokenContext | None) -> "PassState":
         """With a cache if gradients are off."""
         cache = None if torch.is_grad_enabled() else PromptCache()
         return PassState(cache=cache) if negative is None else PassState(negative.tokens, negative.mask, cache=cache)

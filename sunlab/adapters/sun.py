@@ -1,14 +1,15 @@
 """SpeedUpNet (arXiv 2312.08887)."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from sunlab.adapters.attention import Branch, SUNAttention
-from sunlab.adapters.base import ADAPTERS, REPLACED, Adapter
+from sunlab.adapters.base import ADAPTERS, REPLACED, Adapter, unattached
 from sunlab.adapters.state import PassState
-from sunlab.backbones.attention import Adaptable, Attachment, TextAttention
+from sunlab.backbones.attention import Adaptable, Attachment, TextAttention, TokenContext
 from sunlab.backbones.weights import dense
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
@@ -61,23 +62,25 @@ class SUN(Adapter):
         self.init = init
         self.layers = nn.ModuleDict()
         self._attachment: Attachment | None = None
+        self._context: Callable[[Conditioning], TokenContext] = unattached
 
     def attach(self, backbone: Adaptable) -> None:
         if self._attachment is not None:
             raise ConfigError("this adapter is attached already; detach it first")
         self._attachment = backbone.extend({p: self._extension(p, a) for p, a in backbone.text_attention().items()})
+        self._context = backbone.context
 
     def detach(self) -> None:
         if self._attachment is not None:
             self._attachment.remove()
-            self._attachment = None
+            self._attachment, self._context = None, unattached
 
     def check_attached(self) -> None:
         if self._attachment is not None and not self._attachment.intact():
             raise ConfigError(REPLACED)
 
     def state(self, positive: Conditioning, negative: Conditioning | None, guidance: Tensor) -> PassState:
-        return PassState.of(negative)
+        return PassState.of(None if negative is None else self._context(negative))
 
     def tensors(self) -> dict[str, Tensor]:
         named: dict[str, Tensor] = {}

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from sunlab.types import Conditioning
+
 
 @dataclass(frozen=True)
 class TokenContext:
@@ -116,6 +118,8 @@ class Attachment(Protocol):
 
 class Adaptable(Protocol):
     """What an adapter attaches to: a `Backbone`, or the network of a diffusers pipeline. See `Backbone` for the methods."""
+
+    def context(self, conditioning: Conditioning) -> TokenContext: ...
 
     def text_attention(self) -> Mapping[str, TextAttention]: ...
 

@@ -3,39 +3,67 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from sunlab.backbones import Backbone
 from sunlab.backbones.sd.family import StableDiffusion
 from sunlab.diffusion.path import DiscreteVP
+from sunlab.export import attach_untrained, load_adapter, save_adapter
+from sunlab.export.shapes import describe_base
 from sunlab.testing.component import ComponentContract
+from sunlab.testing.toy_backbone import ToyBackbone, toy_base
 from sunlab.types import Conditioning
 
-TEXT_WIDTH = 8
+TEXT_WIDTH, LENGTH = 8, 7
 
 
 class AdapterContract(ComponentContract):
     """Off, the network is the base to the bit; on, each sample sees its own prompts and the adapter alone learns. The state
-    belongs to the pass: in threads, and where activations are recomputed."""
+    belongs to the pass: in threads, and where activations are recomputed. Over Stable Diffusion's U-Net, and over the toy,
+    whose layers receive the prompt through a projection and with a mask."""
 
     kind: ClassVar[str] = "adapters"
+    network: str
+
+    @pytest.fixture(params=["unet", "toy"], autouse=True)
+    def _over_each_network(self, request: pytest.FixtureRequest) -> None:
+        self.network = request.param
 
     def backbone(self, *, checkpointing: bool = False) -> Backbone:
         """A frozen backbone with text attention, the same in every call."""
-        unet, path = deepcopy(_tiny_unet()), DiscreteVP.from_betas()
-        return StableDiffusion(unet, path, "epsilon", gradient_checkpointing=checkpointing)
+        if self.network == "toy":
+            backbone: Backbone = toy_base().freeze().backbone
+        else:
+            backbone = StableDiffusion(deepcopy(_tiny_unet()), DiscreteVP.from_betas(), "epsilon")
+        if checkpointing:
+            backbone.enable_checkpointing()
+        return backbone
 
     def prompts(self, seed: int) -> Conditioning:
-        return Conditioning(torch.randn(3, 7, TEXT_WIDTH, generator=torch.Generator().manual_seed(seed)))
+        """Three prompts; those of the toy end in padding."""
+        tokens = torch.randn(3, LENGTH, TEXT_WIDTH, generator=torch.Generator().manual_seed(seed))
+        return Conditioning(tokens, mask=_mask() if self.network == "toy" else None)
 
-    def forward(self, backbone: Backbone, adapter: Any | None = None, rows: slice = slice(None)) -> Tensor:
-        """The backbone's output (B, 4, 8, 8), with the adapter on where one is given."""
-        x = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(3))[rows]
-        positive, negative, w = self.prompts(1)[rows], self.prompts(2)[rows], torch.tensor([2.0, 4.0, 8.0])[rows]
+    def forward(
+        self,
+        backbone: Backbone,
+        adapter: Any | None = None,
+        rows: slice = slice(None),
+        positive: Conditioning | None = None,
+        negative: Conditioning | None = None,
+    ) -> Tensor:
+        """The backbone's output (B, C, H, W), with the adapter on where one is given."""
+        x = torch.randn(3, *backbone.sample_shape, generator=torch.Generator().manual_seed(3))[rows]
+        w = torch.tensor([2.0, 4.0, 8.0])[rows]
+        positive = (self.prompts(1) if positive is None else positive)[rows]
+        negative = (self.prompts(2) if negative is None else negative)[rows]
         state = None if adapter is None else adapter.state(positive, negative, w)
         return backbone.predict(x, torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64)[rows], positive, state)
 
@@ -133,6 +161,47 @@ class AdapterContract(ComponentContract):
                 fresh.tensors()[name].copy_(tensor)
         assert torch.equal(self.forward(backbone, adapter), self.forward(fresh_backbone, fresh))
 
+    def test_an_adapter_file_survives_a_round_trip(self, tmp_path: Path) -> None:
+        backbone, adapter = self.attached()
+        other = self.backbone()
+        if adapter.tensors():
+            header = {"base": describe_base(backbone)}
+            path = save_adapter(tmp_path / "adapter.safetensors", adapter, header, dtype=torch.float32)
+            again, _ = load_adapter(path, other)
+        else:
+            again = attach_untrained(adapter.spec, other)
+        assert again.spec == adapter.spec
+        assert torch.equal(self.forward(other, again), self.forward(backbone, adapter))
+
+    def test_prompts_pass_the_networks_own_projection(self) -> None:
+        """Without the toy's projection, prompts that were projected before give the same output."""
+        backbone, adapter = self.attached()
+        if not isinstance(backbone, ToyBackbone):
+            return  # a U-Net has none
+        out = self.forward(backbone, adapter)
+        positive, negative = (replace(p, tokens=backbone.context(p).tokens) for p in (self.prompts(1), self.prompts(2)))
+        backbone.caption = nn.Sequential()
+        assert torch.equal(self.forward(backbone, adapter, positive=positive, negative=negative), out)
+
+    def test_the_negative_prompt_acts_if_it_is_used(self) -> None:
+        backbone, adapter = self.attached()
+        out, other = self.forward(backbone, adapter), self.forward(backbone, adapter, negative=self.prompts(6))
+        assert torch.allclose(out, other, atol=1e-6) != adapter.uses_negative
+
+    def test_padding_of_the_negative_prompt_has_no_effect(self) -> None:
+        backbone, adapter = self.attached()
+        mask = _mask()
+        given = replace(self.prompts(2), mask=mask)
+        out = self.forward(backbone, adapter, negative=given)
+        noise = 9 * torch.randn(given.tokens.shape, generator=torch.Generator().manual_seed(8))
+        other = replace(given, tokens=torch.where(mask[..., None], given.tokens, noise))
+        torch.testing.assert_close(self.forward(backbone, adapter, negative=other), out)
+        shorter = given.map(lambda tensor: tensor[:, : int(mask.sum(1).max())])
+        torch.testing.assert_close(self.forward(backbone, adapter, negative=shorter), out, atol=1e-5, rtol=1e-4)
+        if adapter.uses_negative:
+            unmasked = replace(other, mask=torch.ones_like(mask))
+            assert not torch.allclose(self.forward(backbone, adapter, negative=unmasked), out, atol=1e-4)
+
     def test_it_can_be_attached_again(self) -> None:
         backbone, adapter = self.attached()
         before = self.forward(backbone, adapter)
@@ -145,6 +214,11 @@ class AdapterContract(ComponentContract):
 def _no_grad(run: Any, on: bool) -> Any:
     with torch.no_grad():  # each thread has its own
         return run(on)
+
+
+def _mask() -> Tensor:
+    """(3, L): the rows have 5, 4 and 3 tokens and end in padding."""
+    return torch.arange(LENGTH) < torch.tensor([5, 4, 3])[:, None]
 
 
 @cache

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from sunlab.modules.text_encoder import TextEncoderModule
 
 from sunlab.backbones.pretrained import load_base
 from sunlab.diffusion.grid import grid
+from sunlab.lab.text_encoder import TextEncoderModule
 from sunlab.modules.optimization import Optimization
 from sunlab.modules.student import StudentModule
 from sunlab.modules.teacher import TeacherModule

@@ -5,10 +5,11 @@ from typing import Any
 
 from torch import nn
 
-from sunlab.backbones.attention import Extension
+from sunlab.backbones.attention import Extension, TokenContext
 from sunlab.backbones.sd.attention import STATE, UNetAttachment, UNetTextAttention, text_attention
 from sunlab.backbones.state import carrying
 from sunlab.errors import ConfigError
+from sunlab.types import Conditioning
 
 
 class UNetLayers:
@@ -20,6 +21,10 @@ class UNetLayers:
 
     def __init__(self, unet: Any):
         self.unet = unet
+
+    def context(self, conditioning: Conditioning) -> TokenContext:
+        """See `Backbone.context`: the tokens as they are, a U-Net's layers take the text encoder's own."""
+        return TokenContext(conditioning.tokens, conditioning.mask)
 
     def text_attention(self) -> dict[str, UNetTextAttention]:
         """The cross-attention layers by path, in diffusers' order: down, up, mid."""

@@ -157,7 +157,7 @@ class DiffusersUNet(Backbone):
         return base
 
     def context(self, conditioning: Conditioning) -> TokenContext:
-        return TokenContext(conditioning.tokens, conditioning.mask)
+        return UNetLayers(self.unet).context(conditioning)
 
     def text_attention(self) -> dict[str, UNetTextAttention]:
         return UNetLayers(self.unet).text_attention()
