@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Any
 
 from registry import Registry
-from sunlab.adapters.lora import LoRA
 from sunlab.app.compose import build_sampler, component
 from sunlab.backbones.base import BaseModel
 from sunlab.config.schema import Config
@@ -59,7 +58,7 @@ class TeacherTask(Task):
 
     def build(self, config: Config, base: BaseModel) -> Module:
         lora = None if config.model.lora is None else component("adapters", config.model.lora)
-        if lora is not None and not isinstance(lora, LoRA):
+        if lora is not None and lora.always is None:
             raise ConfigError(f"model.lora: {lora.spec['name']!r} is no LoRA; give {{name: lora, rank: 8}}")
         return TeacherModule(
             base,

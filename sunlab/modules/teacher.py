@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from sunlab.adapters.lora import LoRA
+from sunlab.adapters import Adapter
 from sunlab.backbones.base import BaseModel
 from sunlab.backbones.pretrained import save_base
 from sunlab.diffusion.prediction import target
@@ -27,7 +27,7 @@ class TeacherModule(Module):
     Args:
         base: its U-Net (and text encoder) are trained; the autoencoder is frozen.
         train_text: whether the text encoder is trained too.
-        lora: trained in the place of the U-Net, which stays as it is.
+        lora: trained instead of the network, which is frozen.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class TeacherModule(Module):
         weighting: Weighting | None = None,
         optimization: Optimization | None = None,
         train_text: bool = True,
-        lora: LoRA | None = None,
+        lora: Adapter | None = None,
     ):
         super().__init__()
         self.base = base.freeze()
