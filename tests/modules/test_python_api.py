@@ -157,7 +157,7 @@ class TeacherLast(CFG):
     """Asks the student before the teacher, so that the teacher's switch is the last before the backward pass."""
 
     def __call__(self, batch, student, teacher, distance):
-        t = torch.full((len(batch),), 500)
+        t = torch.full((len(batch),), 0.5)
         asked = student.denoise(batch.latents, t).epsilon
         return LossOutput(distance(asked, teacher.denoise(batch.latents, t).epsilon), t, t)
 

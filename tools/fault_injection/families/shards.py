@@ -129,7 +129,7 @@ def duplicates(world: World, seen: Seen) -> None:
                     make_index(folder)
                 for path in sorted(folder.glob("*.tar")) if indexed == "apart" else ():
                     index_all([path])
-                Shards(urls=[str(folder / "*.tar")])
+                Shards(urls=[str(folder / "*.tar")], order="exact")
                 seen.check(False, f"{case}: taken")
             except SunlabError as error:
                 seen.check(error.exit_code == 65 and key in str(error), f"{case}: {error}")
