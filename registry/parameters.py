@@ -31,13 +31,16 @@ class Parameter:
 
 
 def parameters_of(factory: Callable[..., Any]) -> dict[str, Parameter]:
-    """The keyword-only parameters of a class or function. Raises `RegistryError` for one without a type."""
+    """The keyword-only parameters of a class or function. Raises `RegistryError` for one without a type, or called `name`,
+    which is how a configuration names the component itself."""
     target = factory.__init__ if inspect.isclass(factory) else factory
     hints = typing.get_type_hints(target)
     found = {}
     for parameter in inspect.signature(target).parameters.values():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             continue
+        if parameter.name == "name":
+            raise RegistryError(f"{factory.__qualname__}: a parameter cannot be called 'name', the key of the component")
         if parameter.name not in hints:
             raise RegistryError(f"parameter {parameter.name!r} of {factory.__qualname__} needs a type annotation")
         found[parameter.name] = Parameter(parameter.name, hints[parameter.name], parameter.default)

@@ -31,7 +31,7 @@ class HFDataset(Source):
 
     Args:
         path: of the Hub (owner/name), or a builder such as json, parquet, imagefolder.
-        name: of its configuration.
+        subset: name of its configuration.
         split: of it.
         data_files: for a builder: paths, globs or URLs.
         caption: column of the prompt.
@@ -52,7 +52,7 @@ class HFDataset(Source):
         self,
         *,
         path: str,
-        name: str | None = None,
+        subset: str | None = None,
         split: str = "train",
         data_files: list[str] | None = None,
         caption: str = "caption",
@@ -66,8 +66,8 @@ class HFDataset(Source):
         on_error: Literal["raise", "quarantine"] = "raise",
     ):
         self.holds_images = image is not None
-        self.place = f"{path}/{name}/{split}" if name else f"{path}/{split}"
-        self.data = _opened(path, name, split, data_files, image, caption)
+        self.place = f"{path}/{subset}/{split}" if subset else f"{path}/{split}"
+        self.data = _opened(path, subset, split, data_files, image, caption)
         framing = None if size is None else Framing(size, size, crop, flip)
         self.columns = caption, image
         self.quarantine = Quarantine() if on_error == "quarantine" else None
@@ -167,15 +167,15 @@ def _bytes(value: Any) -> bytes:
         return file.readall()
 
 
-def _opened(path: str, name: str | None, split: str, files: list[str] | None, image: str | None, caption: str) -> Any:
+def _opened(path: str, subset: str | None, split: str, files: list[str] | None, image: str | None, caption: str) -> Any:
     try:
         import datasets
     except ImportError as error:
         raise ConfigError("hf_dataset needs a package that is not installed: pip install 'sunlab[datasets]'") from error
     try:
-        data = datasets.load_dataset(path, name, split=split, data_files=files, streaming=True)
+        data = datasets.load_dataset(path, subset, split=split, data_files=files, streaming=True)
     except Exception as error:  # the library raises its own, and fsspec's
-        raise DataError(f"hf_dataset: {path}, {name}, split {split!r}: {error}") from error
+        raise DataError(f"hf_dataset: {path}, {subset}, split {split!r}: {error}") from error
     columns = data.column_names or list(next(iter(data), {}))
     for column in (caption, image):
         if column is not None and column not in columns:

@@ -110,6 +110,15 @@ def test_a_parameter_without_a_type_is_refused(animals):
                 pass
 
 
+def test_a_parameter_called_name_is_refused(animals):
+    class Named(Animal):
+        def __init__(self, *, name: str = "cat"):
+            pass
+
+    with pytest.raises(RegistryError, match=r"Named.*'name'"):
+        animals.register("named")(Named)
+
+
 def test_suggestion_asks_only_where_something_is_near():
     assert suggestion("zzz", ["cfg", "msc"]) == "known: cfg, msc"
     assert suggestion("mcs", ["cfg", "msc"]) == "did you mean 'msc'? known: cfg, msc"
