@@ -43,7 +43,7 @@ def test_what_a_long_prompt_loses_is_said(sample):
     [
         ({"name": "sun"}, {"guidance": 7.0}, "--guidance=7 has no effect"),
         ({"name": "sun_w"}, {"guidance": 7.0}, "--guidance=7 is outside the trained range 2 to 4"),
-        ({"name": "lora", "rank": 2}, {"negative": "a dog"}, "--negative has no effect: this adapter takes no negative prompt"),
+        ({"name": "lora", "rank": 2}, {"negative": "a dog"}, "--negative has no effect: this adapter takes no negative"),
     ],
 )
 def test_what_is_not_heeded_is_said(sample, adapter_file, request_, given, says):

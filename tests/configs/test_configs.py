@@ -53,7 +53,8 @@ def small_evaluation(base: Path, shards: str, folder: Path) -> list[str]:
     """Overrides for a configuration of `sunlab evaluate`; what it has to be given from outside is left out."""
     words = [f"model.base={base}", f"run.dir={folder}", "model.dtype=float32"]
     words += ["bases=[]", "count=3", "control=null", "timed=1", "shown=2", "reference_steps=3", "before.steps=2"]
-    words += ["prompt_file=null", "negative_file=null", f"prompts={{name: shards, urls: [{shards}]}}", "extractor=brightness_of_the_test"]
+    words += ["prompt_file=null", "negative_file=null", f"prompts={{name: shards, urls: [{shards}]}}"]
+    words += ["extractor=brightness_of_the_test"]
     words += ["metrics=[paired_features,kid,frechet]", "variants=[{name: two steps, steps: 2}]", "alignment=null"]
     words = [word if word.startswith(("model", "run")) else f"evaluate.{word}" for word in words]
     return [*words, "matrix.bars=[]", "matrix.steps=[2]"]
