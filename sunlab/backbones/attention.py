@@ -23,6 +23,19 @@ class TokenContext:
     mask: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Layer:
+    """The shape of a text-attention layer: width h, text width d, number of heads."""
+
+    width: int
+    text: int
+    heads: int
+
+
+Layers = Mapping[str, Layer]
+"""Path in the network -> layer, in the network's own order."""
+
+
 class TextAttention(ABC):
     """An attention layer over the prompt that an adapter may extend.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from registry import Registry
-from sunlab.backbones.attention import Attachment, Extension, TextAttention, TokenContext
+from sunlab.backbones.attention import Attachment, Extension, Layers, TextAttention, TokenContext
 from sunlab.backbones.autoencoder import Autoencoder
 from sunlab.backbones.files import Files
 from sunlab.backbones.state import checkpoint
@@ -116,6 +116,11 @@ class Backbone(nn.Module, ABC):
     @classmethod
     def configurations(cls) -> Mapping[str, Path]:
         """Folders with packaged configurations of the family, for files that have none beside them, by name."""
+        return {}
+
+    @classmethod
+    def known_layers(cls) -> Mapping[str, Layers]:
+        """The text-attention layers of the family's published models, by the name that adapter files state."""
         return {}
 
     @abstractmethod

@@ -22,7 +22,8 @@ def run(args: argparse.Namespace) -> int:
     count = sum(tensor.numel() for tensor in file.tensors.values())
     print(f"{file.path}: layout {file.layout}, {len(file.tensors)} tensors, {count:,} parameters, all checks passed\n")
     if file.layout == "published":
-        print("the file says nothing of itself: its shapes tell the base, the rest is what the authors say of theirs\n")
+        print("the file says nothing of itself: its shapes tell the base, the rest is what the authors say of theirs")
+        print("sunlab.plug(pipe, FILE, compat=True) draws with the arithmetic of the authors' released code\n")
     for name, value in header.items():
         print(f"{name:<16} {value if isinstance(value, str) else json.dumps(value)}")
     print()

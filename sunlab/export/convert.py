@@ -13,7 +13,7 @@ from sunlab.export.file import DTYPES, AdapterFile, read_adapter, write_bytes, w
 from sunlab.export.load import adapter_of
 from sunlab.export.lora import check_is_lora, to_diffusers, to_kohya
 from sunlab.export.published import header_of_base, number, place
-from sunlab.export.shapes import FAMILIES
+from sunlab.export.shapes import families
 
 LAYOUTS = ("sunlab", "published", "diffusers", "kohya")
 
@@ -65,7 +65,7 @@ def named_by_layer(file: AdapterFile) -> AdapterFile:
     if file.layout != "published":
         return file
     problems = []
-    for layers in FAMILIES.values():
+    for _, layers in families():
         try:
             tensors = place(file.tensors, layers, str(file.path))
         except DataError as error:

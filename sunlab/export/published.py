@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from sunlab.adapters.sun import NAMES
+from sunlab.backbones.attention import Layer, Layers
 from sunlab.errors import DataError
-from sunlab.export.shapes import FAMILIES, Layer, Layers, family_of, shape_hash
+from sunlab.export.shapes import families, family_of, shape_hash
 
 NEGATIVE = tuple(name for name in NAMES.values() if "neg" in name)
 POSITIVE = tuple(name for name in NAMES.values() if "pos" in name)
@@ -53,12 +54,20 @@ def place(tensors: Mapping[str, Tensor], layers: Layers, where: str) -> dict[str
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float16:
             raise DataError(f"{where}: {name} is {tensor.dtype}, the published layout is float16")
+    if not _is_unet(layers):
+        raise DataError(
+            f"{where}: the published layout holds adapters of Stable Diffusion's U-Nets, this network is another"
+        )
     suffixes = NEGATIVE + (POSITIVE if any(n.endswith(POSITIVE) for n in tensors) else ())
     plans = [_plan(layers, order, suffixes) for order in ORDERS]
     problems = [_problem(tensors, plan) for plan in plans]
     fitting = [plan for plan, problem in zip(plans, problems, strict=True) if problem is None]
     if not fitting:
-        fits = [name for name, known in FAMILIES.items() if _problem(tensors, _plan(known, ORDERS[0], suffixes)) is None]
+        fits = [
+            name
+            for name, known in families()
+            if _is_unet(known) and _problem(tensors, _plan(known, ORDERS[0], suffixes)) is None
+        ]
         told = f"it is of {fits[0]!r}" if fits else problems[0]
         raise DataError(f"{where}: does not fit a U-Net of the family {family_of(layers)!r}: {told}")
     if any(plan != fitting[0] for plan in fitting):
@@ -82,8 +91,14 @@ def number(tensors: Mapping[str, Tensor], header: Mapping[str, Any], where: str)
             f"not {told}; use --layout sunlab"
         )
     paths = dict.fromkeys(path for path, _ in map(_split, tensors))
+    if not _is_unet(paths):
+        raise DataError(f"{where}: the published layout holds adapters of Stable Diffusion's U-Nets; use --layout sunlab")
     numbers = {path: i for i, path in _numbered(paths, ORDERS[0]).items()}
     return {f"{numbers[path]}.{suffix}": tensors[f"{path}.{suffix}"].half() for path, suffix in map(_split, tensors)}
+
+
+def _is_unet(paths: Iterable[str]) -> bool:
+    return all(path.partition(".")[0] in ORDERS[0] for path in paths)
 
 
 def header_of_base(layers: Layers) -> dict[str, Any]:

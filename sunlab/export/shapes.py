@@ -1,25 +1,13 @@
-"""Which base is this? Told by the shapes of its cross-attention layers."""
+"""Matching an adapter to a base by the shapes of its text-attention layers."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import cache
 from hashlib import sha256
-from itertools import chain
 from typing import Any
 
-from sunlab.backbones.attention import Adaptable
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A cross-attention layer: width h, text width d, number of heads."""
-
-    width: int
-    text: int
-    heads: int
-
-
-Layers = Mapping[str, Layer]
-"""Path in the network -> layer, in the network's own order."""
+from sunlab.backbones.attention import Adaptable, Layer, Layers
+from sunlab.backbones.base import BACKBONES
+from sunlab.backbones.locate import packaged_bases
 
 
 def layers_of(backbone: Adaptable) -> dict[str, Layer]:
@@ -34,38 +22,26 @@ def shape_hash(layers: Layers) -> str:
 
 
 def describe_base(backbone: Adaptable) -> dict[str, Any]:
-    """The `base` field of a header: family (`other` where it is none of `FAMILIES`) and hash of the shapes."""
+    """The `base` field of a header: the name of the family, and the hash of the shapes."""
     layers = layers_of(backbone)
     return {"family": family_of(layers), "cross_attention": shape_hash(layers)}
 
 
 def family_of(layers: Layers) -> str:
-    return next((name for name, known in FAMILIES.items() if dict(known) == dict(layers)), "other")
+    """The name of the first of `families` with these layers; `other` if there is none."""
+    return next((name for name, known in families() if dict(known) == dict(layers)), "other")
 
 
-def _block(path: str, text: int, heads: int | None, width: int, attentions: int, depth: int) -> dict[str, Layer]:
-    layer = Layer(width, text, heads or width // 64)
-    names = (f"{path}.attentions.{a}.transformer_blocks.{b}.attn2" for a in range(attentions) for b in range(depth))
-    return dict.fromkeys(names, layer)
+def families() -> Iterator[tuple[str, Layers]]:
+    """Name and layers of the published models that each registered family states, then of the packaged models."""
+    for name in BACKBONES.names():
+        yield from BACKBONES.get(name).factory.known_layers().items()
+    for name in packaged_bases():
+        yield name, _packaged(name)
 
 
-def _family(text: int, heads: int | None, **blocks: tuple[int, int, int]) -> dict[str, Layer]:
-    """`heads` None: 64 channels a head. Blocks, as (width, attentions, depth): down0=..., up1=..., mid=..."""
-    paths = {k: "mid_block" if k == "mid" else f"{k[:-1]}_blocks.{k[-1]}" for k in blocks}
-    return dict(chain.from_iterable(_block(paths[k], text, heads, *block).items() for k, block in blocks.items()))
+@cache
+def _packaged(name: str) -> Layers:
+    from sunlab.backbones.pretrained import outline_base
 
-
-_SD: dict[str, tuple[int, int, int]] = {
-    "down0": (320, 2, 1), "down1": (640, 2, 1), "down2": (1280, 2, 1),
-    "up1": (1280, 3, 1), "up2": (640, 3, 1), "up3": (320, 3, 1), "mid": (1280, 1, 1),
-}  # fmt: skip
-
-FAMILIES: Mapping[str, Layers] = {
-    "sd1": _family(768, 8, **_SD),
-    "sd2": _family(1024, None, **_SD),
-    "sdxl": _family(
-        2048, None, down1=(640, 2, 2), down2=(1280, 2, 10), up0=(1280, 3, 10), up1=(640, 3, 2), mid=(1280, 1, 10)
-    ),
-    "emoji": _family(96, 2, down0=(48, 1, 1), down1=(96, 1, 1), up1=(96, 2, 1), up2=(48, 2, 1), mid=(128, 1, 1)),
-}
-"""The families that have a name, their layers in a diffusers U-Net's order."""
+    return layers_of(outline_base(name).backbone)

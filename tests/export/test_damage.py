@@ -11,7 +11,7 @@ from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.errors import DataError
 from sunlab.export import read_adapter
 from sunlab.export.file import write_tensors
-from sunlab.export.shapes import FAMILIES, describe_base, shape_hash
+from sunlab.export.shapes import describe_base, families, shape_hash
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,7 +95,7 @@ def test_values_too_large_for_the_file_are_refused(tmp_path):
 
 
 def test_families_differ_by_their_hash():
-    assert len({shape_hash(layers) for layers in FAMILIES.values()}) == len(FAMILIES)
+    assert len({shape_hash(layers) for _, layers in families()}) == len(list(families()))
 
 
 def test_the_labs_own_base_is_known_by_its_shapes():
@@ -104,4 +104,7 @@ def test_the_labs_own_base_is_known_by_its_shapes():
     config = UNet2DConditionModel.load_config(ROOT / "configs" / "emoji" / "model" / "unet")
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(config)
-    assert describe_base(UNetLayers(unet)) == {"family": "emoji", "cross_attention": shape_hash(FAMILIES["emoji"])}
+    assert describe_base(UNetLayers(unet)) == {
+        "family": "emoji-sd",
+        "cross_attention": shape_hash(dict(families())["emoji-sd"]),
+    }

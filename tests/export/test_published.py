@@ -5,13 +5,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sunlab.adapters.sun import SUN
+from sunlab.backbones.attention import Layer
 from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.cli.main import main
 from sunlab.errors import ConfigError, DataError
 from sunlab.export import read_adapter
 from sunlab.export.convert import export_adapter, named_by_layer
 from sunlab.export.published import number, place
-from sunlab.export.shapes import FAMILIES, Layer, family_of, layers_of
+from sunlab.export.shapes import families, family_of, layers_of
+from sunlab.testing.toy_backbone import toy_base
 
 WIDTHS = [320] * 2 + [640] * 2 + [1280] * 2 + [1280] * 3 + [640] * 3 + [320] * 3 + [1280]  # down, up, mid
 
@@ -58,7 +60,7 @@ def test_the_published_numbers(tensors, file):
 
 def test_every_tensor_is_placed_where_the_processors_are(tensors, layers):
     """Number i is the U-Net's i-th attention processor."""
-    assert family_of(layers) == "sd1" and list(layers) == list(FAMILIES["sd1"])
+    assert family_of(layers) == "sd1" and list(layers) == list(dict(families())["sd1"])
     placed = place(tensors, layers, "file")
     assert len(placed) == 128
     for k, path in enumerate(layers):
@@ -71,6 +73,7 @@ def test_inspected_it_is_told_what_the_file_does_not_say(file, capsys):
     assert main(["inspect", str(file)]) == 0
     out = capsys.readouterr().out
     assert "layout published, 128 tensors, 38,388,480 parameters" in out and "says nothing of itself" in out
+    assert "sunlab.plug(pipe, FILE, compat=True)" in out
     assert '"family": "sd1"' in out
 
 
@@ -133,12 +136,17 @@ def test_two_orders_that_both_fit_are_refused():
 
 def test_another_base_is_refused(tensors, tmp_path):
     with pytest.raises(DataError, match="does not fit a U-Net of the family 'sdxl': it is of 'sd1'"):
-        place(tensors, FAMILIES["sdxl"], "file")
+        place(tensors, dict(families())["sdxl"], "file")
     with pytest.raises(DataError, match="'sdxl': missing 31"):
-        place({k: v for k, v in tensors.items() if not k.startswith("31.")}, FAMILIES["sdxl"], "file")
+        place({k: v for k, v in tensors.items() if not k.startswith("31.")}, dict(families())["sdxl"], "file")
     save_file(published([8, 8], 4), tmp_path / "x.safetensors")
     with pytest.raises(DataError, match="does not fit"):
         named_by_layer(read_adapter(tmp_path / "x.safetensors"))
+
+
+def test_a_network_that_is_no_unet_is_refused(tensors):
+    with pytest.raises(DataError, match="U-Nets"):
+        place(tensors, layers_of(toy_base().backbone), "file")
 
 
 def test_other_adapters_have_no_place_in_it(file, tmp_path):

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from sunlab.backbones.attention import Layers
 from sunlab.backbones.base import BACKBONES
 from sunlab.backbones.files import Files
 from sunlab.backbones.sd.folder import index_mismatch
 from sunlab.backbones.sd.original_file import stated_prediction, text_width, unet_mismatch
 from sunlab.backbones.sd.parts import Parts
+from sunlab.backbones.sd.shapes import SD
 from sunlab.backbones.sd.text import CLIPText
 from sunlab.backbones.sd.tokenizer import ASSETS
 from sunlab.backbones.sd.unet import DiffusersUNet
@@ -34,6 +36,10 @@ class StableDiffusion(DiffusersUNet):
     @classmethod
     def configurations(cls) -> Mapping[str, Path]:
         return CONFIGURATIONS
+
+    @classmethod
+    def known_layers(cls) -> Mapping[str, Layers]:
+        return SD
 
     @classmethod
     def configuration_of(cls, files: Files) -> Path:

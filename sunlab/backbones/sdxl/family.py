@@ -6,11 +6,13 @@ from pathlib import Path
 
 import torch
 
+from sunlab.backbones.attention import Layers
 from sunlab.backbones.base import BACKBONES
 from sunlab.backbones.files import Files
 from sunlab.backbones.sd.folder import index_mismatch
 from sunlab.backbones.sd.original_file import text_width, unet_mismatch
 from sunlab.backbones.sd.parts import Parts
+from sunlab.backbones.sd.shapes import SDXL
 from sunlab.backbones.sd.tokenizer import ASSETS
 from sunlab.backbones.sd.unet import DiffusersUNet
 from sunlab.backbones.sdxl.text import CLIPTextPair
@@ -41,6 +43,10 @@ class StableDiffusionXL(DiffusersUNet):
     @classmethod
     def configurations(cls) -> Mapping[str, Path]:
         return CONFIGURATIONS
+
+    @classmethod
+    def known_layers(cls) -> Mapping[str, Layers]:
+        return SDXL
 
     @classmethod
     def configuration_of(cls, files: Files) -> Path:
