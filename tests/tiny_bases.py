@@ -56,6 +56,23 @@ def tiny_base(family: str, folder: Path, *, dtype: torch.dtype = torch.float32) 
     return folder
 
 
+def tiny_clip(folder: Path) -> Path:
+    """A CLIPModel of random weights with the lab's tokenizer."""
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+    tower = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tower["projection_dim"] = 5
+    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
+    words = {"vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    vision = {**tower, "image_size": 16, "patch_size": 8}
+    config = CLIPConfig(text_config={**tower, **words}, vision_config=vision, projection_dim=5)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        CLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def _change(part: Path, **values) -> None:
     file = part / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))

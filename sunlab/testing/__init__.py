@@ -12,8 +12,9 @@ must have been imported. With `pytest.register_assert_rewrite("sunlab.testing")`
 
 from sunlab.renamed import refuse_former
 from sunlab.testing.adapter import AdapterContract
+from sunlab.testing.backbone import BackboneContract
 from sunlab.testing.callback import CallbackContract
-from sunlab.testing.component import ComponentContract
+from sunlab.testing.component import ComponentContract, RegisteredContract
 from sunlab.testing.data import FilterContract, SourceContract, StageContract
 from sunlab.testing.distance import DistanceContract
 from sunlab.testing.judges import AlignmentContract, ExtractorContract, NegativeControlContract
@@ -26,12 +27,15 @@ from sunlab.testing.task import TaskContract
 from sunlab.testing.toy import ToyDenoiser
 from sunlab.testing.weighting import WeightingContract
 
-CONTRACTS: dict[str, type[ComponentContract]] = {
+CONTRACTS: dict[str, type[RegisteredContract]] = {
     contract.kind: contract
     for contract in (
         AdapterContract,
+        AlignmentContract,
+        BackboneContract,
         CallbackContract,
         DistanceContract,
+        ExtractorContract,
         FilterContract,
         LauncherContract,
         LossContract,
@@ -51,6 +55,7 @@ __all__ = [
     "CONTRACTS",
     "AdapterContract",
     "AlignmentContract",
+    "BackboneContract",
     "CallbackContract",
     "ComponentContract",
     "DistanceContract",
@@ -61,6 +66,7 @@ __all__ = [
     "MetricContract",
     "NegativeControlContract",
     "NegativeSamplerContract",
+    "RegisteredContract",
     "SolverContract",
     "SourceContract",
     "StageContract",

@@ -10,25 +10,25 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from sunlab.backbones.base import BACKBONES, BaseModel
+from sunlab.backbones.base import BaseModel
 from sunlab.backbones.files import describe_files
 from sunlab.backbones.pretrained import chosen, load_base, outline_base, save_base
+from sunlab.testing.component import RegisteredContract
 from sunlab.types import Conditioning
 
 
-class BackboneContract:
+class BackboneContract(RegisteredContract):
     """A base is recognised, saved and loaded; extensions see what the layers see, and their state belongs to the call.
 
-    Attributes:
-        component: the name in the registry.
+    A subclass gives the fixture `place`.
     """
 
-    component: ClassVar[str]
+    kind: ClassVar[str] = "backbones"
 
     @pytest.fixture
     def place(self, tmp_path: Path) -> Path:
         """A folder with a small base of the family."""
-        raise NotImplementedError
+        raise NotImplementedError("give the fixture `place`: a folder with a small base of the family")
 
     @pytest.fixture
     def base(self, place: Path) -> BaseModel:
@@ -139,9 +139,6 @@ class BackboneContract:
             together = list(threads.map(gradient, [1.0, 2.0, 3.0, 4.0] * 3))
         for number, found in enumerate(together):
             torch.testing.assert_close(found, alone[number % 4], atol=1e-4, rtol=1e-3)
-
-    def test_it_is_registered(self) -> None:
-        assert self.component in BACKBONES.names()
 
 
 def recomputed(call: Any, state: Any) -> Tensor:

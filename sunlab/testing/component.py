@@ -7,8 +7,8 @@ from registry import Entry, Registry, check_value
 from sunlab.registries import registry_of
 
 
-class ComponentContract:
-    """Base of the contracts.
+class RegisteredContract:
+    """What a registered class promises of its documentation and its configuration.
 
     Attributes:
         kind: the kind of component, as in `sunlab.registries.KINDS`.
@@ -25,20 +25,6 @@ class ComponentContract:
     @property
     def entry(self) -> Entry[Any]:
         return self.registry.get(self.registry.check(self.component).name)
-
-    def runtime(self) -> tuple[Any, ...]:
-        """The positional arguments that a component of this kind is built with."""
-        return ()
-
-    def build(self, *runtime: Any) -> Any:
-        """The component, from its defaults and what `component` says. Args: runtime, in place of `self.runtime()`."""
-        return self.registry.build(self.component, *(runtime or self.runtime()))
-
-    def test_it_builds(self) -> None:
-        assert isinstance(self.build(), self.registry.base)
-
-    def test_each_build_is_a_new_one(self) -> None:
-        assert self.build() is not self.build()
 
     def test_defaults_are_of_the_declared_types(self) -> None:
         for parameter in self.entry.parameters.values():
@@ -57,3 +43,21 @@ class ComponentContract:
         for parameter in inspect.signature(self.entry.factory).parameters.values():
             positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
             assert not (positional and parameter.default is not parameter.empty), parameter.name
+
+
+class ComponentContract(RegisteredContract):
+    """Base of the contracts of components that are built from their configuration, each build a new one."""
+
+    def runtime(self) -> tuple[Any, ...]:
+        """The positional arguments that a component of this kind is built with."""
+        return ()
+
+    def build(self, *runtime: Any) -> Any:
+        """The component, from its defaults and what `component` says. Args: runtime, in place of `self.runtime()`."""
+        return self.registry.build(self.component, *(runtime or self.runtime()))
+
+    def test_it_builds(self) -> None:
+        assert isinstance(self.build(), self.registry.base)
+
+    def test_each_build_is_a_new_one(self) -> None:
+        assert self.build() is not self.build()
