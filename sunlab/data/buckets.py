@@ -25,7 +25,7 @@ def shapes(size: int, step: int, longest: float = 2.0) -> list[tuple[int, int]]:
     return sorted((w, h) for w, h in found if h >= step and max(w, h) <= longest * min(w, h))
 
 
-def nearest(width: int, height: int, choices: Sequence[tuple[int, int]]) -> int:
+def nearest(width: float, height: float, choices: Sequence[tuple[int, int]]) -> int:
     """The choice whose aspect ratio is nearest, by its logarithm."""
     ratio = math.log(width / height)
     return min(range(len(choices)), key=lambda i: (abs(math.log(choices[i][0] / choices[i][1]) - ratio), i))

@@ -8,7 +8,7 @@ from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from sunlab.data.index import Index
 from sunlab.data.tar import MEMBERS, Damage, Member, content, groups, members
@@ -159,10 +159,10 @@ def largest(size: int) -> int:
 
 def open_tar(path: Path) -> IO[bytes]:
     """The archive's bytes, unpacked on the way where it is compressed by gzip; nothing else is unpacked."""
-    return unpacked(path.open("rb", buffering=2**18), path.stat().st_size)
+    return unpacked(io.BufferedReader(path.open("rb", buffering=0), 2**18), path.stat().st_size)
 
 
-def unpacked(file: io.BufferedReader, size: int) -> IO[bytes]:
+def unpacked(file: "io.BufferedReader[Any]", size: int) -> IO[bytes]:
     """The same of an open file of `size` bytes, at its start."""
     return io.BufferedReader(_Unpacked(file, largest(size)), 2**18) if file.peek(2)[:2] == b"\x1f\x8b" else file
 

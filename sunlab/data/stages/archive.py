@@ -41,13 +41,14 @@ class Open:
             if following is not None:
                 ahead.append((following, _in_a_thread(lambda: self.file(following["url"]))))
 
-        while ahead or (item := next(items, None)) is not None:
+        item: Item | None
+        opening: Future[IO[bytes]] | None
+        while True:
+            item, opening = ahead.pop() if ahead else (next(items, None), None)
+            if item is None:
+                return
             try:
-                if ahead:
-                    item, opening = ahead.pop()
-                    file = opening.result()
-                else:
-                    file = self.file(item["url"])
+                file = self.file(item["url"]) if opening is None else opening.result()
             except StorageError as error:
                 self.failed(item["url"], error)
                 continue

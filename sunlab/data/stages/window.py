@@ -116,11 +116,11 @@ class WindowPool(Pool):
         return [texts(Raw("", raw)) for raw in vars(self)["raws"]]
 
     @cached_property
-    def prompts(self) -> Sequence[str]:  # type: ignore[override]
+    def prompts(self) -> Sequence[str]:
         return tuple(caption for caption, _ in self._texts if caption)
 
     @cached_property
-    def keywords(self) -> Sequence[str]:  # type: ignore[override]
+    def keywords(self) -> Sequence[str]:
         return tuple(dict.fromkeys(word for _, words in self._texts for word in words))
 
     def __eq__(self, other: Any) -> bool:
