@@ -29,6 +29,8 @@ MODULES = {
     "sunlab.build_submit": "sunlab.app.submit",
     "sunlab.build_sweep": "sunlab.app.sweep",
     "sunlab.build_trainer": "sunlab.app.trainer",
+    "sunlab.data.bank": "sunlab.data.trajectories",
+    "sunlab.data.bankfile": "sunlab.data.trajectory_file",
     "sunlab.diffusion.schedule": "sunlab.diffusion.path, where times are floats in [0, 1]",
     "sunlab.diffusion.timesteps": "sunlab.diffusion.grid, and BoundSampler.integrate for solve with between",
     "sunlab.dry_run": "sunlab.app.dry_run",

@@ -8,12 +8,12 @@ from sunlab.config.load import LoadedConfig
 from sunlab.data.base import Pool, Source
 from sunlab.distributed.ranks import first_rank, launched
 from sunlab.memory import keep_freed_memory
-from sunlab.pipelines.trajectories import BankMaker
+from sunlab.pipelines.trajectories import TrajectoryWriter
 from sunlab.progress import Lines
 from sunlab.registries import registry_of
 
 
-def make_bank(loaded: LoadedConfig, *, out: str | Path, count: int, shard_size: int = 256) -> list[Path]:
+def make_trajectories(loaded: LoadedConfig, *, out: str | Path, count: int, shard_size: int = 256) -> list[Path]:
     """Store `count` of the teacher's guided trajectories under `out`, in shards. Shards that are there are kept;
     under torchrun or srun each rank makes its share.
 
@@ -29,7 +29,7 @@ def make_bank(loaded: LoadedConfig, *, out: str | Path, count: int, shard_size: 
     base = build_base(config).freeze().to(own_device(ranks))
     source: Source = given_source(config)
     prompts = source.prompts(1_000_000)
-    maker = BankMaker(
+    maker = TrajectoryWriter(
         base,
         build_sampler(config.teacher, base),
         build_sampler(config.student, base).times,
@@ -47,7 +47,10 @@ def make_bank(loaded: LoadedConfig, *, out: str | Path, count: int, shard_size: 
     mine = sum(stop - start for start, stop in parts)
     progress = Lines("trajectories", mine, unit="trajectories", enabled=first_rank())
     progress.begin()
-    return [
-        maker.shard(Path(out) / f"bank-{start // shard_size:05d}.safetensors", start, stop, progress)
-        for start, stop in parts
-    ]
+    return [maker.shard(_file(Path(out), start // shard_size), start, stop, progress) for start, stop in parts]
+
+
+def _file(folder: Path, number: int) -> Path:
+    """A file that is there under its former name keeps it."""
+    former = folder / f"bank-{number:05d}.safetensors"
+    return former if former.is_file() else folder / f"trajectories-{number:05d}.safetensors"

@@ -11,9 +11,9 @@ from sunlab.cli.numbers import amount
 def add(subparsers: Any) -> None:
     parser = subparsers.add_parser("data", help="make data that training reads", description=__doc__)
     makers = parser.add_subparsers(title="what to make", metavar="WHAT", required=True)
-    trajectories = makers.add_parser("trajectories", help="a bank of the teacher's trajectories")
+    trajectories = makers.add_parser("trajectories", help="a dataset of the teacher's trajectories")
     add_config(trajectories)
-    trajectories.add_argument("--out", required=True, metavar="DIR", help="folder of the bank")
+    trajectories.add_argument("--out", required=True, metavar="DIR", help="folder of the files")
     trajectories.add_argument("--count", required=True, type=amount, metavar="N", help="trajectories")
     trajectories.add_argument("--shard-size", type=amount, default=256, metavar="N", help="in a file (default 256)")
     trajectories.set_defaults(run=run)
@@ -62,9 +62,9 @@ def run_precompute(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     loaded = load(args)
-    from sunlab.app.trajectories import make_bank
+    from sunlab.app.trajectories import make_trajectories
 
-    files = make_bank(loaded, out=args.out, count=args.count, shard_size=args.shard_size)
+    files = make_trajectories(loaded, out=args.out, count=args.count, shard_size=args.shard_size)
     print(f"{args.out}: {len(files)} files of trajectories, those that were there before among them")
     print(f"train from them with data.source='{{name: trajectories, path: {args.out}}}' and loss.states=teacher")
     return 0

@@ -30,7 +30,7 @@ class Sample:
         latent: (C, h, w) scaled, or None.
         tokens, pooled: the prompt's embedding (L, d) and (p,), where it was computed ahead, or None.
         trajectory: stored teacher states (1, T, C, h, w), or None.
-        negative: the negative prompt, where the source fixes it (a bank).
+        negative: the negative prompt, where the source fixes it (stored trajectories).
         guidance: the guidance scale, where the source fixes it.
     """
 

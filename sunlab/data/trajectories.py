@@ -1,4 +1,4 @@
-"""The source "trajectories": a bank of stored teacher trajectories, read by position."""
+"""The source "trajectories": a dataset of stored teacher trajectories, read by position."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ import torch
 
 from sunlab.data.base import SOURCES, Sample, Source
 from sunlab.data.paths import expand
-from sunlab.data.trajectory_file import BankHeader, noise_of, open_bank, times_of
+from sunlab.data.trajectory_file import TrajectoryHeader, noise_of, open_trajectories, times_of
 from sunlab.draws import keyed_seed
 from sunlab.errors import ConfigError, DataError
 from sunlab.types import Trajectory
@@ -22,30 +22,30 @@ class Trajectories(Source):
     """Trajectories of the guided teacher, stored once, so that training needs no teacher passes.
 
     Args:
-        path: a folder with bank-*.safetensors, or a file, glob or brace pattern; a relative one is looked up in the working
-            directory, then in `sunlab/assets`.
+        path: a folder with trajectories-00000.safetensors and up (bank-00000.safetensors before), or a file, glob or brace
+            pattern; a relative one is looked up in the working directory, then in `sunlab/assets`.
         limit: only the first so many trajectories.
 
     Raises:
-        DataError: nothing found, a file that is no bank, or files that were not made alike.
+        DataError: nothing found, a file without trajectories, or files that were not made alike.
     """
 
     def __init__(self, *, path: str, limit: int | None = None):
         if limit is not None and limit < 1:
             raise ConfigError(f"limit of trajectories is {limit}: give at least 1, or null for all")
-        self.paths = expand(path if path.endswith(".safetensors") else f"{path.rstrip('/')}/bank-*.safetensors")
-        opened = [open_bank(path) for path in self.paths]
+        self.paths = expand(path if path.endswith(".safetensors") else f"{path.rstrip('/')}/*-[0-9]*.safetensors")
+        opened = [open_trajectories(path) for path in self.paths]
         self.headers = [header for _, header in opened]
         self._files: list[Any] | None = [file for file, _ in opened]
         self.times = times_of(self._files[0])
         for path_, file, header in zip(self.paths, self._files, self.headers, strict=True):
             if _making(header) != _making(self.headers[0]) or not torch.equal(times_of(file), self.times):
-                raise DataError(f"{path_} was not made as {self.paths[0]} was; keep banks of one making in a folder")
+                raise DataError(f"{path_} was not made as {self.paths[0]} was; keep them in folders of their own")
         self._ends = list(accumulate(len(header.keys) for header in self.headers))
         self._length = self._ends[-1] if limit is None else min(limit, self._ends[-1])
 
     @property
-    def header(self) -> BankHeader:
+    def header(self) -> TrajectoryHeader:
         """Of the first file; all agree in teacher, guidance range, solver, steps and spacing."""
         return self.headers[0]
 
@@ -55,11 +55,11 @@ class Trajectories(Source):
         self.require_teacher(teacher())
 
     def require_teacher(self, teacher: str | None) -> None:
-        """Raises `DataError` where the bank was not made by the teacher with this hash. None: any will do."""
+        """Raises `DataError` if the trajectories were not made by the teacher with this hash. None: any will do."""
         if teacher is not None and teacher != self.header.teacher:
             raise DataError(
                 f"{self.paths[0]}: made by teacher {self.header.teacher}, this run's is {teacher}; "
-                "make a bank with this teacher, or set model.base to the other"
+                "make trajectories with this teacher, or set model.base to the other"
             )
 
     def __len__(self) -> int:
@@ -108,12 +108,12 @@ class Trajectories(Source):
 
     def _opened(self) -> list[Any]:
         if self._files is None:
-            self._files = [open_bank(path)[0] for path in self.paths]
+            self._files = [open_trajectories(path)[0] for path in self.paths]
         return self._files
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_files": None}  # open files stay in their process
 
 
-def _making(header: BankHeader) -> tuple[object, ...]:
+def _making(header: TrajectoryHeader) -> tuple[object, ...]:
     return header.teacher, header.guidance, header.solver, header.steps, header.spacing

@@ -1,4 +1,4 @@
-"""The file of a bank of teacher trajectories: safetensors with a header that says how the teacher made them."""
+"""The files of a trajectory dataset: safetensors with a header that says how the teacher made the trajectories."""
 
 import json
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ TENSORS = ("states", "times", "seeds", "guidance")
 
 
 @dataclass(frozen=True)
-class BankHeader:
-    """What a bank's file says of itself.
+class TrajectoryHeader:
+    """The metadata of a trajectory file.
 
     Attributes:
         teacher: hash of the teacher's weights.
@@ -49,16 +49,16 @@ def noise_of(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     return Draws(list(seeds)).normal("noise", shape)
 
 
-def write_bank(
+def write_trajectories(
     path: str | Path,
     *,
     states: Tensor,
     times: Tensor,
     seeds: Tensor,
     guidance: Tensor,
-    header: BankHeader,
+    header: TrajectoryHeader,
 ) -> Path:
-    """Write one file of a bank, atomically. Name files `bank-00000.safetensors` and up.
+    """Write one file of a trajectory dataset, atomically. Name files `trajectories-00000.safetensors` and up.
 
     Args:
         path: the file.
@@ -97,7 +97,7 @@ def write_bank(
     return path
 
 
-def _header(values: dict[str, Any]) -> BankHeader:
+def _header(values: dict[str, Any]) -> TrajectoryHeader:
     """Raises `ValueError` or `TypeError` where a value is not of its kind: the file may come from anyone."""
     texts = {name: tuple(values[name]) for name in ("keys", "prompts", "negatives") if isinstance(values[name], list)}
     words = [*(text for column in texts.values() for text in column), values["teacher"], values["solver"], values["spacing"]]
@@ -105,23 +105,23 @@ def _header(values: dict[str, Any]) -> BankHeader:
     if len(texts) != 3 or not all(isinstance(word, str) for word in words) or values["noise"] not in ("seeded", "stored"):
         raise ValueError("a header of another kind")
     steps, version = int(values["steps"]), int(values["version"])
-    return BankHeader(**{**values, **texts, "guidance": (low, high), "steps": steps, "version": version})
+    return TrajectoryHeader(**{**values, **texts, "guidance": (low, high), "steps": steps, "version": version})
 
 
-def open_bank(path: Path) -> tuple[Any, BankHeader]:
-    """The open file, its tensors unread, and its header. Raises `DataError` where it is not a bank."""
+def open_trajectories(path: Path) -> tuple[Any, TrajectoryHeader]:
+    """The open file, its tensors unread, and its header. Raises `DataError` if it is no trajectory file."""
     try:
         file = safe_open(path, framework="pt")
         metadata = file.metadata() or {}
-        header = _header({field.name: json.loads(metadata[field.name]) for field in fields(BankHeader)})
+        header = _header({field.name: json.loads(metadata[field.name]) for field in fields(TrajectoryHeader)})
         sizes = {name: tuple(file.get_slice(name).get_shape()) for name in TENSORS}
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: not a bank of trajectories ({error!r}); make it again") from error
+        raise DataError(f"{path}: not a trajectory file ({error!r}); make it again") from error
     times = sizes["times"][0] - (header.noise == "seeded") if sizes["times"] else -1
     lengths = {sizes["states"][:1], sizes["seeds"], sizes["guidance"]}
     lengths |= {(len(header.keys),), (len(header.prompts),), (len(header.negatives),)}
     if header.version not in (1, VERSION) or len(lengths) != 1 or len(sizes["states"]) != 5 or sizes["states"][1] != times:
-        raise DataError(f"{path}: version {header.version} with {sizes}, expected {VERSION}; make the bank again")
+        raise DataError(f"{path}: version {header.version} with {sizes}, expected {VERSION}; make the trajectories again")
     return file, header
 
 

@@ -1,4 +1,4 @@
-"""Banks: a teacher's guided trajectories, made once, so that training then costs one student pass a sample."""
+"""Store a teacher's guided trajectories, so that training then costs one student pass a sample."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +10,7 @@ import torch
 
 from sunlab.backbones.base import BaseModel
 from sunlab.data.base import NegativeSampler, Pool
-from sunlab.data.trajectory_file import BankHeader, noise_of, open_bank, times_of, write_bank
+from sunlab.data.trajectory_file import TrajectoryHeader, noise_of, open_trajectories, times_of, write_trajectories
 from sunlab.diffusion.guidance import guided
 from sunlab.draws import Draws, keyed_seed
 from sunlab.errors import ConfigError, DataError
@@ -18,7 +18,7 @@ from sunlab.progress import Lines
 from sunlab.solvers import Sampler
 
 
-class BankMaker:
+class TrajectoryWriter:
     """Draws trajectories and writes them as shards.
 
     Args:
@@ -74,7 +74,7 @@ class BankMaker:
         negatives = tuple(self.negatives(r, p, self.pool) for r, p in zip(randoms, prompts, strict=True))
         seeds = [keyed_seed(self.seed, "bank", i, "noise") for i in range(start, stop)]
         w = Draws(seeds, device=self.base.device).uniform("guidance", *self.guidance)
-        header = BankHeader(
+        header = TrajectoryHeader(
             teacher=self.base.fingerprint(),
             guidance=self.guidance,
             steps=self.teacher.steps,
@@ -89,7 +89,9 @@ class BankMaker:
             progress.skip(stop - start)
             return path
         states = self._integrate(prompts, negatives, seeds, w, progress)
-        return write_bank(path, states=states, times=self.stored, seeds=torch.tensor(seeds), guidance=w.cpu(), header=header)
+        return write_trajectories(
+            path, states=states, times=self.stored, seeds=torch.tensor(seeds), guidance=w.cpu(), header=header
+        )
 
     @torch.no_grad()
     def _integrate(
@@ -108,9 +110,9 @@ class BankMaker:
         return torch.stack(kept, dim=1)
 
 
-def _holds(path: Path, header: BankHeader, times: torch.Tensor, seeds: Sequence[int]) -> bool:
+def _holds(path: Path, header: TrajectoryHeader, times: torch.Tensor, seeds: Sequence[int]) -> bool:
     """Whether the file holds all that is wanted, not its beginning alone. Raises `DataError` where it was made otherwise."""
-    file, found = open_bank(path)
+    file, found = open_trajectories(path)
     there = {**asdict(found), "times": times_of(file).tolist(), "seeds": file.get_tensor("seeds").tolist()}
     wanted = {**asdict(header), "version": found.version, "times": times.tolist(), "seeds": list(seeds)}
     for name in ("keys", "prompts", "negatives", "seeds"):  # one for each trajectory

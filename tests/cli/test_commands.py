@@ -56,7 +56,7 @@ def test_fit(api, tiny, tmp_path):
 
 
 def test_data_trajectories(api, tiny, tmp_path, capsys):
-    calls = api("sunlab.app.trajectories", "make_bank", ["one", "two"])
+    calls = api("sunlab.app.trajectories", "make_trajectories", ["one", "two"])
     assert main(["data", "trajectories", "--config", tiny, "seed=3", "--out", "bank", "--count", "8"]) == 0
     (((loaded,), options),) = calls
     assert loaded.config.seed == 3 and options == {"out": "bank", "count": 8, "shard_size": 256}

@@ -67,14 +67,14 @@ def test_they_are_found():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.relative_to(ROOT / "configs").as_posix())
 def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path, monkeypatch):
     from sunlab.app.fit import fit
-    from sunlab.app.trajectories import make_bank
+    from sunlab.app.trajectories import make_trajectories
 
     monkeypatch.chdir(ROOT)
     if path.parent.name == "sdxl":  # two text encoders, added conditions
         tiny_base_folder = tiny_base("sdxl", tmp_path / "sdxl")
         words = ["task=adapter", f"model.base={tiny_base_folder}", f"data.source.urls=[{tiny_shards}]"]
         tiny_bank = tmp_path / "bank"
-        make_bank(
+        make_trajectories(
             load_config([ROOT / "configs" / "sdxl" / "bank.yaml"], [*words, "model.dtype=auto"]), out=tiny_bank, count=8
         )
     if path.stem.startswith(("evaluate", "matrix")):
@@ -87,7 +87,7 @@ def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path, monke
         return
     loaded = load_config([path], shrunk(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path))
     if path.stem.startswith("bank"):
-        (file,) = make_bank(loaded, out=tmp_path / "made", count=3)
+        (file,) = make_trajectories(loaded, out=tmp_path / "made", count=3)
         assert file.is_file()
         return
     done = fit(loaded)

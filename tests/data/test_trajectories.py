@@ -1,4 +1,4 @@
-"""Banks: round trip with noise drawn again, order, and refusals."""
+"""Trajectory files: round trip with noise drawn again, order, and refusals."""
 
 import pickle
 from dataclasses import replace
@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from sunlab.data.datamodule import DataModule
 from sunlab.data.negatives import Mixture
 from sunlab.data.trajectories import Trajectories
-from sunlab.data.trajectory_file import BankHeader, noise_of, write_bank
+from sunlab.data.trajectory_file import TrajectoryHeader, noise_of, write_trajectories
 from sunlab.errors import ConfigError, DataError
 
 N, T, SHAPE = 6, 4, (4, 8, 8)
@@ -21,7 +21,7 @@ def make(path, first=0, **changes):
     seeds = torch.arange(first, first + N) + 2**60
     noise = noise_of(seeds.tolist(), SHAPE)
     rest = torch.randn(N, T - 1, *SHAPE, generator=torch.Generator().manual_seed(first)).half().float()
-    header = BankHeader(
+    header = TrajectoryHeader(
         teacher="abc", guidance=(2.0, 5.0), solver="dpmpp_2m", steps=24, spacing="trailing", noise="seeded",
         keys=tuple(f"t{n}" for n in range(first, first + N)), prompts=tuple(f"prompt {n}" for n in range(N)),
         negatives=("",) * N,
@@ -31,16 +31,16 @@ def make(path, first=0, **changes):
         "times": torch.tensor([1.0, 0.501, 0.101, 0.0], dtype=torch.float64),
         "guidance": torch.linspace(2, 5, N), "header": header, **changes,
     }  # fmt: skip
-    write_bank(path, **given)
+    write_trajectories(path, **given)
     return given
 
 
 def test_round_trip_is_bit_equal(tmp_path):
-    given = make(tmp_path / "bank-00000.safetensors")
-    bank = Trajectories(path=str(tmp_path))
-    assert len(bank) == N and bank.header == given["header"]
+    given = make(tmp_path / "trajectories-00000.safetensors")
+    stored = Trajectories(path=str(tmp_path))
+    assert len(stored) == N and stored.header == given["header"]
     for row in range(N):
-        sample = bank[row]
+        sample = stored[row]
         assert torch.equal(sample.trajectory.states[0], given["states"][row])
         assert torch.equal(sample.trajectory.times, given["times"])
         assert sample.guidance == pytest.approx(float(given["guidance"][row]))
@@ -50,7 +50,7 @@ def test_round_trip_is_bit_equal(tmp_path):
 
 def test_whole_times_of_before_are_converted(tmp_path):
     """Version 1 stored Stable Diffusion's steps 999 ... 0, and -1 for the clean end."""
-    path = tmp_path / "bank-00000.safetensors"
+    path = tmp_path / "trajectories-00000.safetensors"
     given = make(path)
     with safe_open(path, framework="pt") as file:
         tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
@@ -62,28 +62,28 @@ def test_whole_times_of_before_are_converted(tmp_path):
 
 
 def test_stored_noise(tmp_path):
-    header = replace(make(tmp_path / "bank-00000.safetensors")["header"], noise="stored")
+    header = replace(make(tmp_path / "trajectories-00000.safetensors")["header"], noise="stored")
     states = torch.ones(N, T, *SHAPE)
-    make(tmp_path / "bank-00000.safetensors", states=states, header=header)
+    make(tmp_path / "trajectories-00000.safetensors", states=states, header=header)
     assert torch.equal(Trajectories(path=str(tmp_path))[1].trajectory.states, states[:1])
 
 
 def test_epochs_are_permutations_of_all_files(tmp_path):
     for number in range(2):
-        make(tmp_path / f"bank-{number:05d}.safetensors", first=number * N)
-    bank = Trajectories(path=f"{tmp_path}/bank-*.safetensors")
-    epochs = [[s.key for s in bank.read(seed=0, epoch=e, start=0, stop=12)] for e in range(2)]
+        make(tmp_path / f"trajectories-{number:05d}.safetensors", first=number * N)
+    stored = Trajectories(path=f"{tmp_path}/trajectories-*.safetensors")
+    epochs = [[s.key for s in stored.read(seed=0, epoch=e, start=0, stop=12)] for e in range(2)]
     assert epochs[0] != epochs[1] and set(epochs[0]) == set(epochs[1]) == {f"t{n}" for n in range(12)}
-    parts = [s.key for start in (0, 5) for s in bank.read(seed=0, epoch=0, start=start, stop=start + 5, skip=2)]
+    parts = [s.key for start in (0, 5) for s in stored.read(seed=0, epoch=0, start=start, stop=start + 5, skip=2)]
     assert parts == epochs[0][2:5] + epochs[0][7:10]
     assert len(Trajectories(path=str(tmp_path), limit=7)) == 7
 
 
 def test_batches(tmp_path):
-    make(tmp_path / "bank-00000.safetensors")
-    bank = pickle.loads(pickle.dumps(Trajectories(path=str(tmp_path))))  # as a spawned process gets it
+    make(tmp_path / "trajectories-00000.safetensors")
+    stored = pickle.loads(pickle.dumps(Trajectories(path=str(tmp_path))))  # as a spawned process gets it
     for workers in (0, 2):
-        module = DataModule(bank, Mixture(), batch_size=4, streams=2, workers=workers, caption_dropout=1.0)
+        module = DataModule(stored, Mixture(), batch_size=4, streams=2, workers=workers, caption_dropout=1.0)
         batch = next(iter(module.loader()))
         assert batch.trajectory.states.shape == (4, T, *SHAPE) and batch.trajectory.states.dtype == torch.float32
         assert batch.guidance.shape == (4,) and batch.images is None and set(batch.negatives) == {""}
@@ -91,17 +91,17 @@ def test_batches(tmp_path):
 
 
 def test_another_teacher_is_refused(tmp_path):
-    make(tmp_path / "bank-00000.safetensors")
-    bank = Trajectories(path=str(tmp_path))
-    bank.require_teacher("abc")
-    bank.require_teacher(None)
+    make(tmp_path / "trajectories-00000.safetensors")
+    stored = Trajectories(path=str(tmp_path))
+    stored.require_teacher("abc")
+    stored.require_teacher(None)
     with pytest.raises(DataError, match="made by teacher abc, this run's is xyz"):
-        bank.require_teacher("xyz")
+        stored.require_teacher("xyz")
 
 
-def test_banks_made_differently_do_not_mix(tmp_path):
-    header = make(tmp_path / "bank-00000.safetensors")["header"]
-    make(tmp_path / "bank-00001.safetensors", first=N, header=replace(header, steps=12))
+def test_files_made_differently_do_not_mix(tmp_path):
+    header = make(tmp_path / "trajectories-00000.safetensors")["header"]
+    make(tmp_path / "trajectories-00001.safetensors", first=N, header=replace(header, steps=12))
     with pytest.raises(DataError, match="was not made as"):
         Trajectories(path=str(tmp_path))
 
@@ -115,18 +115,18 @@ def test_banks_made_differently_do_not_mix(tmp_path):
         ({"guidance": torch.ones(2)}, "do not belong together"),
     ],
 )
-def test_wrong_banks_are_not_written(tmp_path, changes, message):
+def test_wrong_trajectories_are_not_written(tmp_path, changes, message):
     with pytest.raises(DataError, match=message):
-        make(tmp_path / "bank-00000.safetensors", **changes)
+        make(tmp_path / "trajectories-00000.safetensors", **changes)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("changes", [{"keys": "abcdef"}, {"teacher": 3}, {"noise": "other"}, {"guidance": (1.0,)}])
 def test_headers_of_another_kind(tmp_path, changes):
-    header = make(tmp_path / "bank-00000.safetensors")["header"]
+    header = make(tmp_path / "trajectories-00000.safetensors")["header"]
     states = torch.zeros(N, T, *SHAPE) if "noise" in changes else None
     make(
-        tmp_path / "bank-00000.safetensors",
+        tmp_path / "trajectories-00000.safetensors",
         header=replace(header, **changes),
         **({} if states is None else {"states": states}),
     )
@@ -134,9 +134,9 @@ def test_headers_of_another_kind(tmp_path, changes):
         Trajectories(path=str(tmp_path))
 
 
-def test_files_that_are_no_banks(tmp_path):
-    (tmp_path / "bank-00000.safetensors").write_bytes(b"\x00" * 100)
-    with pytest.raises(DataError, match="not a bank"):
+def test_files_without_trajectories(tmp_path):
+    (tmp_path / "trajectories-00000.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(DataError, match="not a trajectory file"):
         Trajectories(path=str(tmp_path))
     with pytest.raises(DataError, match="no such file"):
         Trajectories(path=str(tmp_path / "elsewhere"))

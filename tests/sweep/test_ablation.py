@@ -7,7 +7,7 @@ import pytest
 from tiny_sweeps import MEANS
 
 from sunlab.app.sweep import look, start
-from sunlab.app.trajectories import make_bank
+from sunlab.app.trajectories import make_trajectories
 from sunlab.config.load import load_config
 from sunlab.files import read_json
 from sunlab.sweep.collect import collect
@@ -66,7 +66,7 @@ def shrunk(tiny_base_folder, tiny_shards, tiny_bank, tiny_config, tmp_path, monk
             return tiny_bank
         keys = [word for word in shlex.split(said) if "=" in word and not word.startswith("model.base=")]
         tiny = load_config([tiny_config], ["teacher.steps=24", "student.steps=4", *keys])
-        make_bank(tiny, out=tmp_path / "bank", count=16, shard_size=8)
+        make_trajectories(tiny, out=tmp_path / "bank", count=16, shard_size=8)
         return tmp_path / "bank"
 
     def make(file):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sunlab.adapters.sun import SUN
-from sunlab.app.trajectories import make_bank
+from sunlab.app.trajectories import make_trajectories
 from sunlab.config.load import load_config
 from sunlab.data.trajectories import Trajectories
 from sunlab.export import save_adapter
@@ -31,7 +31,7 @@ def bank(tiny_config, tmp_path_factory):
     """Of a teacher that jumps from segment end to segment end."""
     folder = tmp_path_factory.mktemp("bank")
     teacher = ["teacher.solver=ddim", "teacher.steps=2", "teacher.guidance=[4.0]", "student.steps=2"]
-    make_bank(load_config([tiny_config], teacher), out=folder, count=12)
+    make_trajectories(load_config([tiny_config], teacher), out=folder, count=12)
     return folder
 
 
