@@ -1,4 +1,4 @@
-"""The composition root of `sunlab submit`: one run's folder, and its place in a scheduler's queue."""
+"""The use case of `sunlab submit`: write one run's folder and queue the run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +11,9 @@ from sunlab.config.load import LoadedConfig
 from sunlab.config.write import dump
 from sunlab.errors import ConfigError
 from sunlab.files import write_json, write_text
-from sunlab.sweep.environment import environment
 from sunlab.sweep.folder import read_handle, write_handle
 from sunlab.sweep.launchers import Job, Launcher
-from sunlab.sweep.survey import WAITING
+from sunlab.sweep.record import RunState, environment
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Submission:
 
 
 def prepare(loaded: LoadedConfig, options: Mapping[str, Any]) -> Submission:
-    """Check everything, touch nothing. Raises `ConfigError`, `RegistryError`.
+    """Check everything, write nothing. Raises `ConfigError`, `RegistryError`.
 
     Args:
         options: of the launcher `slurm`, or of another one that they name.
@@ -39,36 +38,37 @@ def prepare(loaded: LoadedConfig, options: Mapping[str, Any]) -> Submission:
     folder = Path(config.run.dir) / config.run.name
     words = ("fit", "--config", str((folder / "config.yaml").absolute()), "--resume", "auto")
     job = Job(config.run.name, config.run.name, folder, trainer=config.trainer, words=words)
-    text = dump(recorded(loaded.saved, folder / "config.yaml"))  # as the run began, so that it is known as the same one
+    text = dump(recorded(loaded.saved, folder / "config.yaml"))  # as at its start, so that it compares equal
     return Submission(build_launcher(options), options, job, text, config.seed)
 
 
-def submit(asked: Submission) -> tuple[str, bool]:
-    """Queue the run. Its handle, and whether it was queued just now: one that waits or runs is left alone.
+def submit(submission: Submission) -> tuple[str, bool]:
+    """Queue the run, unless it waits or runs already. Returns its handle, and whether it was queued now.
 
     Raises:
-        ConfigError: the folder holds another run, or the launcher's own reasons.
+        ConfigError: the folder holds another run, or the launcher fails.
         StorageError: nothing can be written there.
     """
-    job = asked.job
+    job = submission.job
     file = job.folder / "config.yaml"
     former = read_handle(job.folder)
     if former is not None:
         launcher = build_launcher(former.launcher)
-        if launcher.states({job.id: former.handle}).get(job.id) in WAITING:
+        state = launcher.states({job.id: former.handle}).get(job.id)
+        if state is not None and RunState(state).is_queued:
             return former.handle, False
-    if file.is_file() and file.read_text(encoding="utf-8") != asked.text and any(job.folder.glob("checkpoints/*.ckpt")):
-        raise ConfigError(f"{job.folder} holds a run with another configuration; give this one a run.name of its own")
+    if file.is_file() and file.read_text(encoding="utf-8") != submission.text and any(job.folder.glob("checkpoints/*.ckpt")):
+        raise ConfigError(f"{job.folder} holds a run with another configuration; set another run.name")
     kept = file.read_text(encoding="utf-8") if file.is_file() else None
-    write_text(file, asked.text)
+    write_text(file, submission.text)
     queued = ""
     try:
-        for _, handle in asked.launcher.submit([job], {}):
+        for _, handle in submission.launcher.submit([job], {}):
             queued = handle
-            write_handle(job.folder, asked.options, handle)
+            write_handle(job.folder, submission.options, handle)
     except BaseException:
-        if not queued:  # leave things as they were
+        if not queued:  # restore the folder
             file.unlink() if kept is None else write_text(file, kept)
         raise
-    write_json(job.folder / "environment.json", environment(seed=asked.seed))
+    write_json(job.folder / "environment.json", environment(seed=submission.seed))
     return queued, True

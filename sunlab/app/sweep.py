@@ -1,4 +1,4 @@
-"""The composition root of `sunlab sweep`: plan, launch, look, stop. Torch is loaded by what runs, not by what looks."""
+"""The use cases of `sunlab sweep`: start, resume, look, cancel, run. Only `run` imports torch."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,8 @@ from sunlab.sweep.folder import (
     write_plan,
 )
 from sunlab.sweep.grid import Run, plan
-from sunlab.sweep.launchers import LAUNCHERS, Launcher, Queued
+from sunlab.sweep.launchers import LAUNCHERS, Launcher
+from sunlab.sweep.record import RunState
 from sunlab.sweep.spec import Sweep
 from sunlab.sweep.survey import Standing, survey
 
@@ -31,71 +32,70 @@ Tell = Callable[[str], None]
 
 
 def start(sweep: Sweep, tell: Tell = print) -> Path:
-    """Write the plan and launch what was not started yet, or was interrupted. What is done, runs, waits or failed stays.
+    """Write the plan and launch the runs that have not started or were interrupted (`RunState.may_start`).
 
     Returns:
-        The sweep's folder: at once with a scheduler, when all has ended with the local launcher.
+        The sweep's folder. With a scheduler at once, with the local launcher after the last run.
 
     Raises:
-        ConfigError: a wrong configuration, by the group that asks for it; or another process is at work in the folder.
+        ConfigError: an invalid configuration, with the name of its group; or another process uses the folder.
     """
     launcher = build_launcher(sweep.launcher)
     runs = plan(sweep)
     with hold(sweep.folder):
         write_plan(sweep, runs)
-        _launch(sweep.folder, launcher, sweep.launcher, again=("pending", "stopped", "skipped", "cancelled"), tell=tell)
+        _launch(sweep.folder, launcher, sweep.launcher, failed=False, tell=tell)
     return sweep.folder
 
 
 def script(sweep: Sweep) -> str:
-    """What `start` would run, were nothing done yet. Writes nothing."""
+    """What `start` would run in an empty folder. Writes nothing."""
     return build_launcher(sweep.launcher).script(jobs_of(sweep.folder, plan(sweep)))
 
 
 def resume(folder: Path, *, launcher: str | None = None, tell: Tell = print) -> None:
-    """Launch what is missing, interrupted or failed, and nothing else. Args: launcher, in the place of the last one."""
+    """Launch the runs that have not started, were interrupted or failed. Args: launcher, instead of the last one."""
     spec = read_launcher(folder)
     if launcher is not None and launcher != _name(spec):
         spec = launcher
     with hold(folder):
-        again = ("pending", "stopped", "skipped", "cancelled", "failed")
-        _launch(folder, build_launcher(spec), spec, again=again, tell=tell)
+        _launch(folder, build_launcher(spec), spec, failed=True, tell=tell)
 
 
 def look(folder: Path) -> tuple[list[Run], dict[str, Standing]]:
-    """The plan's runs, and how each identity stands; by the runs' own words alone where no scheduler answers here."""
+    """The plan's runs, and the standing of each identity; from `status.json` alone if no scheduler answers."""
     runs = read_plan(folder)
     try:
         known = _known(folder, runs)
     except ConfigError as error:
-        print(f"{error}\nwhat follows is what the runs say of themselves", file=sys.stderr)
+        print(f"{error}\nthe states below are from status.json alone", file=sys.stderr)
         known = {}
     return runs, survey(folder, runs, known)
 
 
 def cancel(folder: Path) -> list[Standing]:
-    """Stop what runs and forget what waits. Those that were."""
+    """Stop running runs and remove waiting ones from the queue. Returns both."""
     _, standings = look(folder)
-    concerned = {id: s for id, s in standings.items() if s.state in ("running", "requeued") or s.queued}
+    concerned = {id: s for id, s in standings.items() if s.under_way}
     for spec, handles in _handles(folder, [s.run for s in concerned.values()]):
         build_launcher(spec).cancel({id: handle.handle for id, handle in handles.items()})
     return list(concerned.values())
 
 
 def run(folder: Path, *, ready: Callable[[], None] = lambda: None) -> None:
-    """One attempt at one run: what every launcher starts. Raises as `attempt`. Args: ready, called when all is imported."""
+    """One attempt at one run: what every launcher starts. Raises as `attempt`. Args: ready, called after the imports."""
 
-    def work(asked: Run, place: Path, signals: Signals) -> None:
+    def work(entry: Run, place: Path, signals: Signals) -> None:
         from sunlab.app.sweep_run import work
 
         ready()
-        work(asked, place, signals)
+        work(entry, place, signals)
 
-    def assist(asked: Run, place: Path, signals: Signals) -> None:
+    def assist(entry: Run, place: Path, signals: Signals) -> None:
         from sunlab.app.sweep_run import assist
 
         ready()
-        assist(asked, place, signals)
+        assist(entry, place, signals)
 
     attempt(folder, work, assist)
 
@@ -104,13 +104,16 @@ def build_launcher(spec: Any) -> Launcher:
     return LAUNCHERS.build(spec, key="launcher")
 
 
-def _launch(folder: Path, launcher: Launcher, spec: Any, *, again: Sequence[str], tell: Tell) -> None:
+def _launch(folder: Path, launcher: Launcher, spec: Any, *, failed: bool, tell: Tell) -> None:
+    """Launch the runs that may start. Args: failed, also those that failed."""
     runs = read_plan(folder)
     standings = survey(folder, runs, _known(folder, runs))
-    going = {id for id, s in standings.items() if s.state == "done" or s.state == "running" or s.queued}
+    going = {id for id, s in standings.items() if s.queued or s.state in (RunState.DONE, RunState.RUNNING)}
     wanted: list[Run] = []
-    for run in unique(runs):  # parents first: a child goes where all that it needs goes or is done
-        if run.id not in going and standings[run.id].state in again and going.issuperset(run.needs):
+    for run in unique(runs):  # parents first: a child starts if all that it needs are done or under way
+        state = standings[run.id].state
+        may_start = state.may_start or (failed and state is RunState.FAILED)
+        if run.id not in going and may_start and going.issuperset(run.needs):
             wanted.append(run)
             going.add(run.id)
     waiting = [s.run for s in standings.values() if s.queued]
@@ -125,12 +128,12 @@ def _launch(folder: Path, launcher: Launcher, spec: Any, *, again: Sequence[str]
         tell(f"{names[id]}: {_name(spec)} {handle}, log {runs_of(folder) / id / 'log.txt'}")
 
 
-def _known(folder: Path, runs: Sequence[Run]) -> Mapping[str, Queued]:
-    """What schedulers say. That they have no such job counts only where this user queued it: some tell others nothing."""
-    found: dict[str, Queued] = {}
+def _known(folder: Path, runs: Sequence[Run]) -> Mapping[str, RunState]:
+    """The states that schedulers report. GONE counts only for this user's jobs: some schedulers hide those of others."""
+    found: dict[str, RunState] = {}
     for spec, handles in _handles(folder, unique(runs)):
         states = build_launcher(spec).states({id: handle.handle for id, handle in handles.items()})
-        found |= {id: state for id, state in states.items() if state != "gone" or handles[id].mine}
+        found |= {id: RunState(s) for id, s in states.items() if s != RunState.GONE or handles[id].mine}
     return found
 
 

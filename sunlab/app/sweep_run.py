@@ -1,4 +1,4 @@
-"""The composition root of one run of a sweep: train, evaluate, leave the numbers."""
+"""One run of a sweep: train, evaluate, write metrics.json."""
 
 import signal
 from pathlib import Path
@@ -11,41 +11,41 @@ from sunlab.config.write import flow
 from sunlab.distributed.signals import ASKING, Signals
 from sunlab.errors import ConfigError, Preempted
 from sunlab.files import read_json, write_json
-from sunlab.sweep.environment import environment
 from sunlab.sweep.grid import Run
+from sunlab.sweep.record import environment
 
 
-def work(asked: Run, folder: Path, signals: Signals) -> None:
-    """What the run is for; parts that are there are not made again."""
-    write_json(folder / "environment.json", environment(seed=asked.seed))
-    if "evaluate" in asked.do:
+def work(entry: Run, folder: Path, signals: Signals) -> None:
+    """Train and evaluate as `do` says. Finished parts are not repeated."""
+    write_json(folder / "environment.json", environment(seed=entry.seed))
+    if "evaluate" in entry.do:
         config = load_config([folder / "config.yaml"]).config
         load_plugins(config.plugins)
         ask_judges(config)
-    if "fit" in asked.do and not (folder / "training.json").is_file():
+    if "fit" in entry.do and not (folder / "training.json").is_file():
         write_json(folder / "training.json", train(folder, signals))
     if signals.received is not None:
         stop(signals.received)
-    for number in ASKING:  # whatever an evaluation writes is whole or not there: it may be left anywhere
+    for number in ASKING:  # an evaluation writes atomically and can be interrupted anywhere
         signal.signal(number, lambda number, _: stop(signal.Signals(number).name))
-    if "evaluate" in asked.do:
-        evaluate(evaluation(asked, folder), pictures=folder.parents[1] / "pictures")
+    if "evaluate" in entry.do:
+        evaluate(evaluation(entry, folder), pictures=folder.parents[1] / "pictures")
     found = {"training": read_json(folder / "training.json"), "evaluation": read_json(folder / "evaluation" / "report.json")}
     write_json(folder / "metrics.json", found)
 
 
 def stop(name: str) -> None:
-    raise Preempted(f"stopped by {name} after the training; what was drawn is kept")
+    raise Preempted(f"stopped by {name} after the training; finished pictures are kept")
 
 
 def train(folder: Path, signals: Signals) -> dict[str, float]:
-    """Fit, from the last checkpoint if there is one. What it cost."""
+    """Fit, from the last checkpoint if there is one. Returns the cost."""
     started = any((folder / "checkpoints").glob("*.ckpt"))
     return dict(fit(load_config([folder / "config.yaml"]), resume="last" if started else None, signals=signals)["cost"])
 
 
-def evaluation(asked: Run, folder: Path) -> LoadedConfig:
-    """The run's configuration for its evaluation: of `evaluate.variants`, or of the adapter that it trained."""
+def evaluation(entry: Run, folder: Path) -> LoadedConfig:
+    """The run's configuration for the evaluation of `evaluate.variants`, or of the adapter that it trained."""
     file = folder / "config.yaml"
     words = [f"run.dir={flow(str(folder))}", "run.name=evaluation"]
     config = load_config([file]).config
@@ -59,7 +59,7 @@ def evaluation(asked: Run, folder: Path) -> LoadedConfig:
     return load_config([file], words)
 
 
-def assist(asked: Run, folder: Path, signals: Signals) -> None:
-    """The part of a rank that is not the first: training."""
-    if "fit" in asked.do and not (folder / "training.json").is_file():
+def assist(entry: Run, folder: Path, signals: Signals) -> None:
+    """What the other ranks do: training."""
+    if "fit" in entry.do and not (folder / "training.json").is_file():
         train(folder, signals)

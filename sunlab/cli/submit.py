@@ -1,4 +1,4 @@
-"""`sunlab submit`: one run into the queue of a Slurm cluster."""
+"""`sunlab submit`: queue one run on a Slurm cluster."""
 
 import argparse
 from typing import Any
@@ -14,7 +14,7 @@ def add(subparsers: Any) -> None:
     parser.add_argument(
         "--cluster",
         metavar="FILE",
-        help="YAML with the cluster's `launcher:`, such as partition and account; launcher.partition=gpu goes over it",
+        help="YAML with the cluster's `launcher:`, such as partition and account; launcher.partition=gpu overrides it",
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything and print the script, queue nothing")
     parser.set_defaults(run=run)
@@ -25,17 +25,17 @@ def run(args: argparse.Namespace) -> int:
     loaded = load(args)
     from sunlab.app.submit import prepare, submit
 
-    asked = prepare(loaded, options)
+    submission = prepare(loaded, options)
     if args.dry_run:
-        print(asked.launcher.script([asked.job]), end="")
+        print(submission.launcher.script([submission.job]), end="")
         return 0
-    handle, new = submit(asked)
-    print(f"{asked.job.name}: job {handle}{'' if new else ' waits or runs already'}, log {asked.job.log}")
+    handle, new = submit(submission)
+    print(f"{submission.job.name}: job {handle}{'' if new else ' waits or runs already'}, log {submission.job.log}")
     return 0
 
 
 def launcher_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Those of the launcher, from the file and the command line; takes them out of `args.overrides`."""
+    """The launcher's options from the file and the command line, which are removed from `args.overrides`."""
     from pathlib import Path
 
     from sunlab.config.read import read_file, read_override

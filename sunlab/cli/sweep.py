@@ -1,10 +1,10 @@
-"""`sunlab sweep`: many runs from one file, here or in a scheduler's queue; resumed, skipped where done, put in one table.
+"""`sunlab sweep`: many runs from one file, on this machine or on a cluster, and one table of their results.
 
-sunlab sweep --config FILE [--launcher local|slurm] [--dry-run] [key=value ...]    start what is not done
-sunlab sweep status FOLDER [--watch SECONDS]    how each run stands, with its last error or its numbers
-sunlab sweep resume FOLDER     start what is missing, interrupted or failed
-sunlab sweep cancel FOLDER     stop what runs, forget what waits
-sunlab sweep collect FOLDER    table.md, table.csv, table.json, plots, report.html of what is done so far
+sunlab sweep --config FILE [--launcher local|slurm] [--dry-run] [key=value ...]    start the runs that are not done
+sunlab sweep status FOLDER [--watch SECONDS]    the state of each run, with its error or its numbers
+sunlab sweep resume FOLDER     start runs that are missing, interrupted or failed
+sunlab sweep cancel FOLDER     stop running runs and remove waiting ones from the queue
+sunlab sweep collect FOLDER    write table.md, table.csv, table.json, plots and report.html of the runs that are done
 """
 
 import argparse
@@ -22,16 +22,16 @@ def add(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", action="append", default=[], metavar="FILE", help="a sweep file; repeatable, later wins")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="over all runs, or over the sweep's own keys")
-    parser.add_argument("--launcher", metavar="NAME", help="where runs are started; `sunlab list launchers`")
-    parser.add_argument("--dry-run", action="store_true", help="check every run, show what would be started")
-    parser.add_argument("--watch", type=float, metavar="SECONDS", help="status: again and again, until all has ended")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of all runs, or the sweep's own keys")
+    parser.add_argument("--launcher", metavar="NAME", help="how runs are started; see `sunlab list launchers`")
+    parser.add_argument("--dry-run", action="store_true", help="check every run and print what would be started")
+    parser.add_argument("--watch", type=float, metavar="SECONDS", help="status: repeat until no run is under way")
     parser.add_argument(
         "--plugin",
         action="append",
         default=[],
         metavar="P",
-        help="a file or module with a launcher; those of runs: `plugins:`",
+        help="a file or module with a launcher; plug-ins of runs: `plugins:`",
     )
     parser.set_defaults(run=run, parser=parser)
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(script(sweep), end="")
         return 0
-    return _tell(start(sweep))
+    return _report(start(sweep))
 
 
 def _run(args: argparse.Namespace, folder: Path) -> int:
@@ -69,7 +69,7 @@ def _resume(args: argparse.Namespace, folder: Path) -> int:
     from sunlab.app.sweep import resume
 
     resume(folder, launcher=args.launcher)
-    return _tell(folder)
+    return _report(folder)
 
 
 def _status(args: argparse.Namespace, folder: Path) -> int:
@@ -87,7 +87,7 @@ def _cancel(args: argparse.Namespace, folder: Path) -> int:
     for standing in stopped:
         print(f"{standing.run.name}: {standing.state}, cancelled")
     if not stopped:
-        print("nothing runs or waits")
+        print("no run is running or queued")
     return 0
 
 
@@ -101,18 +101,19 @@ def _collect(args: argparse.Namespace, folder: Path) -> int:
     return 0
 
 
-def _tell(folder: Path) -> int:
-    """How the sweep stands. 1 where a run failed."""
+def _report(folder: Path) -> int:
+    """Print the states. Returns 1 if a run failed."""
     from sunlab.app.sweep import look
+    from sunlab.sweep.record import RunState
     from sunlab.sweep.screen import watch
 
     watch(lambda: look(folder), folder)
     _, standings = look(folder)
     states = {standing.state for standing in standings.values()}
-    if states & {"failed", "skipped"}:
-        print(f"next: read the log of what failed, then sunlab sweep resume {folder}")
+    if any(state.is_error for state in states):
+        print(f"next: read the logs of failed runs, then sunlab sweep resume {folder}")
         return 1
-    print(f"next: sunlab sweep {'collect' if states == {'done'} else 'status'} {folder}")
+    print(f"next: sunlab sweep {'collect' if states == {RunState.DONE} else 'status'} {folder}")
     return 0
 
 

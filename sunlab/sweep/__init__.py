@@ -12,7 +12,7 @@ runs/ID/handle.json    what the launcher calls the run
 runs/ID/status.json    written by the run itself, whole or not at all: state, attempt, exit code, error
 runs/ID/environment.json   git commit, packages, seed, machine
 runs/ID/log.txt        what it printed, over all attempts
-runs/ID/training.json   at the end of its training: steps, passes, seconds
+runs/ID/training.json   after the training: steps, NFE, seconds
 runs/ID/metrics.json   at the end of a run that is done, and never before
 runs/ID/checkpoints/, export/, evaluation/, csv/, tb/
 pictures/              drawn for the evaluations, shared: the teacher's are drawn once

@@ -1,11 +1,10 @@
-"""One attempt at one run, in a process of its own; whatever happens, `status.json` says how it ended."""
+"""One attempt at a run, in a process of its own. `status.json` records how it ended."""
 
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import time
-from typing import Literal
 
 from sunlab.distributed.ranks import first_rank
 from sunlab.distributed.signals import Signals
@@ -13,69 +12,69 @@ from sunlab.errors import INTERNAL, INTERRUPTED, ConfigError, Preempted, exit_co
 from sunlab.files import hold
 from sunlab.sweep.folder import read_run
 from sunlab.sweep.grid import Run
-from sunlab.sweep.record import DONE, Status, beating, here, read_status, write_status
+from sunlab.sweep.record import RunState, Status, beating, here, read_status, write_status
 
-PATIENCE = 120.0  # seconds; a job that was put back waits for the lock of the node that died
-LONGEST = 400  # characters of an error in a status; the log has all
+PATIENCE = 120.0  # seconds; a requeued job waits for the lock of a node that died
+LONGEST = 400  # characters of an error in a status; the log has the whole
 
 Work = Callable[[Run, Path, Signals], None]
 
 
 def attempt(folder: Path, work: Work, assist: Work) -> None:
-    """Do what is left to do of the run in `folder`; nothing where it is done.
+    """Complete the run in `folder`; does nothing if it is done.
 
     Args:
-        work: of the first rank; it alone writes files.
-        assist: of the others.
+        work: called on the first rank, which alone writes files.
+        assist: called on the other ranks.
 
     Raises:
-        ConfigError: not a run's folder, another process has the run, or a run that it needs is not done.
-        Preempted: the training was asked to stop; another attempt goes on from its checkpoint.
+        ConfigError: not a run's folder, another process runs it, or a run that it needs is not done.
+        Preempted: a signal stopped the training; another attempt resumes from its checkpoint.
     """
-    asked = read_run(folder)
-    with Signals() as signals:  # before torch is imported, which takes long enough for one to come
+    entry = read_run(folder)
+    with Signals() as signals:  # before torch is imported, which takes seconds
         if not first_rank():
-            assist(asked, folder, signals)
+            assist(entry, folder, signals)
         else:
-            _attempt(asked, folder, work, signals)
+            _attempt(entry, folder, work, signals)
 
 
-def _attempt(asked: Run, folder: Path, work: Work, signals: Signals) -> None:
+def _attempt(entry: Run, folder: Path, work: Work, signals: Signals) -> None:
     with hold(folder, patience=PATIENCE if "SLURM_JOB_ID" in os.environ else 0.4):
         former = read_status(folder)
-        if former is not None and former.state == DONE:
-            print(f"{asked.name}: done already")
+        if former is not None and former.state is RunState.DONE:
+            print(f"{entry.name}: done already")
             return
-        for need in asked.needs:
+        for need in entry.needs:
             parent = read_status(folder.parent / need)
-            if parent is None or parent.state != DONE:
+            if parent is None or parent.state is not RunState.DONE:
                 state = "not started" if parent is None else parent.state
-                raise ConfigError(f"{folder}: needs the run {need}, which is {state}")  # and is left as it was
+                raise ConfigError(f"{folder}: needs the run {need}, which is {state}")  # its status is unchanged
         status = here(1 if former is None else former.attempt + 1)
         write_status(folder, status)
-        print(f"{asked.name}, attempt {status.attempt}", flush=True)
+        print(f"{entry.name}, attempt {status.attempt}", flush=True)
         try:
             with beating(folder):
-                work(asked, folder, signals)
+                work(entry, folder, signals)
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
             write_status(folder, ended(status, KeyboardInterrupt("interrupted") if interrupted else error))
-            if interrupted:  # Lightning makes an exit of it
+            if interrupted:  # Lightning raises SystemExit
                 raise KeyboardInterrupt from None
             raise
-        write_status(folder, replace(status, state=DONE, ended=time(), exit_code=0))
+        write_status(folder, replace(status, state=RunState.DONE, ended=time(), exit_code=0))
 
 
 def ended(status: Status, error: BaseException) -> Status:
-    """How an attempt ended that did not do all."""
+    """The status after `error`."""
     code = exit_code(error) if isinstance(error, Exception) else None
     if isinstance(error, KeyboardInterrupt):
         code = INTERRUPTED
     elif isinstance(error, SystemExit) and isinstance(error.code, int):
         code = error.code
     message = " ".join(str(error).split())
-    told = message if code is not None else f"{type(error).__name__}: {message}"
+    text = message if code is not None else f"{type(error).__name__}: {message}"
     stopped = code in (INTERRUPTED, Preempted.exit_code)
     code = INTERNAL if code is None else code
-    state: Literal["stopped", "failed"] = "stopped" if stopped else "failed"
-    return replace(status, state=state, ended=time(), exit_code=code, error=told[:LONGEST])
+    state = RunState.STOPPED if stopped else RunState.FAILED
+    return replace(status, state=state, ended=time(), exit_code=code, error=text[:LONGEST])

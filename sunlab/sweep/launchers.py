@@ -5,13 +5,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from registry import Registry
-
-Queued = Literal["pending", "running", "requeued", "done", "failed", "cancelled", "gone"]
-"""What a scheduler may know of a run. `requeued`: it ran before, was put back and waits. `gone`: it is neither queued nor
-remembered."""
+from sunlab.sweep.record import RunState
 
 
 @dataclass(frozen=True)
@@ -20,11 +17,11 @@ class Job:
 
     Attributes:
         id: the run's identity.
-        name: for people: its label and seed.
+        name: its label and seed, for people.
         folder: the run's own; its `config.yaml` is there already.
         needs: identities of the runs that must be done before it starts.
         trainer: its configuration's `trainer:`; empty: it stands in `config.yaml`.
-        words: arguments of `sunlab` in the place of `sweep run FOLDER`.
+        words: arguments of `sunlab`; empty: `sweep run FOLDER`.
     """
 
     id: str
@@ -36,9 +33,9 @@ class Job:
 
     @property
     def command(self) -> list[str]:
-        """All that is ever run. It writes `status.json` and the rest itself, goes on from a checkpoint that is there, does
-        nothing where the run is done, and refuses to start where another process runs it. Its exit code is `sunlab fit`'s:
-        75 asks for another attempt.
+        """What a launcher starts. The command writes `status.json` and all other files of the run, resumes from the last
+        checkpoint, does nothing if the run is done, and fails if another process runs it. Its exit codes are those of
+        `sunlab fit`; 75: to be started again.
         """
         return [sys.executable, "-m", "sunlab", *(self.words or ("sweep", "run", str(self.folder)))]
 
@@ -53,35 +50,35 @@ class Launcher(ABC):
 
     @abstractmethod
     def script(self, jobs: Sequence[Job]) -> str:
-        """What would be run, for a person to read: `--dry-run` prints it. Touches nothing."""
+        """What would be run, for people: `--dry-run` prints it. Writes nothing."""
 
     @abstractmethod
     def submit(self, jobs: Sequence[Job], earlier: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-        """Start every job, or queue it, and yield each one's (id, handle) as soon as there is one.
+        """Start or queue every job and yield its (id, handle) at once.
 
-        A launcher of the foreground yields when a run has started and goes on with the next when it has ended; one of a
-        scheduler returns when all are queued. A job that fails does not stop the others; those that need it do not start.
+        A launcher in the foreground yields when a run has started, and returns when all have ended; one of a scheduler
+        returns when all are queued. After a failure the other jobs go on, except those that need the failed one.
 
         Args:
             jobs: parents before children. A needed run that is neither here nor in `earlier` is done.
-            earlier: handles, by run, of what this launcher queued before and has not finished.
+            earlier: handles, by run, of unfinished jobs that this launcher queued before.
 
         Raises:
             ConfigError: wrong options (an unknown partition, no such command); no job is started then.
         """
 
     @abstractmethod
-    def states(self, handles: Mapping[str, str]) -> Mapping[str, Queued]:
-        """What is known now of the runs behind `handles`, by run; one of which nothing can be known is left out. What a run
-        says of itself in `status.json` counts more.
+    def states(self, handles: Mapping[str, str]) -> Mapping[str, RunState]:
+        """The states of the runs of `handles`, by run; runs of unknown state are left out. What a run wrote into its
+        `status.json` goes before this.
 
         Raises:
-            ConfigError: the scheduler does not answer.
+            ConfigError: the scheduler cannot be reached.
         """
 
     @abstractmethod
     def cancel(self, handles: Mapping[str, str]) -> None:
-        """Stop those that run and forget those that wait. One that has ended is no error."""
+        """Stop running jobs and remove waiting ones from the queue. Jobs that have ended are ignored."""
 
 
 LAUNCHERS: Registry[Launcher] = Registry(

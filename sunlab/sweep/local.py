@@ -11,12 +11,12 @@ from pathlib import Path
 
 from sunlab.errors import ConfigError
 from sunlab.progress import Lines
-from sunlab.sweep.launchers import LAUNCHERS, Job, Launcher, Queued
-from sunlab.sweep.record import DONE, is_held, read_status
+from sunlab.sweep.launchers import LAUNCHERS, Job, Launcher
+from sunlab.sweep.record import RunState, is_held, read_status
 from sunlab.sweep.survey import last_line
 
-PERIOD = 0.1  # seconds between two looks
-STOPPED = 130  # 128 + SIGINT: somebody wants the whole sweep to stop
+PERIOD = 0.1  # seconds between two polls
+STOPPED = 130  # 128 + SIGINT: the whole sweep stops
 
 
 @LAUNCHERS.register("local")
@@ -24,7 +24,7 @@ class Local(Launcher):
     """Runs on this machine, each in a process of its own; in the foreground.
 
     Args:
-        threads: CPU threads of each run; null leaves it to torch.
+        threads: CPU threads of each run; null: torch's default.
         parallel: runs at a time; parents end before their children begin.
     """
 
@@ -55,7 +55,7 @@ class Local(Launcher):
                     yield job.id, f"{socket.gethostname()}:{process.pid}"
                 self._await_one(running, failed, progress)
                 progress.update(len(jobs) - len(waiting) - len(running))
-        except BaseException:  # let the runs write down how they ended
+        except BaseException:  # let the runs write their status
             for _, process in running.values():
                 process.send_signal(signal.SIGINT)
             for _, process in running.values():
@@ -72,11 +72,11 @@ class Local(Launcher):
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # the terminal's Ctrl-C comes here alone, and is handed on once
+                start_new_session=True,  # Ctrl-C reaches this process only, which forwards it once
             )
 
     def _await_one(self, running: dict[str, tuple[Job, subprocess.Popen]], failed: set[str], progress: Lines) -> None:
-        """Wait until at least one of those that run has ended, and take it out."""
+        """Wait until at least one running job has ended, and remove it."""
         while running and all(process.poll() is None for _, process in running.values()):
             time.sleep(PERIOD)
             progress.add(0, lambda: [f"{job.name}: {last_line(job.log)}" for job, _ in running.values()])
@@ -87,8 +87,8 @@ class Local(Launcher):
             if not ended_well(job.folder):
                 failed.add(id)
 
-    def states(self, handles: Mapping[str, str]) -> Mapping[str, Queued]:
-        return {}  # what a run says of itself is all there is to know
+    def states(self, handles: Mapping[str, str]) -> Mapping[str, RunState]:
+        return {}  # status.json is all there is
 
     def cancel(self, handles: Mapping[str, str]) -> None:
         for handle in handles.values():
@@ -102,4 +102,4 @@ class Local(Launcher):
 
 def ended_well(folder: Path) -> bool:
     status = read_status(folder)
-    return status is not None and status.state == DONE and not is_held(folder)
+    return status is not None and status.state == RunState.DONE and not is_held(folder)

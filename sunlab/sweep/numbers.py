@@ -11,9 +11,10 @@ from sunlab.evaluation.statistics import half_width
 from sunlab.files import read_json
 from sunlab.sweep.folder import run_folder
 from sunlab.sweep.grid import Run
+from sunlab.sweep.record import RunState
 from sunlab.sweep.survey import Standing
 
-COST = {"equivalents": "training, pass-equivalents", "seconds": "training, s", "stored": "passes stored before"}
+COST = {"equivalents": "training, NFE", "seconds": "training, s", "stored": "NFE of stored trajectories"}
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,14 @@ class Number:
 
 @dataclass(frozen=True)
 class Row:
-    """A way to train and to draw, on one base.
+    """A trained model and a way to sample from it, on one base.
 
     Attributes:
         base, label, variant: of the evaluation, of the run, and of `evaluate.variants`.
         reference: whether it is one of the teacher's own rows, the same in all runs.
         axes: what the sweep varied, with this row's values; the seed left out.
         seeds: of the trainings behind it.
-        passes: U-Net passes a picture.
+        passes: NFE per picture.
         numbers: by name, in the order of columns.
         beside: by distance, the difference to the sweep's baseline, paired by seed.
     """
@@ -77,14 +78,14 @@ class _One:
 
 
 def gather(folder: Path, runs: Sequence[Run], standings: Mapping[str, Standing], baseline: str | None = None) -> list[Row]:
-    """The rows of all runs that are done; of one that is not, nothing is read.
+    """The rows of all runs that are done.
 
     Args:
         baseline: the row, as `label, variant` or just its label, that others are set beside; None: no column for it.
     """
     cells: dict[tuple[str, str, str], list[_One]] = {}
     for run in runs:
-        if standings[run.id].state == "done":
+        if standings[run.id].state == RunState.DONE:
             for one in _ones(run, read_json(run_folder(folder, run) / "metrics.json") or {}):
                 label = "" if one.row["reference"] else run.label
                 cells.setdefault((one.base, label, one.row["name"]), []).append(one)

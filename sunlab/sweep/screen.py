@@ -1,4 +1,4 @@
-"""How the runs of a sweep stand, on the terminal."""
+"""The states of a sweep's runs, as a table on the terminal."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,22 +14,23 @@ from rich.table import Table
 from sunlab.files import read_json
 from sunlab.sweep.folder import run_folder, runs_of, unique
 from sunlab.sweep.grid import Run
+from sunlab.sweep.record import RunState
 from sunlab.sweep.survey import Standing
 
 COLOURS = {
-    "done": "green",
-    "running": "cyan",
-    "requeued": "yellow",
-    "stopped": "yellow",
-    "failed": "red",
-    "skipped": "magenta",
-    "cancelled": "magenta",
+    RunState.DONE: "green",
+    RunState.RUNNING: "cyan",
+    RunState.REQUEUED: "yellow",
+    RunState.STOPPED: "yellow",
+    RunState.FAILED: "red",
+    RunState.SKIPPED: "magenta",
+    RunState.CANCELLED: "magenta",
 }
 Looked = tuple[list[Run], dict[str, Standing]]
 
 
 def watch(look: Callable[[], Looked], folder: Path, *, every: float | None = None) -> None:
-    """Show the table; with `every` seconds again and again, until no run is under way."""
+    """Print the table; with `every`, again after so many seconds until no run is under way."""
     console = Console()
     if every is None:
         console.print(screen(look(), folder))
@@ -38,7 +39,7 @@ def watch(look: Callable[[], Looked], folder: Path, *, every: float | None = Non
         while True:
             looked = look()
             live.update(screen(looked, folder), refresh=True)
-            if not any(s.queued or s.state in ("running", "requeued") for s in looked[1].values()):
+            if not any(standing.under_way for standing in looked[1].values()):
                 return
             time.sleep(every)
 
@@ -53,7 +54,7 @@ def screen(looked: Looked, folder: Path) -> Table:
     table.add_column("state", no_wrap=True)
     table.add_column("try", justify="right")
     table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("what it found, or what went wrong")
+    table.add_column("result or error")
     for run in unique(runs):
         standing = standings[run.id]
         status = standing.status
@@ -64,7 +65,7 @@ def screen(looked: Looked, folder: Path) -> Table:
             f"[{colour}]{standing.state}[/]",
             str(status.attempt) if status else "",
             _time(standing),
-            escape(numbers(run_folder(folder, run)) if standing.state == "done" else standing.error),
+            escape(numbers(run_folder(folder, run)) if standing.state is RunState.DONE else standing.error),
         )
     table.caption = f"logs: {runs_of(folder)}/FOLDER/log.txt"
     table.caption_justify = "left"
@@ -72,7 +73,7 @@ def screen(looked: Looked, folder: Path) -> Table:
 
 
 def numbers(place: Path) -> str:
-    """The first distance of each of its variants, on the first base; or what its training cost."""
+    """The first distance of each variant on the first base; without an evaluation, the cost of the training."""
     found = read_json(place / "metrics.json") or {}
     bases: Sequence[Mapping[str, Any]] = (found.get("evaluation") or {}).get("bases", ())
     rows = [row for row in bases[0]["rows"] if not row["reference"]] if bases else []
@@ -90,7 +91,7 @@ def _time(standing: Standing) -> str:
     status = standing.status
     if status is None:
         return ""
-    end = status.ended if status.ended is not None else time.time() if standing.state == "running" else None
+    end = status.ended if status.ended is not None else time.time() if standing.state is RunState.RUNNING else None
     if end is None:
         return ""
     minutes, seconds = divmod(int(end - status.started), 60)

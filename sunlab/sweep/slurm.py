@@ -13,10 +13,10 @@ from sunlab.config.read import read_file
 from sunlab.distributed.signals import postponed
 from sunlab.errors import ConfigError, StorageError
 from sunlab.files import write_text
-from sunlab.sweep.launchers import LAUNCHERS, Job, Launcher, Queued
-from sunlab.sweep.options import check_notice, free_options
-from sunlab.sweep.queue import Refused, ask, known
-from sunlab.sweep.sbatch import Batch, Task, oneline, pattern, render
+from sunlab.sweep.launchers import LAUNCHERS, Job, Launcher
+from sunlab.sweep.queue import SlurmError, command, known
+from sunlab.sweep.record import RunState
+from sunlab.sweep.sbatch import Batch, Task, check_notice, free_options, oneline, pattern, render
 
 LARGEST = 1000  # tasks of an array; Slurm's own default limit is 1001
 PROBE = 1 << 16  # bytes
@@ -29,18 +29,18 @@ class Slurm(Launcher):
     """Job arrays on a Slurm cluster; nodes and processes on each from every run's trainer.num_nodes and trainer.devices.
 
     Args:
-        partition, account, qos, constraint: as sbatch takes them; null: the cluster's own.
+        partition, account, qos, constraint: sbatch's options; null: the cluster's defaults.
         time: limit, such as "12:00:00", in quotes, or "2-00:00:00".
-        notice: seconds before the limit at which a run is told to save and is put back into the queue.
+        notice: seconds before the limit at which a run receives SIGUSR1, saves a checkpoint and is requeued.
         gpus: on each node, such as 8 or "a100:8"; null: trainer.devices where trainer.accelerator is gpu.
         cpus: of each process.
         memory: of each node, such as 64G.
-        throttle: runs at a time, of each array; null: as many as the cluster gives.
-        restarts: how often a job is put back into the queue at most, so that one that gets nowhere comes to an end.
+        throttle: runs of an array at a time; null: no limit.
+        restarts: how often a job is requeued at most.
         container: an image: a .sif file for Apptainer, else a name or file for Pyxis.
-        mounts: folders to show inside it, besides the working folder and the runs'.
-        python: the interpreter that has sunlab; null: this one, in a container python3.
-        sbatch: further long options of sbatch, without the dashes before: {mem_per_cpu: 4G, exclusive: true}.
+        mounts: folders to mount in it, besides the working folder and the runs'.
+        python: the interpreter that has sunlab; null: this one; in a container python3.
+        sbatch: further long options of sbatch without leading dashes: {mem_per_cpu: 4G, exclusive: true}.
     """
 
     def __init__(
@@ -88,29 +88,29 @@ class Slurm(Launcher):
         return "\n".join(render(self._batch(group, names)) for group in groups(jobs))
 
     def submit(self, jobs: Sequence[Job], earlier: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-        """Also raises `StorageError` where a log could not be written."""
+        """Also raises `StorageError` if logs cannot be written."""
         for folder in {job.folder.parent for job in jobs}:
             probe(folder)
         handles = dict(earlier)
         for group in groups(jobs):
             script = render(self._batch(group, handles))
-            with postponed():  # until whoever asks has noted every handle: a job without one would be queued twice
+            with postponed():  # until the caller has every handle: a job without one would be queued twice
                 number = self._sbatch(script, group)
                 for index, job in enumerate(group):
                     handles[job.id] = f"{number}_{index}" if len(group) > 1 else number
                     yield job.id, handles[job.id]
 
-    def states(self, handles: Mapping[str, str]) -> Mapping[str, Queued]:
+    def states(self, handles: Mapping[str, str]) -> Mapping[str, RunState]:
         try:
             found = known(set(handles.values()))
-        except Refused as error:
+        except SlurmError as error:
             raise ConfigError(f"launcher slurm: {error}") from None
         return {run: found[handle] for run, handle in handles.items() if handle in found}
 
     def cancel(self, handles: Mapping[str, str]) -> None:
         try:
-            ask("scancel", "--quiet", *handles.values())
-        except Refused as error:
+            command("scancel", "--quiet", *handles.values())
+        except SlurmError as error:
             raise ConfigError(f"launcher slurm: {error}") from None
 
     def _batch(self, jobs: Sequence[Job], handles: Mapping[str, str]) -> Batch:
@@ -123,14 +123,14 @@ class Slurm(Launcher):
             "job-name": oneline(jobs[0].folder.absolute().parents[1].name if len(jobs) > 1 else jobs[0].name),
             "array": count if len(jobs) > 1 else None,
             "dependency": f"afterok:{':'.join(needs)}" if needs else None,
-            "kill-on-invalid-dep": "yes" if needs else None,  # a child of a failed run must not wait for ever
+            "kill-on-invalid-dep": "yes" if needs else None,  # a child of a failed run would wait forever
             "nodes": nodes,
             "ntasks-per-node": processes,
             "gpus-per-node": self.gpus if self.gpus is not None else (processes if on_gpus else None),
             **self.site,
             "chdir": Path.cwd(),
             "output": f"{pattern(folder)}/{output.name}",
-            "open-mode": "append",  # a requeued job would empty its log
+            "open-mode": "append",  # a requeued job would truncate its log
             "requeue": True,
             "signal": f"USR1@{self.notice}",
         }
@@ -139,12 +139,12 @@ class Slurm(Launcher):
         return Batch(title, directives, self._srun(jobs), tasks, self.restarts)
 
     def _command(self, job: Job) -> list[str]:
-        """With folders that mean the same everywhere, and the interpreter of the cluster's side."""
+        """With absolute folders, and the interpreter of `python`."""
         words = [str(job.folder.absolute()) if word == str(job.folder) else word for word in job.command]
         return [self.python or words[0], *words[1:]]
 
     def _srun(self, jobs: Sequence[Job]) -> list[str]:
-        words = ["srun", "--kill-on-bad-exit=1", "--wait=0"]  # a site may end a step some time after its first rank's end
+        words = ["srun", "--kill-on-bad-exit=1", "--wait=0"]  # a site may kill a step some time after its first rank ends
         if self.cpus is not None:
             words.append(f"--cpus-per-task={self.cpus}")  # srun does not take it from the job
         if self.container is None:
@@ -162,36 +162,35 @@ class Slurm(Launcher):
         ]
 
     def _sbatch(self, script: str, jobs: Sequence[Job]) -> str:
-        """Queue it; the script stays beside the logs. The job's number."""
+        """Queue the script, which is kept beside the logs. Returns the job's number."""
         file = home(jobs) / f"{datetime.now():%Y%m%d-%H%M%S}-{jobs[0].id}.sbatch"
-        ask("sbatch", "--version")  # before anything is written
+        command("sbatch", "--version")  # before anything is written
         write_text(file, script)
         try:
-            answer = ask("sbatch", "--parsable", str(file)).strip().split(";")[0]
-        except Refused as error:
+            answer = command("sbatch", "--parsable", str(file)).strip().split(";")[0]
+        except SlurmError as error:
             file.unlink()
             raise ConfigError(f"launcher slurm: {error}{self._remedy(str(error))}") from None
         if not answer.isdecimal():
-            raise ConfigError(f"launcher slurm: sbatch gave no job number, but {answer!r}; see what it made of {file}")
+            raise ConfigError(f"launcher slurm: expected a job number from sbatch, got {answer!r}; check {file} and squeue")
         return answer
 
     def _remedy(self, error: str) -> str:
         partition, strange = self.site["partition"], STRANGE.search(error)
         try:
             if strange:
-                there = sorted(set(LONG.findall(ask("sbatch", "--help"))))
+                there = sorted(set(LONG.findall(command("sbatch", "--help"))))
                 return f"\n  launcher.sbatch: {suggestion(strange[1], there, noun='sbatch takes')}"
             if partition is not None and "partition" in error:
-                there = ask("sinfo", "--noheader", "--format=%R").split()
+                there = command("sinfo", "--noheader", "--format=%R").split()
                 return f"\n  launcher.partition: {suggestion(str(partition), there, noun='this cluster has')}"
-        except (Refused, ConfigError):
+        except (SlurmError, ConfigError):
             pass
         return ""
 
 
 def groups(jobs: Sequence[Job]) -> list[list[Job]]:
-    """What one array can hold: the same needs, and as many nodes and processes. Parents before children, whatever stands
-    between those that are alike: a throttle is of an array."""
+    """The jobs of each array: those with the same needs and shape. Parents come before children."""
     depth: dict[str, int] = {}
     for job in jobs:  # parents first
         depth[job.id] = 1 + max((depth[need] for need in job.needs if need in depth), default=0)
@@ -208,18 +207,20 @@ def shape(job: Job) -> tuple[int, int, bool]:
     devices = trainer.get("devices", 1)
     processes: Any = len(devices) if isinstance(devices, list) else devices
     if type(processes) is not int or processes < 1:
-        raise ConfigError(f"{file}: trainer.devices: Slurm must be told how many processes a node has, got {devices!r}")
+        raise ConfigError(
+            f"{file}: trainer.devices: expected the processes per node, an integer above 0 or a list, got {devices!r}"
+        )
     return int(trainer.get("num_nodes", 1)), processes, trainer.get("accelerator") in ("gpu", "cuda")
 
 
 def home(jobs: Sequence[Job]) -> Path:
-    """Where the script and Slurm's own output are kept: in the run's folder, or in the sweep's for an array."""
+    """The folder of the script and Slurm's own output: in the run's folder, or for an array in the sweep's."""
     folder = jobs[0].folder.absolute()
     return (folder if len(jobs) == 1 else folder.parents[1]) / "slurm"
 
 
 def probe(folder: Path) -> None:
-    """Write and flush a file. Slurm starts no job whose log it cannot write, and says so only in a log.
+    """Write and flush a file: Slurm does not start a job whose log it cannot write, and reports that only in its own log.
 
     Raises:
         StorageError: a full disk, no permission.

@@ -58,7 +58,7 @@ def test_a_graph(job, until):
     }  # fmt: skip
     assert "requeued" in seen
     log = jobs[0].log.read_text()
-    assert "start 1\n" in log and "code 75: back into the queue" in log and "start 2\n" in log
+    assert "start 1\n" in log and "code 75: requeued" in log and "start 2\n" in log
     assert [len((j.folder / "starts").read_text().splitlines()) for j in jobs[:4]] == [2, 1, 1, 1]
 
 
@@ -70,7 +70,7 @@ def test_cancelled_is_not_put_back(job, until):
     until(lambda: (one.folder / "starts").is_file(), 30)
     launcher.cancel(handles)
     until(lambda: launcher.states(handles) == {"one": "cancelled"}, 40, lambda: one.log.read_text())
-    assert "back into the queue" not in one.log.read_text()
+    assert "requeued" not in one.log.read_text()
     launcher.cancel(handles)  # one that has ended is no error
 
 

@@ -86,7 +86,7 @@ def test_a_rank_that_fails_ends_the_job_with_its_own_code(on_slurm, tiny_config,
     until(lambda: "JobState=FAILED" in told(), PATIENCE, lambda: logs(folder))
     assert "ExitCode=65:0" in told() and "Restarts=0" in told(), logs(folder)
     log = (folder / "log.txt").read_text()
-    assert "[rank 1 on " in log and "error: shard 7 is torn" in log and "back into the queue" not in log
+    assert "[rank 1 on " in log and "error: shard 7 is torn" in log and "requeued" not in log
 
 
 def test_two_tasks_for_one_device_are_refused(on_slurm, tiny_config, tmp_path):

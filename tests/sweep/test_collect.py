@@ -78,7 +78,7 @@ def test_means_and_intervals_over_seeds(folder):
     assert number.error == pytest.approx(4.303 * 0.1 / sqrt(3))  # Student's t of 2 degrees of freedom
     alone = rows["B, optimizer.lr=0.1, 4 steps"].numbers["paired_l2"]
     assert (alone.mean, alone.error, alone.over) == (0.4, 0.01, "pairs")
-    assert rows["A, 4 steps"].numbers["training, pass-equivalents"].mean == 900
+    assert rows["A, 4 steps"].numbers["training, NFE"].mean == 900
     assert rows["A, 4 steps"].numbers["negative control, background"].mean == 0.9
     assert list(rows)[:2] == ["teacher", "longer"] and len(rows) == 5
 
