@@ -1,11 +1,12 @@
 """Look at data before a training does: what decodes, and what filters would drop."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sunlab.config.load import load_config
+from sunlab.data.base import SOURCES
 from sunlab.data.doctor import Report, examine, examine_filters
 from sunlab.data.selection import Dropped, Named
 from sunlab.data.shards import Shards, build_filters
@@ -58,9 +59,9 @@ def examine_data(
         ConfigError: both or neither of `shards` and `configs`, or a source that reads no shards.
         DataError: no such shards.
     """
-    given = _source_of(shards, configs, filters)
+    kind, given = _source_of(shards, configs, filters)
     named = build_filters(given.pop("filters", None))
-    source = Shards(**{**given, "on_error": "quarantine"})
+    source = kind(**{**given, "on_error": "quarantine"})
     report = examine(source, samples)
     return Diagnosis(source, report, named, examine_filters(source, named, filtered) if named else None)
 
@@ -69,18 +70,19 @@ def plan_of(
     shards: Sequence[str] = (), *, configs: Sequence[str | Path] = (), filters: Sequence[str | dict[str, Any]] = ()
 ) -> Shards:
     """The source whose pipeline training would read; no shard is opened. Arguments as for `examine_data`."""
-    return Shards(**_source_of(shards, configs, filters))
+    kind, given = _source_of(shards, configs, filters)
+    return kind(**given)
 
 
 def _source_of(
     shards: Sequence[str], configs: Sequence[str | Path], filters: Sequence[str | dict[str, Any]]
-) -> dict[str, Any]:
-    """The parameters of the source "shards"."""
+) -> tuple[Callable[..., Shards], dict[str, Any]]:
+    """The class of a source that reads shards, and its parameters."""
     if bool(shards) == bool(configs):
         raise ConfigError("doctor data: name shards, or a configuration with --config")
-    given: dict[str, Any] = {"name": "shards", "urls": list(shards)}
-    if configs:
-        given = dict(load_config(configs).config.data.source)  # type: ignore[arg-type]
-    if given.pop("name") != "shards":
-        raise ConfigError("doctor data: the configuration's data.source is not shards")
-    return {**given, "filters": list(filters)} if filters else given
+    given: Any = {"name": "shards", "urls": list(shards)}
+    spec = SOURCES.check(load_config(configs).config.data.source if configs else given, key="data.source")
+    kind: Any = SOURCES.get(spec.name).factory
+    if not kind.reads_shards:
+        raise ConfigError(f"data.source: {spec.name} reads no shards; doctor data looks at shards alone")
+    return kind, {**spec.parameters, **({"filters": list(filters)} if filters else {})}

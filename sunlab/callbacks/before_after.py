@@ -11,7 +11,6 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from sunlab.adapters.sun import SUN
 from sunlab.backbones.base import BaseModel
 from sunlab.callbacks.base import CALLBACKS, averaged
 from sunlab.data.base import NEGATIVES, NegativeSampler, Pool
@@ -73,11 +72,8 @@ class BeforeAfter(Callback):
         """Looks at `longer` before the training, not after it. Raises `ConfigError` or `DataError`."""
         if self.longer is None:
             return
-        if not isinstance(getattr(module, "adapter", None), SUN):
-            raise ConfigError(
-                "before_after.longer: the other adapter takes this one's place while it draws, which only "
-                "a sun adapter allows; leave `longer` out"
-            )
+        if getattr(module, "adapter", None) is None:
+            raise ConfigError("before_after.longer: this task trains no adapter to compare with; leave `longer` out")
         check_base(read_adapter(asset(self.longer)).header, module.base.backbone, f"before_after.longer: {self.longer}")
 
     @rank_zero_only

@@ -3,18 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from sunlab.callbacks.base import CALLBACKS, averaged
-from sunlab.diffusion.grid import grid
-from sunlab.modules.distillation import DistillationModule
-from sunlab.pipelines.draw import Request, draw, with_guidance
+from sunlab.pipelines.draw import Request, draw
 from sunlab.pipelines.picture import grid_image, save_png
-from sunlab.solvers import Sampler
-from sunlab.solvers.dpmpp_2m import DPMpp2M
 
 
 @CALLBACKS.register("sample_images")
@@ -45,7 +41,7 @@ class SampleImages(Callback):
         self._last = -1
 
     @rank_zero_only
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: Any, *args: Any) -> None:
         step = trainer.global_step
         if step == self._last or step % self.every:
             return
@@ -54,14 +50,9 @@ class SampleImages(Callback):
         module.eval()
         base: Any = module.base
         base.text.forget()
-        if isinstance(module, DistillationModule):
-            sampling, bind = module.student, module.bind_student()
-        else:
-            path = base.backbone.path
-            sampling = Sampler(DPMpp2M(path), grid(self.steps, path=path))
-            bind = with_guidance(base)
+        sampler, bind = module.drawing(self.steps)
         with averaged(trainer, module):
-            drawn = draw(base, sampling, bind, self.request, w=self.guidance)
+            drawn = draw(base, sampler, bind, self.request, w=self.guidance)
         module.train(mode)
         base.text.forget()
         folder = Path(trainer.default_root_dir) / "pictures"

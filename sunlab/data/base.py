@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -140,6 +140,9 @@ class Source(ABC):
 
     holds_images: bool = True
     """Whether its samples are pictures, of which `data.cache` can keep the latents."""
+
+    reads_shards: ClassVar[bool] = False
+    """Whether it takes the parameters of the source `shards`, so that `sunlab doctor data` can look at its samples."""
 
     @property
     def stored_nfe(self) -> int:

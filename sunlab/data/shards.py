@@ -52,12 +52,10 @@ class Shards(Source):
         quarantine_limit: bad samples that are borne.
         keys: plain: as in the shard; path: with its folder and name before, for sets whose keys are the same.
         max_pixels: larger pictures are bad samples.
-        cache: folder that remote shards are fetched to as a whole; null: ~/.cache/sunlab/shards in the order exact; in a
-            stream none: shards are read as they arrive.
+        cache: folder for whole remote shards; null: ~/.cache/sunlab/shards in the order exact, none in a stream.
         cache_gb: GiB that it may hold.
-        order: exact: all samples are counted before the first step, and an epoch is a permutation of them; stream: training
-            starts at once, each virtual stream passes through its own share of the shards. null: exact where manifests
-            list all shards (`sunlab data index`), or where there is a limit, else stream.
+        order: exact: all samples are counted first, and an epoch is a permutation of them; stream: starts at once, each
+            stream reads its share of the shards. null: exact with a limit or with manifests of all shards, else stream.
         stages: further stages of the stream, each a name with its parameters and `after`: the stage that it follows
             (`sunlab list stages`, `sunlab doctor data --plan`).
 
@@ -66,6 +64,8 @@ class Shards(Source):
         DataError: nothing found, a shard that is not what its manifest says, filters that drop everything, no samples.
         StorageError: a file that cannot be read or fetched.
     """
+
+    reads_shards = True
 
     def __init__(
         self,

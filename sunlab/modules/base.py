@@ -10,14 +10,20 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from sunlab.backbones.base import BaseModel
+from sunlab.diffusion.grid import grid
 from sunlab.errors import ConfigError
 from sunlab.modules.optimization import Optimization
+from sunlab.pipelines.draw import Bind, with_guidance
 from sunlab.private import is_accumulating
+from sunlab.solvers import Sampler
+from sunlab.solvers.dpmpp_2m import DPMpp2M
 
 
 class Module(LightningModule, ABC):
     """A LightningModule whose checkpoint holds only what it trains."""
 
+    base: BaseModel
     optimization: Optimization
 
     def __init__(self) -> None:
@@ -29,6 +35,16 @@ class Module(LightningModule, ABC):
     @abstractmethod
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that are trained, by the names of `state_dict`."""
+
+    def drawing(self, steps: int) -> tuple[Sampler, Bind]:
+        """How pictures are drawn with what is trained: by the base with classifier-free guidance, unless a module has a
+        sampler of its own.
+
+        Args:
+            steps: of the base's DPM-Solver++ (2M).
+        """
+        path = self.base.backbone.path
+        return Sampler(DPMpp2M(path), grid(steps, path=path)), with_guidance(self.base)
 
     @abstractmethod
     def export(self, folder: Path) -> list[Path]:

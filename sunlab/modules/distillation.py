@@ -80,8 +80,12 @@ class DistillationModule(Module):
         for parameter in self.trainable().values():
             parameter.data = parameter.data.float()
 
+    def drawing(self, steps: int) -> tuple[Sampler, Bind]:
+        """By the student, in its own steps."""
+        return self.student, self.bind_student()
+
     def bind_teacher(self) -> Bind:
-        """How `draw` asks the teacher, with guidance."""
+        """The teacher with guidance, as `draw` evaluates it."""
         return with_guidance(self.base)
 
     def train(self, mode: bool = True) -> "DistillationModule":
