@@ -83,7 +83,7 @@ def _train(loaded: LoadedConfig, folder: Path, checkpoint: Path | None, resume: 
     manual, resumed = not module.automatic_optimization, checkpoint is not None
     trainer = build_trainer(config, folder, spending, callbacks, [stop, *ledger], resumed=resumed, manual=manual)
     data = build_data(config, base, accumulate=trainer.accumulate_grad_batches, source=source)
-    data.source.quarantine_in(folder)
+    data.report_in(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # A job that is requeued may meet the locks of a node that died, until its file system lets go of them.
     patience = 120 if resume == "auto" else 5

@@ -15,6 +15,7 @@ from sunlab.types import Trajectory
 
 if TYPE_CHECKING:
     from sunlab.data.pipeline import Pipeline
+    from sunlab.data.selection import Dropped
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,11 @@ class Source(ABC):
     def shaped(self) -> bool:
         """Whether a stream's pictures have several shapes, of which neighbours share one."""
         return False
+
+    @property
+    def dropped(self) -> "Dropped | None":
+        """What filters dropped of the epoch, in the order "exact"; None: there are none, or samples are not counted."""
+        return None
 
     def quarantine_in(self, folder: Path) -> None:  # noqa: B027 -- nothing to do for most
         """Write bad samples down in the run's folder, where they are left out."""

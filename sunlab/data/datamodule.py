@@ -1,6 +1,8 @@
 """The LightningDataModule: from a source to each rank's batches, resumable by the optimizer step."""
 
+import json
 import logging
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
@@ -10,11 +12,14 @@ from sunlab.data.endless import Endless
 from sunlab.data.loader import Loader
 from sunlab.data.positions import Positions
 from sunlab.data.prompts import PromptDraws
+from sunlab.data.selection import Dropped
 from sunlab.data.streams import Layout, Reader, Streams
 from sunlab.errors import ConfigError
+from sunlab.files import write_text
 from sunlab.types import Samples
 
 ENDLESS = 2**62  # samples of an epoch that never ends
+FILTERED = "filters.json"
 POOL = 4096  # captions and keywords that negative prompts may be drawn from
 
 
@@ -69,7 +74,13 @@ class DataModule(LightningDataModule):
         PromptDraws(negatives, Pool(), seed, caption_dropout)  # checked now, before any weights load
         self._source = source.identity()
         self.positions = Positions(self.layout.streams)
+        self._folder: Path | None = None
         self._resumed: int | None = None  # the step that a checkpoint gave, until the trainer's own count agrees
+
+    def report_in(self, folder: Path) -> None:
+        """Keep `quarantine.jsonl` (bad samples) and `filters.json` (what filters dropped) in the run's folder."""
+        self._folder = folder
+        self.source.quarantine_in(folder)
 
     def loader(self, *, rank: int = 0, ranks: int = 1) -> Loader:
         """The batches of one rank, for use without a Trainer too."""
@@ -118,9 +129,14 @@ class DataModule(LightningDataModule):
         return self._processed() // self._accumulate() if self._resumed is None else self._resumed
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"step": self.step(), **self._identity()}
+        """The position. What the filters did until here goes to the run's `filters.json` too, by the first rank."""
+        state, dropped = {"step": self.step(), **self._identity()}, self.source.dropped
         if self.source.order == "stream":
-            state["cursors"] = self.positions.gathered(self.step())
+            state["cursors"], dropped = self.positions.gathered(self.step())
+            state["filters"] = dropped.to_dict()
+        first = self.trainer is None or self.trainer.is_global_zero
+        if self._folder is not None and dropped is not None and dropped.seen and first:
+            write_text(self._folder / FILTERED, json.dumps(dropped.report(), indent=2) + "\n")
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -133,7 +149,7 @@ class DataModule(LightningDataModule):
                 )
         self._resumed = int(state["step"])
         if self.source.order == "stream":
-            self.positions.restore(self._resumed, state["cursors"])
+            self.positions.restore(self._resumed, state["cursors"], Dropped.from_dict(state.get("filters", {})))
 
     def _identity(self) -> dict[str, Any]:
         layout = self.layout

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch.distributed as dist
 
 from sunlab.data.cursor import Cursor, Tally
+from sunlab.data.selection import Dropped
 from sunlab.data.streams import Share
 from sunlab.errors import ConfigError
 
@@ -16,6 +17,7 @@ class Positions:
     def __init__(self, streams: int):
         self.streams = streams
         self.tally = Tally()
+        self.before = Dropped()  # what filters did until the checkpoint from which the run was resumed
         self._steps: dict[int, dict[int, Cursor]] = {0: {}}  # steps that were made -> this rank's cursors then
         self._told = 500  # samples that the filters had seen when their counts were logged
         self._warned = False
@@ -36,19 +38,25 @@ class Positions:
             raise ConfigError(f"data: where the streams stood at step {step} is not known; resume from a checkpoint")
         return self._steps[step]
 
-    def gathered(self, step: int) -> list[list[int]]:
-        """A row for each stream: its cursor after `step` steps, from all ranks. Forgets those of earlier steps."""
-        found: list[Mapping[int, Cursor]] = [self.at(step)]
+    def gathered(self, step: int) -> tuple[list[list[int]], Dropped]:
+        """From all ranks: a row for each stream, its cursor after `step` steps, and what the filters did in the whole run.
+        Forgets the cursors of earlier steps."""
+        own = (self.at(step), self.tally.dropped)
+        every = [own]
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            found = [{} for _ in range(dist.get_world_size())]
-            dist.all_gather_object(found, self.at(step))
+            every = [own] * dist.get_world_size()
+            dist.all_gather_object(every, own)
+        dropped = Dropped()
+        for part in (self.before, *(counted for _, counted in every)):
+            dropped.add(part)
         for old in [known for known in self._steps if known < step]:
             del self._steps[old]
-        whole = {stream: cursor for some in found for stream, cursor in some.items()}
-        return [list(whole.get(stream, Cursor())) for stream in range(self.streams)]
+        whole = {stream: cursor for some, _ in every for stream, cursor in some.items()}
+        return [list(whole.get(stream, Cursor())) for stream in range(self.streams)], dropped
 
-    def restore(self, step: int, rows: Sequence[Sequence[int]]) -> None:
-        """The positions of a checkpoint."""
+    def restore(self, step: int, rows: Sequence[Sequence[int]], before: Dropped) -> None:
+        """The positions of a checkpoint, and what the filters did until then."""
+        self.before = before
         self._steps = {step: {stream: Cursor(*map(int, row)) for stream, row in enumerate(rows)}}
 
     def _tell(self) -> None:

@@ -6,7 +6,7 @@ filters as without.
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
@@ -72,6 +72,21 @@ class Dropped:
         self.first[culprit] += 1
         return False
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON and checkpoints."""
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> "Dropped":
+        return cls(**{name: Counter(value) if isinstance(value, dict) else value for name, value in given.items()})
+
+    def report(self) -> dict[str, Any]:
+        """The table as JSON: samples seen, kept and bad, and by filter those that it dropped first, would drop alone, and
+        found without a value."""
+        counts = {"dropped": self.first, "dropped_alone": self.alone, "missing": self.missing}
+        filters = {name: {column: count[name] for column, count in counts.items()} for name in self.alone | self.missing}
+        return {"seen": self.seen, "kept": self.kept, "bad": self.bad, "filters": filters}
+
     def emptied(self) -> "Dropped":
         """What was counted; this one begins anew."""
         found = Dropped()
@@ -122,8 +137,7 @@ def select(
         raise DataError(f"the filters drop every sample that was looked at:\n{probe.table(filters)}")
     found = remembered(folder, _name(shards, filters), lambda: _look_at_all(shards, filters, remote, lenient))
     numbers = np.split(found.arrays["numbers"], found.arrays["ends"][:-1])
-    counts: dict[str, Any] = {k: Counter(v) if isinstance(v, dict) else v for k, v in found.notes.items()}
-    return [replace(shard, kept=kept) for shard, kept in zip(shards, numbers, strict=True)], Dropped(**counts)
+    return [replace(shard, kept=kept) for shard, kept in zip(shards, numbers, strict=True)], Dropped.from_dict(found.notes)
 
 
 def look(
@@ -146,10 +160,7 @@ def _look_at_all(shards: Sequence[Shard], filters: Named, remote: Remote, lenien
     looks = (look(shard, filters, remote, dropped, lenient=lenient) for shard in shards)
     kept = [np.flatnonzero(np.fromiter(looked, bool)) for looked in looks]
     ends = np.cumsum([len(numbers) for numbers in kept])
-    return Found(
-        {"numbers": np.concatenate(kept), "ends": ends},
-        {k: v if isinstance(v, int) else dict(v) for k, v in vars(dropped).items()},
-    )
+    return Found({"numbers": np.concatenate(kept), "ends": ends}, dropped.to_dict())
 
 
 def _name(shards: Sequence[Shard], filters: Named) -> str:

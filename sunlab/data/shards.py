@@ -134,8 +134,7 @@ class Shards(Source):
 
     @property
     def dropped(self) -> Dropped | None:
-        """What the filters did, where the samples were counted."""
-        return self.counted.selected[1]
+        return self.counted.selected[1] if self.order == "exact" else None
 
     @property
     def reading(self) -> Reading:

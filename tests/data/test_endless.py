@@ -1,5 +1,6 @@
 """The order "stream": steps do not depend on ranks and workers, resuming is exact, a pass loses and repeats nothing."""
 
+import json
 from itertools import islice
 
 import pytest
@@ -95,16 +96,51 @@ def test_negatives_are_captions_of_the_neighbourhood(alone):
     assert sum(text.startswith("a thing") for text in drawn) > 10
 
 
-def test_filters_are_counted_and_stop_where_nothing_passes(stream):
+def test_filters_are_counted_and_stop_where_nothing_passes(stream, folder):
     even = {"name": "json_field", "field": "number", "min": 26, "missing": "drop"}
     source = stream(filters=[even])
     rows, modules = batches(source, steps=20)
     assert all(int(row[0].rpartition("/")[2][:5]) >= 26 for step in rows for row in step)
     dropped = modules[0].positions.tally.dropped
     assert dropped.seen == dropped.kept + dropped.first["json_field number"] and dropped.kept >= 160
+    modules[0].report_in(folder)
+    module = DataModule(source, Mixture(), batch_size=8, streams=4)
+    module.load_state_dict(state_at(modules, 20))
+    report = json.loads((folder / "filters.json").read_text())
+    assert report == {
+        "seen": dropped.seen,
+        "kept": dropped.kept,
+        "bad": 0,
+        "filters": {
+            "json_field number": {
+                "dropped": dropped.seen - dropped.kept,
+                "dropped_alone": dropped.seen - dropped.kept,
+                "missing": 0,
+            }
+        },
+    }
+    module.report_in(folder)
+    list(islice(module.loader(), 5))
+    module.state_dict()  # a resumed run goes on counting
+    again = json.loads((folder / "filters.json").read_text())
+    assert again["seen"] == report["seen"] + module.positions.tally.dropped.seen > report["seen"] + 40
     nothing = stream(filters=[{**even, "min": 100}])
     with pytest.raises(DataError, match=r"drop every sample.*\n(.*\n)+.*0 of \d+ samples kept"):
         batches(nothing, steps=1)
+
+
+def test_filters_are_counted_over_all_ranks(stream, folder, monkeypatch):
+    source = stream(filters=[{"name": "json_field", "field": "number", "min": 26, "missing": "drop"}])
+    _, modules = batches(source, ranks=2, steps=10)
+    owned = [(module.positions.at(10), module.positions.tally.dropped) for module in modules]
+
+    def gather(found, _):
+        found[:] = owned
+
+    for name, value in {"is_initialized": lambda: True, "get_world_size": lambda: 2, "all_gather_object": gather}.items():
+        monkeypatch.setattr(f"torch.distributed.{name}", value)
+    _, dropped = modules[0].positions.gathered(10)
+    assert dropped.seen == sum(one.seen for _, one in owned) and min(one.seen for _, one in owned) > 0
 
 
 def test_a_small_share_of_bad_samples_is_left_out(tmp_path):

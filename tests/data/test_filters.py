@@ -78,7 +78,7 @@ def scored(tmp_path, monkeypatch):
     return [f"{tmp_path}/*.tar"]
 
 
-def test_filtered_samples_keep_an_exact_order(scored):
+def test_filtered_samples_keep_an_exact_order(scored, tmp_path):
     filters = [{"name": "aesthetic", "min": 6, "missing": "drop"}]
     shards = Shards(order="exact", urls=scored, filters=filters, shuffle=4)
     wanted = [f"{n:05d}" for n in range(24, 40) if n % 10 != 3]
@@ -92,6 +92,11 @@ def test_filtered_samples_keep_an_exact_order(scored):
     assert len(Shards(order="exact", urls=scored, filters=[{**filters[0], "missing": "keep"}])) == 19
     assert len(Shards(order="exact", urls=scored, filters=filters, limit=5)) == 5
     module = DataModule(again, Empty(), batch_size=4, streams=4)
+    module.report_in(tmp_path)
+    module.state_dict()
+    counts = {"dropped": 25, "dropped_alone": 25, "missing": 4}
+    expected = {"seen": 40, "kept": len(wanted), "bad": 0, "filters": {"aesthetic": counts}}
+    assert json.loads((tmp_path / "filters.json").read_text()) == expected
     with pytest.raises(ConfigError, match="was made with"):
         DataModule(Shards(order="exact", urls=scored), Empty(), batch_size=4, streams=4).load_state_dict(module.state_dict())
 
