@@ -48,11 +48,11 @@ def test_the_adapter_describes_itself(finished):
     assert header["adapter"]["name"] == "sun"
 
 
-def test_the_table_counts_passes(finished):
+def test_the_table_counts_nfe(finished):
     rows = json.loads((finished[0] / "before_after.json").read_text())["rows"]
-    passes = {row["name"]: row["passes"] for row in rows}
-    assert [passes[name] for name in passes if name.startswith("this run")] == [4]
-    assert passes["DPM-Solver++ 2 steps, CFG 3"] == 4 and passes["DPM-Solver++ 4 steps, CFG 3"] == 8
+    nfe = {row["name"]: row["nfe"] for row in rows}
+    assert [nfe[name] for name in nfe if name.startswith("this run")] == [4]
+    assert nfe["DPM-Solver++ 2 steps, CFG 3"] == 4 and nfe["DPM-Solver++ 4 steps, CFG 3"] == 8
     assert rows[0]["distance"] == 0 and all(row["distance"] > 0 for row in rows[1:])
 
 

@@ -34,7 +34,7 @@ GUIDED = "DPM-Solver++"
 
 @CALLBACKS.register("before_after")
 class BeforeAfter(Callback):
-    """At the end of the training: 25-step teacher, the adapter, and the teacher in as few passes; picture and table.
+    """At the end of the training: 25-step teacher, the adapter, and the teacher at equal NFE; picture and table.
 
     Args:
         prompts, negatives: of the picture, one column each.
@@ -95,7 +95,7 @@ class BeforeAfter(Callback):
             measured.insert(2, drawn[0])
             shown.insert(2, drawn[1])
         rows = rows_of([v.name for v in variants], measured, [v.name.startswith(GUIDED) for v in variants])
-        labels = [f"{row.name}: {row.passes:.0f} passes" for row in rows]
+        labels = [f"{row.name}: {row.nfe:.0f} NFE" for row in rows]
         asked = zip(self.shown.prompts, self.shown.negatives, strict=True)
         captions = [prompt + (f" (not: {negative})" if negative else "") for prompt, negative in asked]
         picture = grid_image([d.images for d in shown], labels=labels, captions=captions, zoom=self.zoom)

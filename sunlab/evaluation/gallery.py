@@ -31,11 +31,11 @@ class Gallery:
         batch: pictures drawn at a time; a run that is stopped loses at most so many.
 
     Attributes:
-        passes: U-Net passes that were spent by this object.
+        nfe: network evaluations that were spent by this object.
     """
 
     def __init__(self, folder: Path, base: BaseModel, *, batch: int = 64):
-        self.folder, self.base, self.batch, self.passes = folder, base, batch, 0.0
+        self.folder, self.base, self.batch, self.nfe = folder, base, batch, 0.0
         self.base_identity = base_identity(base)
 
     def draw(self, method: Method, request: Request, progress: Lines | None = None) -> list[Path]:
@@ -60,7 +60,7 @@ class Gallery:
                 part = missing[start : start + self.batch]
                 wanted = request.chosen(part)
                 drawn = draw(self.base, method.sampling, bind, wanted, w=method.w, batch=self.batch)
-                self.passes += drawn.passes * len(part)
+                self.nfe += drawn.passes * len(part)
                 if progress is not None:
                     progress.add(len(part))
                 if strange := [i for i, picture in zip(part, drawn.images, strict=True) if not picture.isfinite().all()]:

@@ -35,7 +35,7 @@ def strength(origin: Mapping[str, Tensor], tuned: Mapping[str, Tensor]) -> float
 TEXT = (
     "Distance to each base's own teacher, as a share of the distance between two of the teacher's own pictures of other "
     "seeds, ± half of a 95 % interval from disjoint subsets; N = {pairs} pairs a cell. In brackets: the share of the pairs "
-    "that are nearer to the teacher than those of guided sampling at as many passes. The line of strength gives "
+    "that are nearer to the teacher than those of guided sampling at equal NFE. The line of strength gives "
     "|Δθ| / |θ| of each base's U-Net against {origin}'s."
 )
 

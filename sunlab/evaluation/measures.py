@@ -13,9 +13,9 @@ from sunlab.evaluation.rows import Row
 
 def measures_of(row: Row) -> dict[str, float]:
     """`paired_l2`, `kid_x1000`, ...: values; `paired_l2.share`: as a share of the distance to the teacher's other seeds;
-    `paired_l2.nearer`: share of pairs nearer to the teacher than the guided variant of as many passes; `clip_score`, ...:
+    `paired_l2.nearer`: share of pairs nearer to the teacher than the guided variant of equal NFE; `clip_score`, ...:
     alignment; `control.background`, ...: suppressed, as a share of the teacher's; `speedup`; `limit`: the same of the bare
-    U-Net passes."""
+    network evaluations."""
     found: dict[str, float] = {}
     for name, value in row.values.items():
         found[name] = value.value

@@ -49,7 +49,7 @@ def page(
         body += [f"<h2>{escape(result.base)}</h2>"]
         body += [f'<p class="warning">{escape(warning)}</p>' for warning in result.warnings]
         body += [_table(table_of(result, facts["extractor"])), _picture(sheet, "pictures of each row, same seeds")]
-        body += [_picture(curve, "distance over passes") for curve in _curves(result, facts["extractor"])]
+        body += [_picture(curve, "distance over NFE") for curve in _curves(result, facts["extractor"])]
     told = [[str(key), str(value)] for key, value in facts.items()]
     body += ["<h2>How it was made</h2>", _table([["", ""], *told])]
     head = f'<meta charset="utf-8"><title>{escape(str(facts["title"]))}</title><style>{STYLE}</style>'
@@ -74,7 +74,7 @@ def _picture(image: Image | bytes, what: str) -> str:
 
 
 def _curves(result: Result, extractor: str) -> list[bytes]:
-    """For each paired distance: the rows over their U-Net passes, the teacher's own as lines. PNG."""
+    """For each paired distance: the rows over their NFE, the teacher's own as lines. PNG."""
     names = dict.fromkeys(name for row in result.rows for name, value in row.values.items() if value.paired)
     drawn = []
     for name in names:
@@ -89,11 +89,11 @@ def _curves(result: Result, extractor: str) -> list[bytes]:
                 )
             else:
                 error = value.error if value.error == value.error else None  # NaN: no interval
-                axes.errorbar(row.passes, value.value, yerr=error, fmt="o", capsize=3)
-                axes.annotate(f" {row.name}", (row.passes, value.value), size=8)
+                axes.errorbar(row.nfe, value.value, yerr=error, fmt="o", capsize=3)
+                axes.annotate(f" {row.name}", (row.nfe, value.value), size=8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        furthest = max((row.passes for row in result.rows[1:] if not row.reference), default=1)
-        axes.set(xlabel="U-Net passes a picture", ylabel=title(name, extractor), xlim=(0, 1.5 * furthest), ylim=(0, None))
+        furthest = max((row.nfe for row in result.rows[1:] if not row.reference), default=1)
+        axes.set(xlabel="NFE a picture", ylabel=title(name, extractor), xlim=(0, 1.5 * furthest), ylim=(0, None))
         drawn.append(png(figure))
     return drawn
 
@@ -120,7 +120,7 @@ def write_report(
     captions = [prompt + (f" (not: {negative})" if negative else "") for prompt, negative in asked]
     sheets = []
     for number, result in enumerate(results):
-        labels = [f"{row.name}: {row.passes:.0f} passes" for row in result.rows]
+        labels = [f"{row.name}: {row.nfe:.0f} NFE" for row in result.rows]
         count, _, _, width = result.shown[0].shape
         zoom = max(1, LEGIBLE // width)
         sheets.append(grid_image(result.shown, labels=labels, captions=captions[:count], zoom=zoom))

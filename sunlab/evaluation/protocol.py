@@ -76,7 +76,7 @@ def evaluate_base(name: str, base: BaseModel, protocol: Protocol, folder: Path, 
             name=method.name,
             reference=place < REFERENCES,
             guided=method.guided,
-            passes=taken.passes,
+            nfe=taken.nfe,
             seconds=taken.seconds,
             speedup=times[0].seconds / taken.seconds,
             limit=times[0].bare / taken.bare,
@@ -92,7 +92,7 @@ def evaluate_base(name: str, base: BaseModel, protocol: Protocol, folder: Path, 
     rows = beside_rivals(rows, [{}, *(one.distances for one in compared)])
     shown = [read(pictures.paths[: protocol.shown]) for pictures in sets]
     warnings = list(dict.fromkeys(line for one in compared for line in one.warnings))
-    return Result(name, rows, shown, warnings, gallery.passes)
+    return Result(name, rows, shown, warnings, gallery.nfe)
 
 
 def _alignment(pictures: Pictures, protocol: Protocol) -> dict[str, Value]:

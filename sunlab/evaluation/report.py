@@ -57,14 +57,14 @@ READING = (
     "have no interval; their principal components are fitted on the pictures of the first row. Negative control: how "
     "often a background or size that the first row draws with an empty negative prompt is drawn with an empty one, and with "
     "one that names it; in brackets the relative drop, as a share of the first row's. The limit of a speed-up is that of "
-    "the bare U-Net passes, timed in the same run: of batch 2 under guidance, else of batch 1."
+    "the bare network evaluations, timed in the same run: of batch 2 under guidance, else of batch 1."
 )
 
 
 def record_of(results: Sequence[Result], facts: Mapping[str, Any], sections: Sequence[Section] = ()) -> dict[str, Any]:
     """Everything but the pictures, ready for JSON; NaN and infinity become null."""
     bases = [
-        {"base": r.base, "passes_spent": r.passes, "warnings": list(r.warnings), "rows": [asdict(row) for row in r.rows]}
+        {"base": r.base, "nfe_spent": r.nfe, "warnings": list(r.warnings), "rows": [asdict(row) for row in r.rows]}
         for r in results
     ]
     return _finite({**facts, **{section.name: section.record for section in sections}, "bases": bases})
@@ -76,14 +76,14 @@ def table_of(result: Result, extractor: str) -> list[list[str]]:
     rivals = list(dict.fromkeys(name for row in result.rows for name in row.against))
     judged = list(dict.fromkeys(name for row in result.rows for name in row.alignment))
     controls = list(dict.fromkeys(name for row in result.rows for name in row.controls))
-    header = ["", "U-Net passes", "s / picture, of N", "speed-up, of its limit", *(title(name, extractor) for name in names)]
-    header += [f"{title(name, extractor)} beside CFG at as many passes" for name in rivals]
+    header = ["", "NFE", "s / picture, of N", "speed-up, of its limit", *(title(name, extractor) for name in names)]
+    header += [f"{title(name, extractor)} beside CFG at equal NFE" for name in rivals]
     header += [title(name, extractor) for name in judged]
     lines = [header + [f"negative control, {name}" for name in controls]]
     for row in result.rows:
         cells = [
             row.name,
-            f"{row.passes:.0f}",
+            f"{row.nfe:.0f}",
             f"{row.seconds:.4f} of {row.timed}",
             f"{row.speedup:.1f}x of {row.limit:.1f}x",
         ]

@@ -18,14 +18,14 @@ class Row:
     Attributes:
         reference: whether it is one of the teacher's own rows.
         guided: whether it is the base itself with guidance.
-        passes: U-Net passes a picture.
+        nfe: network evaluations a picture.
         seconds: a picture, drawn alone.
         speedup: of the teacher's seconds over these.
-        limit: the same of the seconds that their bare U-Net passes take, in the same run.
+        limit: the same of the seconds that their bare network evaluations take, in the same run.
         timed: pictures behind the seconds (N).
         values: by name; none of the teacher before itself.
         alignment: of its pictures with their prompts, by name.
-        against: of each paired distance, the row beside the guided variant of as many passes; none of guided rows.
+        against: of each paired distance, the row beside the guided variant of equal NFE; none of guided rows.
         controls: negative control, by attribute.
         control_shares: by attribute, of what classifier-free guidance in the row before suppresses; NaN where not known.
     """
@@ -33,7 +33,7 @@ class Row:
     name: str
     reference: bool
     guided: bool
-    passes: float
+    nfe: float
     seconds: float
     speedup: float
     limit: float
@@ -54,14 +54,14 @@ class Result:
         rows: the teacher before, the two references, the variants.
         shown: (B, 3, H, W) in [0, 1], one for each row.
         warnings: what a reader must know.
-        passes: U-Net passes that were spent in this run.
+        nfe: network evaluations that were spent in this run.
     """
 
     base: str
     rows: Sequence[Row]
     shown: Sequence[Tensor]
     warnings: Sequence[str]
-    passes: float
+    nfe: float
 
 
 def shares(found: Mapping[str, Value], other: Mapping[str, Value]) -> dict[str, Value]:
@@ -72,7 +72,7 @@ def shares(found: Mapping[str, Value], other: Mapping[str, Value]) -> dict[str, 
 
 
 def beside_rivals(rows: Sequence[Row], distances: Sequence[Mapping[str, Tensor]]) -> list[Row]:
-    """Rows with an adapter beside the guided variant of as many passes.
+    """Rows with an adapter beside the guided variant of equal NFE.
 
     Args:
         distances: of each row's pairs (N,), by name.

@@ -9,7 +9,7 @@ from sunlab.evaluation.paired import pixel_distances
 from sunlab.evaluation.statistics import Against, against, rival_of
 from sunlab.pipelines.draw import Drawn
 
-HEADER = ("", "U-Net passes", "s / picture", "speed-up", "distance to the first", "beside DPM-Solver++ at as many passes")
+HEADER = ("", "NFE", "s / picture", "speed-up", "distance to the first", "beside DPM-Solver++ at equal NFE")
 
 
 @dataclass(frozen=True)
@@ -17,15 +17,15 @@ class Row:
     """A way to draw beside the first one.
 
     Attributes:
-        passes: U-Net passes a picture.
+        nfe: network evaluations a picture.
         seconds: a picture, in this run.
         speedup: of the first row's seconds over these.
         distance: root mean squared difference of paired pictures in [0, 1], mean over pairs; its standard error.
-        against: of the pairs, how many are nearer to the first than the guided row of equal passes is; None for guided rows.
+        against: of the pairs, how many are nearer to the first than the guided row of equal NFE is; None for guided rows.
     """
 
     name: str
-    passes: float
+    nfe: float
     seconds: float
     speedup: float
     distance: float
@@ -36,7 +36,7 @@ class Row:
     def cells(self) -> list[str]:
         beside = self.against.text if self.against else ""
         distance = f"{self.distance:.4f} ± {self.error:.4f}"
-        return [self.name, f"{self.passes:.0f}", f"{self.seconds:.4f}", f"{self.speedup:.1f}x", distance, beside]
+        return [self.name, f"{self.nfe:.0f}", f"{self.seconds:.4f}", f"{self.speedup:.1f}x", distance, beside]
 
 
 def rows_of(names: Sequence[str], drawn: Sequence[Drawn], guided: Sequence[bool]) -> list[Row]:

@@ -35,10 +35,10 @@ def subsets_of(pairs: int, wanted: int) -> list[range]:
 
 
 class Costed(Protocol):
-    """A row of a table with its U-Net passes a picture."""
+    """A row of a table with its NFE a picture."""
 
     @property
-    def passes(self) -> float: ...
+    def nfe(self) -> float: ...
 
 
 Row = TypeVar("Row", bound=Costed)
@@ -77,6 +77,6 @@ def against(rival: str, distances: Tensor, rivals: Tensor) -> Against:
 
 
 def rival_of(row: Row, guided: Sequence[Row]) -> Row | None:
-    """Of the guided rows, the one of as many passes as `row` spends; else of the fewest above; None where none is."""
-    dearer = [other for other in guided if other.passes >= row.passes and other is not row]
-    return min(dearer, key=lambda other: other.passes) if dearer else None
+    """Of the guided rows, the one with the NFE of `row`; else with the next larger; None where none has as many."""
+    above = [other for other in guided if other.nfe >= row.nfe and other is not row]
+    return min(above, key=lambda other: other.nfe) if above else None

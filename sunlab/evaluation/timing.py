@@ -1,4 +1,4 @@
-"""Seconds and U-Net passes a picture, of all methods in one go, and what the passes alone take."""
+"""Seconds and NFE a picture, of all methods in one go, and what the evaluations alone take."""
 
 import time
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from sunlab.evaluation.gallery import Gallery
 from sunlab.evaluation.methods import Method
 from sunlab.pipelines.draw import Request, draw
 
-ALONE = 4  # bare U-Net passes of each batch size in a round
+ALONE = 4  # bare network evaluations of each batch size in a round
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Timed:
     """A picture of a method.
 
     Attributes:
-        passes: of the U-Net.
+        nfe: network evaluations.
         seconds: in all.
-        bare: seconds that as many passes of the base's U-Net take by themselves: of batch 2 under guidance, else of batch 1.
+        bare: seconds of as many evaluations of the base's network alone: of batch 2 under guidance, else of batch 1.
     """
 
-    passes: float
+    nfe: float
     seconds: float
     bare: float
 
@@ -34,16 +34,16 @@ class Timed:
 def times_of(gallery: Gallery, methods: Sequence[Method], request: Request) -> list[Timed]:
     """A picture of each method; the median over the request's pictures, one at a time.
 
-    The methods and the bare passes take turns, so that a machine that slows down slows all of them. The text encoder is left
-    out, the decoder is not. What was measured for the same methods before is handed back, all or none.
+    The methods and the bare evaluations take turns, so that a machine that slows down slows all of them. The decoder is
+    timed, the text encoder is not. What was measured for the same methods before is returned, all or none.
     """
     methods_of = [method.identity(gallery.base_identity) for method in methods]
     facts = [methods_of, list(request.seeds), str(gallery.base.device), "bare"]
     found = gallery.remember("timing", facts, lambda: _measure(gallery, methods, request))
     one, two = found["bare"]
     return [
-        Timed(passes, seconds, passes / 2 * two if method.guided and method.w != 1 else passes * one)
-        for method, (passes, seconds) in zip(methods, found["methods"], strict=True)
+        Timed(nfe, seconds, nfe / 2 * two if method.guided and method.w != 1 else nfe * one)
+        for method, (nfe, seconds) in zip(methods, found["methods"], strict=True)
     ]
 
 
@@ -52,7 +52,7 @@ def _measure(gallery: Gallery, methods: Sequence[Method], request: Request) -> d
     base.encode([*request.prompts, *request.negatives])
     seconds: list[list[float]] = [[] for _ in methods]
     bare: list[list[float]] = [[], []]
-    passes = [0.0 for _ in methods]
+    nfe = [0.0 for _ in methods]
     for i in range(-1, len(request)):  # the first round warms up
         one = request.part(max(i, 0), max(i, 0) + 1)
         for place, method in enumerate(methods):
@@ -61,15 +61,15 @@ def _measure(gallery: Gallery, methods: Sequence[Method], request: Request) -> d
                 drawn = draw(base, method.sampling, bind, one, w=method.w)
                 drawn.images.cpu()  # waits for the accelerator
                 taken = time.perf_counter() - started
-            gallery.passes += drawn.passes
-            passes[place] = drawn.passes
+            gallery.nfe += drawn.passes
+            nfe[place] = drawn.passes
             if i >= 0:
                 seconds[place].append(taken)
         for size in (1, 2):
             taken = _bare(gallery, one, size)
             if i >= 0:
                 bare[size - 1].append(taken)
-    pairs = [[p, median(s)] for p, s in zip(passes, seconds, strict=True)]
+    pairs = [[p, median(s)] for p, s in zip(nfe, seconds, strict=True)]
     return {"methods": pairs, "bare": [median(s) for s in bare]}
 
 
@@ -84,5 +84,5 @@ def _bare(gallery: Gallery, one: Request, size: int) -> float:
     for _ in range(ALONE):
         value = base.backbone(x, t, words).value
     value.cpu()
-    gallery.passes += ALONE * size
+    gallery.nfe += ALONE * size
     return (time.perf_counter() - started) / ALONE

@@ -30,7 +30,7 @@ READING = (
     "paired: by training seed, else by subset. The cost of a training is the mean over its runs; an evaluation of the "
     "teacher, of a target or of the student counts one, a backward pass two."
 )
-COLUMNS = ("base", "label", "variant", "seeds", "passes", "name", "mean", "error", "over", "share")
+COLUMNS = ("base", "label", "variant", "seeds", "nfe", "name", "mean", "error", "over", "share")
 FURTHER = ("minus_baseline", "minus_baseline_error", "minus_baseline_over")
 
 
@@ -119,7 +119,7 @@ def cells_of(rows: Sequence[Row], extractor: str, baseline: str | None) -> list[
     header += [f"{title(name, extractor)}, minus {baseline}" for name in beside]
     lines = [header]
     for row in rows:
-        line = [row.name, "–" if row.reference else str(len(row.seeds)), f"{row.passes:.0f}"]
+        line = [row.name, "–" if row.reference else str(len(row.seeds)), f"{row.nfe:.0f}"]
         line += [text(row.numbers.get(name)) for name in names]
         lines.append(line + [text(row.beside.get(name), signed=True) for name in beside])
     return lines
@@ -149,7 +149,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     writer.writerow([*COLUMNS, *FURTHER])
     for row in rows:
         for name, number in row.numbers.items():
-            line = [row.base, row.label, row.variant, len(row.seeds), row.passes, name, *_number(number)]
+            line = [row.base, row.label, row.variant, len(row.seeds), row.nfe, name, *_number(number)]
             beside = row.beside.get(name)
             writer.writerow([*line, _known(number.share), *(_number(beside) if beside else ("", "", ""))])
     return out.getvalue()
@@ -200,7 +200,7 @@ def _by_row(rows: Sequence[Row], name: str, extractor: str) -> bytes:
         axes.errorbar(number.mean, place, xerr=_bar(number), fmt="o", capsize=3, color=colour)
         if len(number.each) > 1:
             axes.plot(list(number.each.values()), [place] * len(number.each), "|", color=colour, markersize=9)
-    axes.set_yticks(range(len(shown)), [f"{row.name} ({row.passes:.0f} NFE)" for row in shown], size=8, parse_math=False)
+    axes.set_yticks(range(len(shown)), [f"{row.name} ({row.nfe:.0f} NFE)" for row in shown], size=8, parse_math=False)
     axes.invert_yaxis()
     axes.set(xlabel=title(name, extractor), xlim=(0, None))
     axes.grid(axis="x", linewidth=0.4)

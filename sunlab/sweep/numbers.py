@@ -47,7 +47,7 @@ class Row:
         reference: whether it is one of the teacher's own rows, the same in all runs.
         axes: what the sweep varied, with this row's values; the seed left out.
         seeds: of the trainings behind it.
-        passes: NFE per picture.
+        nfe: NFE per picture.
         numbers: by name, in the order of columns.
         beside: by distance, the difference to the sweep's baseline, paired by seed.
     """
@@ -58,7 +58,7 @@ class Row:
     reference: bool
     axes: Mapping[str, Any]
     seeds: tuple[int, ...]
-    passes: float
+    nfe: float
     numbers: Mapping[str, Number]
     beside: Mapping[str, Number] = field(default_factory=dict)
 
@@ -122,7 +122,12 @@ def _row(base: str, label: str, variant: str, cell: Sequence[_One]) -> Row:
             if spent:
                 numbers[name] = _over_seeds(spent)
     axes = {} if reference else {k: v for k, v in cell[0].run.axes.items() if k != "seed"}
-    return Row(base, label, variant, reference, axes, seeds, float(cell[0].row["passes"]), numbers)
+    return Row(base, label, variant, reference, axes, seeds, _nfe(cell[0].row), numbers)
+
+
+def _nfe(row: Mapping[str, Any]) -> float:
+    """NFE per picture; reports made before the key was renamed have it as `passes`."""
+    return float(row["nfe"] if "nfe" in row else row["passes"])
 
 
 def _further(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,12 +72,12 @@ def test_the_report(first):
     assert "FD-Means" in (first / "report.md").read_text()
     found = record(first)
     rows = found["rows"]
-    assert [row["passes"] for row in rows] == [4, 6, 4, 4, 2, 2]
+    assert [row["nfe"] for row in rows] == [4, 6, 4, 4, 2, 2]
     assert rows[0]["values"] == {} and rows[0]["speedup"] == 1
     assert rows[2]["values"]["paired_features"]["share"] == 1 and rows[2]["values"]["paired_features"]["value"] > 0
     assert rows[3]["values"]["paired_l2"]["value"] == 0  # the same sampler, the same seeds
     assert rows[4]["values"]["kid_x1000"]["error"] is not None and rows[4]["values"]["fd"]["error"] is None
-    assert any("N = 17" in line for line in found["warnings"]) and found["passes_spent"] > 0
+    assert any("N = 17" in line for line in found["warnings"]) and found["nfe_spent"] > 0
 
 
 def test_the_limit_is_that_of_the_bare_passes(first):
@@ -94,7 +94,7 @@ def test_a_second_run_draws_nothing_and_says_the_same(words, first):
     before = record(first)
     assert evaluate(load_config([], words)) == first
     after = record(first)
-    assert after["passes_spent"] == 0 and after["rows"] == before["rows"]
+    assert after["nfe_spent"] == 0 and after["rows"] == before["rows"]
 
 
 def test_what_was_lost_is_drawn_again(words, first):
@@ -105,7 +105,7 @@ def test_what_was_lost_is_drawn_again(words, first):
     evaluate(load_config([], words))
     with Image.open(lost) as image:  # alone in its batch now: the same but for the rounding of a sum
         assert abs(np.asarray(image, dtype=int) - before).max() <= 1
-    assert 0 < record(first)["passes_spent"] <= 6
+    assert 0 < record(first)["nfe_spent"] <= 6
 
 
 def test_a_larger_count_only_adds_pairs(words):

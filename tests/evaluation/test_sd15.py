@@ -46,7 +46,7 @@ def here(tmp_path, monkeypatch, tiny_base_folder, tiny_clip):
 def check(folder, title):
     report = json.loads((folder / "report.json").read_text())
     rows = report["bases"][0]["rows"]
-    assert [row["passes"] for row in rows] == [6, 8, 6, 4, 8, 4]
+    assert [row["nfe"] for row in rows] == [6, 8, 6, 4, 8, 4]
     assert all(row["alignment"]["clip_score"]["pairs"] == 16 for row in rows)
     sun = rows[3]
     assert all(sun["values"][name]["value"] is not None for name in ("paired_features", "paired_l2", "kid_x1000", "fd"))

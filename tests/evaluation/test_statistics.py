@@ -12,7 +12,7 @@ from sunlab.pipelines.draw import Drawn
 
 @dataclass
 class Costs:
-    passes: float
+    nfe: float
 
 
 def test_paired_statistics():
@@ -25,7 +25,7 @@ def test_paired_statistics():
     assert found.nearer == 2.5 / 4 and found.pairs == 4
 
 
-def test_the_rival_spends_as_many_passes_or_the_fewest_above():
+def test_the_rival_has_the_same_nfe_or_the_next_larger():
     guided = [Costs(50), Costs(4), Costs(8)]
     assert rival_of(Costs(4), guided) is guided[1]
     assert rival_of(Costs(5), guided) is guided[2]

@@ -25,7 +25,7 @@ def report(name, value, subsets):
         return {
             "name": label,
             "reference": reference,
-            "passes": 4.0,
+            "passes" if reference else "nfe": 4.0,  # the former key and the present one
             "seconds": 0.5,
             "speedup": 2.0,
             "values": values,
