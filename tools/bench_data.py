@@ -3,11 +3,14 @@
     python tools/bench_data.py                          # makes shards like img2dataset's, and measures them
     python tools/bench_data.py '/data/{00000..00031}.tar' --size 256
 
-Both decode with Pillow, resize and crop to --size, and stack batches of the same size in as many worker processes; every
-batch is copied once, as to a device. sunlab also verifies every sample against its digest (unless --unverified),
-parses its json, draws its prompts and keeps its exact order. Rounds alternate, so that both meet the same weather on a
-shared machine; CPU seconds (of all processes) are given beside the wall's, because they do not depend on it. The last
-columns are ratios to webdataset.
+    python tools/bench_data.py --size 512 --side 1024 --pil   # beside webdataset's own decode("pil") and resize
+
+Both decode with Pillow, resize and crop to --size, and stack batches of the same size in as many worker processes. Both
+let libjpeg-turbo unpack a JPEG at half its size or less where that covers --size, which webdataset's decode("pil") does
+not: --pil measures that. Every batch is copied once, as to a device. sunlab also verifies every sample against its
+digest (unless --unverified), parses its json, draws its prompts and keeps its exact order. Rounds alternate, so that
+both meet the same weather on a shared machine; CPU seconds (of all processes) are given beside the wall's, because they
+do not depend on it. The last columns are ratios to webdataset.
 """
 
 import argparse
@@ -82,11 +85,18 @@ def theirs(paths: list[Path], args: argparse.Namespace, workers: int) -> Iterato
             picture, _ = framing(image.convert("RGB"), image.size, None)  # type: ignore[arg-type]
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous(), sample["txt"].decode()
 
+    def resized(sample: dict[str, Any]) -> tuple[torch.Tensor, str]:
+        picture = sample["jpg"]  # RGB at its full size, by decode("pil")
+        picture, _ = framing(picture, picture.size, None)  # type: ignore[arg-type]
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous(), sample["txt"]
+
     def stack(samples: list[tuple[torch.Tensor, str]]) -> torch.Tensor:
         return torch.stack([image for image, _ in samples])
 
     data = webdataset.WebDataset([str(path) for path in paths], shardshuffle=len(paths), empty_check=False)
-    data = data.repeat().shuffle(args.shuffle).map(frame).batched(args.batch, collation_fn=stack)
+    data = data.repeat().shuffle(args.shuffle)
+    data = data.decode("pil").map(resized) if args.pil else data.map(frame)
+    data = data.batched(args.batch, collation_fn=stack)
     return iter(DataLoader(data, batch_size=None, num_workers=workers, multiprocessing_context="fork" if workers else None))
 
 
@@ -143,6 +153,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=1, help="processes at once, each with so many workers")
     parser.add_argument("--shuffle", type=int, default=500)
     parser.add_argument("--order", choices=("stream", "exact"), default="stream", help="of sunlab")
+    parser.add_argument("--pil", action="store_true", help='webdataset decodes by decode("pil"), at full size')
     parser.add_argument("--unverified", action="store_true", help="without indexes")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -71,6 +71,30 @@ def test_a_jpeg_that_is_unpacked_smaller_has_the_same_crop(tmp_path):
     assert sample.crop == (400, 640, 0, 9, 32, 32) and abs(sample.image[0].float().mean() - 127.5) < 4
 
 
+def test_a_jpeg_that_is_unpacked_smaller_looks_the_same(tmp_path):
+    """Within the tolerance of docs/data.md, against Pillow's Lanczos filter over all pixels."""
+    draw = np.random.default_rng(0)
+    coarse = Image.fromarray(draw.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    pixels = np.asarray(coarse.resize((512, 384), Image.Resampling.BICUBIC), np.int16) + draw.integers(
+        -12, 13, (384, 512, 3)
+    )
+    data = BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(data, "JPEG", quality=95)
+    write_tar(tmp_path / "a.tar", [{"__key__": "a", "jpg": data.getvalue(), "txt": b"a"}])
+    with Image.open(data) as image:
+        image.draft(None, (171, 128))
+        assert image.size == (256, 192)  # libjpeg unpacks half of each side
+    for size in (128, 300):  # 300 is more than half of the picture: all pixels are unpacked
+        with Image.open(data) as image:
+            width = round(512 * size / 384)
+            whole = np.asarray(image.convert("RGB").resize((width, size), Image.Resampling.LANCZOS), np.float32)
+        left = (width - size) // 2
+        apart = np.abs(read(tmp_path, size=size)["a"].image.permute(1, 2, 0).numpy() - whole[:, left : left + size])
+        assert apart.mean() < 4 and apart.max() < 40, size
+        if size == 300:
+            assert apart.max() <= 1
+
+
 @pytest.mark.parametrize("step", [8, 64])
 def test_shapes(step):
     found = shapes(512, step)
