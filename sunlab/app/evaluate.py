@@ -61,7 +61,7 @@ def evaluate(loaded: LoadedConfig, *, matrix: bool = False, pictures: Path | Non
     require_cells(bars, list(lines), bases)
     if matrix:
         config = replace(config, evaluate=replace(asked, variants=list(lines.values())))
-    request, (extractor, measured) = build_pairs(config), ask_judges(config)
+    request, (extractor, measured) = build_pairs(config), check_judges(config)
     if matrix:
         require_measures(bars, config.matrix.measure, measured)
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,9 +138,9 @@ def build_judges(config: Config) -> tuple[list[Callable[[], Metric]], Alignment 
     return metrics, alignment, None if asked.control is None else component("controls", asked.control)
 
 
-def ask_judges(config: Config) -> tuple[Extractor, Foreseen]:
-    """The extractor, and what will be measured. All that looks at pictures is asked once, of noise: what it lacks is told
-    before anything is drawn, or trained.
+def check_judges(config: Config) -> tuple[Extractor, Foreseen]:
+    """The extractor, and what will be measured. Everything that looks at pictures runs once on noise, so that a missing
+    package or file raises before anything is drawn or trained.
 
     Raises:
         ConfigError: a package or a file is missing.

@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 from registry import load_plugins
-from sunlab.app.evaluate import ask_judges, evaluate
+from sunlab.app.evaluate import check_judges, evaluate
 from sunlab.app.fit import fit
 from sunlab.config.load import LoadedConfig, load_config
 from sunlab.config.write import flow
@@ -21,7 +21,7 @@ def work(entry: Run, folder: Path, signals: Signals) -> None:
     if "evaluate" in entry.do:
         config = load_config([folder / "config.yaml"]).config
         load_plugins(config.plugins)
-        ask_judges(config)
+        check_judges(config)
     if "fit" in entry.do and not (folder / "training.json").is_file():
         write_json(folder / "training.json", train(folder, signals))
     if signals.received is not None:

@@ -25,7 +25,7 @@ def add(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     with Signals() as signals:  # before torch is imported, which takes long enough for one to come
-        loaded = load(args)  # before torch and the rest: a wrong configuration is told at once
+        loaded = load(args)  # before torch and the rest: a wrong configuration fails at once
         if args.dry_run:
             foretell(loaded)
             return 0

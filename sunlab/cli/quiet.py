@@ -16,7 +16,7 @@ KNOWN = (
     ".*weights_only.*was not set.*",
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*The dirpath has changed.*",
-    ".*`srun` command is available on your system but is not used.*",  # said wherever Slurm is installed
+    ".*`srun` command is available on your system but is not used.*",  # raised wherever Slurm is installed
 )
 
 

@@ -58,7 +58,7 @@ METRICS: Registry[Metric] = Registry(
 
 
 class Extractor(ABC):
-    """A frozen network for pictures, loaded when it is first asked.
+    """A frozen network for pictures, loaded in its first call.
 
     Attributes:
         label: as tables call it.
@@ -101,11 +101,11 @@ EXTRACTORS: Registry[Extractor] = Registry(
 
 
 class Alignment(ABC):
-    """A judge of pictures and their prompts, loaded when it is first asked."""
+    """Scores pictures against their prompts; networks are loaded in its first call."""
 
     @abstractmethod
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Values (B,) of each picture, by name; NaN where the prompt does not ask for what is judged.
+        """Values (B,) of each picture, by name; NaN where the prompt does not name what is judged.
 
         Args:
             images: (B, 3, H, W) in [0, 1].

@@ -86,9 +86,9 @@ class CLIPScore(Alignment):
         tokenizer, network = self._text
         tokens = tokenizer(list(prompts), padding=True, truncation=True, max_length=77, return_tensors="pt")
         seen = self._pictures(images)
-        said = network.to(images.device)(**tokens.to(images.device)).text_embeds
-        said = said / said.norm(dim=-1, keepdim=True)
-        return {"clip_score": 100 * (seen * said).sum(1).clamp(min=0).double().cpu()}
+        text = network.to(images.device)(**tokens.to(images.device)).text_embeds
+        text = text / text.norm(dim=-1, keepdim=True)
+        return {"clip_score": 100 * (seen * text).sum(1).clamp(min=0).double().cpu()}
 
     @cached_property
     def _text(self) -> tuple[Any, Any]:

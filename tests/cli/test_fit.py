@@ -42,7 +42,7 @@ def before_after(longer: Path) -> str:
 
 def test_no_step_is_said(fit):
     code, told = fit(*EVEN, "trainer.max_steps=0")
-    assert code == 0 and "warning: no step was trained" in told
+    assert code == 0 and "warning: " in told and "no step" in told
     assert "no step" not in fit("trainer.max_steps=1")[1]
 
 
@@ -58,12 +58,12 @@ def test_a_training_may_end_by_something_else_than_its_steps(fit):
 def test_a_bank_of_other_times_is_refused(fit, tiny_bank):
     source = f"data.source={{name: trajectories, path: '{tiny_bank}'}}"
     code, told = fit(source, "loss.states=teacher", "teacher.steps=24", "student.steps=3")
-    assert code == 78 and "student.steps" in told and "stored at [1.0, 0.75, 0.5, 0.25, 0.0]" in told
+    assert code == 78 and "student.steps" in told and "[1.0, 0.75, 0.5, 0.25, 0.0]" in told
 
 
 def test_the_other_adapter_is_looked_at_before_the_training(fit, adapter_file, tmp_path):
     code, told = fit(before_after(tmp_path / "none.safetensors"))
-    assert code == 65 and "none.safetensors: no such adapter file" in told
+    assert code == 65 and "none.safetensors" in told
     damaged = adapter_file()
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     assert fit(before_after(damaged))[0] == 65
@@ -72,27 +72,27 @@ def test_the_other_adapter_is_looked_at_before_the_training(fit, adapter_file, t
 
 def test_the_other_adapter_of_another_base_is_refused(fit, adapter_file, tmp_path):
     code, told = fit(before_after(adapter_file(cross_attention="0" * 64)))
-    assert code == 65 and "made for a base of the family" in told
+    assert code == 65 and "before_after.longer" in told and "family" in told
     assert not list((tmp_path / "tiny").glob("checkpoints/*"))
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "parts"),
     [
         (
             ["trainer.precision=bf16-true"],
-            "'bf16-true' is not taken; the frozen weights' type is model.dtype",
+            ("trainer.precision", "'bf16-true'", "model.dtype"),
         ),
-        ([*EVEN, "trainer.max_epochs=3"], "trainer.max_epochs: the data are one endless stream"),
-        ([*EVEN, "trainer.limit_train_batches=0.5"], "trainer.limit_train_batches: there is no share of an endless stream"),
-        (["trainer.precision=64"], "trainer.precision: 64 is not taken"),
-        (["trainer.precision=bf16-mixed", "model.dtype=float16"], "set model.dtype=bfloat16"),
-        (["loss.segments=0"], "steps must lie in 1 ... 1000, got 0"),
-        (["student.steps=2000", "teacher.steps=2000"], "steps must lie in 1 ... 1000, got 2000"),
-        (["callbacks=[{name: ema, decay: 2}]"], "callback 'ema': decay must lie in [0, 1), got 2.0"),
-        (["distance={name: huber, c: 0}"], "distance 'huber': c must be positive"),
+        ([*EVEN, "trainer.max_epochs=3"], ("trainer.max_epochs", "stream")),
+        ([*EVEN, "trainer.limit_train_batches=0.5"], ("trainer.limit_train_batches", "stream")),
+        (["trainer.precision=64"], ("trainer.precision", "64")),
+        (["trainer.precision=bf16-mixed", "model.dtype=float16"], ("model.dtype=bfloat16",)),
+        (["loss.segments=0"], ("steps", "1 ... 1000", "got 0")),
+        (["student.steps=2000", "teacher.steps=2000"], ("steps", "1 ... 1000", "got 2000")),
+        (["callbacks=[{name: ema, decay: 2}]"], ("'ema'", "decay", "[0, 1)", "2.0")),
+        (["distance={name: huber, c: 0}"], ("'huber'", "c must be positive")),
     ],
 )
-def test_what_cannot_be_trained_is_a_wrong_configuration(fit, words, says):
+def test_what_cannot_be_trained_is_a_wrong_configuration(fit, words, parts):
     code, told = fit(*words)
-    assert code == 78 and says in told
+    assert code == 78 and all(part in told for part in parts), told
