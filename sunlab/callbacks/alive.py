@@ -1,4 +1,4 @@
-"""The end of a run in which a process died: noticed, told, and without anything left behind."""
+"""Detect the death of a rank, report its cause and end all other processes of the run."""
 
 import os
 from collections.abc import Iterator
@@ -20,12 +20,11 @@ LOST = (*GONE, "gloo", "nccl", "NCCL")
 
 
 class Alive(Callback):
-    """Has the ranks of a run watch each other (`Watch`), from the making of their process group to the end of what is
-    `explained`.
+    """Runs a `Watch` on every rank, from the creation of the process group to the end of the block of `explained`.
 
     Args:
-        dead_after: seconds without a sign of life after which a rank counts as dead.
-        checkpoints: the run's folder of checkpoints; `--resume` is suggested where it holds one.
+        dead_after: seconds without a heartbeat after which a rank counts as dead.
+        checkpoints: the run's folder of checkpoints; `--resume` is suggested if it holds a checkpoint.
     """
 
     def __init__(self, *, dead_after: float, checkpoints: Path | None = None):
@@ -53,15 +52,15 @@ class Alive(Callback):
         self.watch.start()
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        """Before Lightning closes the connections, by which the others would learn of it first."""
-        if not _lost(exception):  # else `explain` tells, when it is known who was first
-            self.tell(exception)
+        """Called before Lightning closes the connections, an error on the other ranks."""
+        if not _lost(exception):  # else `explain` reports, when the first failure is known
+            self.report(exception)
 
-    def tell(self, error: BaseException) -> None:
-        """Tell the others how this rank fails, if that was not told yet."""
+    def report(self, error: BaseException) -> None:
+        """Report the failure of this rank to the others, once."""
         if self.watch is None:
             return
-        known = _told(error, self.checkpoints) or error
+        known = _own_error(error, self.checkpoints) or error
         if isinstance(known, KeyboardInterrupt):
             self.watch.close("interrupted", INTERRUPTED)
         elif isinstance(known, Exception) and (code := exit_code(known)) is not None:
@@ -70,45 +69,47 @@ class Alive(Callback):
             self.watch.close(f"internal error: {type(known).__name__}: {known}", INTERNAL)
 
     def explain(self, error: Exception) -> Exception:
-        """The error for the user behind one that was raised between the ranks: another rank's, where that was first."""
+        """The error to raise for `error`: that of another rank, if it failed first and `error` only follows from it."""
         if self.watch is None or not _lost(error):
-            self.tell(error)
-            return _told(error, self.checkpoints) or error
+            self.report(error)
+            return _own_error(error, self.checkpoints) or error
         verdict = self.watch.wait_for_verdict()
-        told = ProcessDied(verdict.message if verdict else died(f"another rank is gone ({_how(error)})", self.checkpoints))
-        told.exit_code = verdict.code if verdict else told.exit_code
-        self.watch.close(str(told), told.exit_code, wait=verdict is not None)
-        return told
+        first = ProcessDied(
+            verdict.message if verdict else died(f"another rank has ended ({_how(error)})", self.checkpoints)
+        )
+        first.exit_code = verdict.code if verdict else first.exit_code
+        self.watch.close(str(first), first.exit_code, wait=verdict is not None)
+        return first
 
     def close(self) -> None:
-        """All is done."""
+        """End the watch: the run is complete."""
         if self.watch is not None:
             self.watch.close()
 
 
 @contextmanager
 def explained(trainer: Trainer) -> Iterator[None]:
-    """Around all that the ranks of a run do together: what is raised becomes the error of the rank that failed first, and
-    the others are told of it. A rank that another process started ends with that one."""
+    """Wraps everything that the ranks of a run do together: raises the error of the rank that failed first, and reports it
+    to the others. A rank that another process started ends with that process."""
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:
         die_with(os.getppid())
     (alive,) = [c for c in trainer.callbacks if isinstance(c, Alive)]  # type: ignore[attr-defined]
     try:
         yield
     except SystemExit as left:
-        if isinstance(left.__context__, KeyboardInterrupt):  # which Lightning turns into this
+        if isinstance(left.__context__, KeyboardInterrupt):  # Lightning raises SystemExit for it
             raise KeyboardInterrupt from None
         raise
     except Exception as error:
-        told = alive.explain(error)
-        if told is error:
+        cause = alive.explain(error)
+        if cause is error:
             raise
-        raise told from error
+        raise cause from error
     alive.close()
 
 
-def _told(error: BaseException, checkpoints: Path | None = None) -> SunlabError | None:
-    """An error that this rank itself can explain."""
+def _own_error(error: BaseException, checkpoints: Path | None = None) -> SunlabError | None:
+    """The error for the user if `error` has its cause on this rank, else None."""
     if isinstance(error, SunlabError):
         return error
     if isinstance(error, RuntimeError) and _first(error).startswith("DataLoader worker"):
@@ -117,8 +118,8 @@ def _told(error: BaseException, checkpoints: Path | None = None) -> SunlabError 
 
 
 def _lost(error: BaseException) -> bool:
-    """Whether an operation between ranks failed, as it does when one of them is gone."""
-    return _told(error) is None and isinstance(error, RuntimeError) and any(word in str(error) for word in LOST)
+    """Whether an operation between ranks failed, as after the end of one of them."""
+    return _own_error(error) is None and isinstance(error, RuntimeError) and any(word in str(error) for word in LOST)
 
 
 def _how(error: BaseException) -> str:

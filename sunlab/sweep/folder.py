@@ -1,4 +1,4 @@
-"""The folder of a sweep: its plan, written by the front end and read by everybody."""
+"""The folder of a sweep: the plan, the run's entries and the handles of launchers."""
 
 import os
 import re
@@ -21,8 +21,8 @@ SAVED = tuple(f.name for f in fields(Run) if f.name != "tree")
 
 
 def write_plan(sweep: Sweep, runs: Sequence[Run]) -> Path:
-    """sweep.yaml, plan.json, each run's config.yaml, and its log under its name. What a run wrote is left alone. The sweep's
-    folder."""
+    """Write sweep.yaml, plan.json, each run's config.yaml and a link to its log. Files that a run wrote do not change.
+    Returns the sweep's folder."""
     folder = sweep.folder
     home = runs_of(folder)
     named = folder / "logs"
@@ -42,12 +42,12 @@ def write_plan(sweep: Sweep, runs: Sequence[Run]) -> Path:
 
 
 def read_plan(folder: Path) -> list[Run]:
-    """Raises `ConfigError` where there is no sweep."""
+    """The runs of a sweep. Raises `ConfigError` if the folder holds no sweep."""
     return [_run(saved) for saved in _plan(folder)["runs"]]
 
 
 def read_run(folder: Path) -> Run:
-    """Of a run's own folder. Raises `ConfigError` where it is none."""
+    """The entry of a run's folder. Raises `ConfigError` if it is not a run's folder."""
     found = read_json(folder / "run.json")
     if found is None:
         raise ConfigError(f"{folder}: no run of a sweep here (no run.json)")
@@ -55,12 +55,12 @@ def read_run(folder: Path) -> Run:
 
 
 def read_launcher(folder: Path) -> Any:
-    """The launcher that the sweep was last started with, as a configuration says it."""
+    """The configuration of the launcher that last started the sweep."""
     return _plan(folder)["launcher"]
 
 
 def read_baseline(folder: Path) -> str | None:
-    """The row that the others are set beside."""
+    """The row that the others are compared with."""
     found = _plan(folder)["baseline"]
     return None if found is None else str(found)
 
@@ -79,23 +79,23 @@ def unique(runs: Sequence[Run]) -> list[Run]:
 
 
 def log_name(run: Run) -> str:
-    """A file's name by which a person finds the log of a run: its own, and the beginning of its identity."""
+    """The file name of a run's log in `logs/`: the run's name and the start of its identity."""
     plain = re.sub(r"[^\w ,.=+-]", "_", run.name)
     return f"{plain[:60]} ({run.id[:4]}).txt"
 
 
 def jobs_of(folder: Path, runs: Sequence[Run]) -> list[Job]:
-    """As a launcher sees them, each identity once."""
+    """The jobs of a launcher, each identity once."""
     return [Job(r.id, r.name, run_folder(folder, r), r.needs, r.tree.get("trainer", {})) for r in unique(runs)]
 
 
 @dataclass(frozen=True)
 class Handle:
-    """`handle.json` in a run's folder: what its launcher calls it.
+    """`handle.json` in a run's folder: the run's name in its launcher.
 
     Attributes:
-        launcher: its name and options, as a configuration gives them.
-        handle: the launcher's own name of the run.
+        launcher: its name and options, as in a configuration.
+        handle: the run's name in the launcher, such as a job number.
         mine: whether this user queued the run.
     """
 
@@ -105,7 +105,7 @@ class Handle:
 
 
 def read_handle(place: Path) -> Handle | None:
-    """Of a run's own folder; None where no launcher has it."""
+    """The handle in a run's folder; None if no launcher has queued it."""
     file = place / "handle.json"
     found = read_json(file)
     return None if found is None else Handle(found["launcher"], str(found["handle"]), file.stat().st_uid == os.getuid())

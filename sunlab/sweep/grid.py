@@ -49,10 +49,10 @@ class Run:
 
 
 def plan(sweep: Sweep) -> list[Run]:
-    """All runs, parents before children. One that two groups ask for stands in both, with one identity.
+    """All runs, parents before children. A run of two groups is in both, with one identity.
 
     Raises:
-        ConfigError: a configuration that is wrong, by the group that asks for it, or a baseline that will have no row.
+        ConfigError: an invalid configuration, with the name of its group, or a baseline without a row.
     """
     made: dict[str, list[Run]] = {}
     runs: list[Run] = []
@@ -118,7 +118,7 @@ def _run(
     for left in FOLDER.findall(flow(given)):
         if left != RUN and not left.startswith("id:") and ".." not in left:  # {00..09} is a pattern of files
             known = suggestion(left, [*tokens, RUN], noun="it can name")
-            raise ConfigError(f"{group.name or 'a group'}: {{{left}}} is no folder of a group in its `needs`; {known}")
+            raise ConfigError(f"{group.name or 'a group'}: {{{left}}} is not a group of its `needs`; {known}")
     if sweep.budget is not None:
         given |= {f"budget.{key}": value for key, value in vars(sweep.budget).items() if value is not None}
     files = [*sweep.config, *group.config]
@@ -128,7 +128,7 @@ def _run(
     except ConfigError as error:
         raise ConfigError(f"{label}: {error}") from None
     if tree["trainer"].get("fast_dev_run"):
-        raise ConfigError(f"{label}: trainer.fast_dev_run: it leaves nothing behind for a sweep; use it with sunlab fit")
+        raise ConfigError(f"{label}: trainer.fast_dev_run: it writes nothing that a sweep could use; use it with sunlab fit")
     needs = tuple(dict.fromkeys(run.id for runs in parents.values() for run in runs))
     do = tuple(group.do) if group.do is not None else _usual(tree)
     tree = {**tree, "run": {key: value for key, value in tree["run"].items() if key not in ("dir", "name")}}
@@ -169,7 +169,7 @@ def _replaced(value: Any, words: Mapping[str, str]) -> Any:
 
 
 def resolved(run: Run, runs: str) -> dict[str, Any]:
-    """The configuration to write: folders in the place of identities. Args: runs, the folder of all runs."""
+    """The configuration to write, with folders instead of identities. Args: runs, the folder of all runs."""
     words = {f"{{id:{need}}}": f"{runs}/{need}" for need in run.needs} | {f"{{{RUN}}}": f"{runs}/{run.id}"}
     tree = _replaced(dict(run.tree), words)
     return {**tree, "run": {"dir": runs, "name": run.id, **tree["run"]}}

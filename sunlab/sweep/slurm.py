@@ -30,7 +30,7 @@ class Slurm(Launcher):
 
     Args:
         partition, account, qos, constraint: sbatch's options; null: the cluster's defaults.
-        time: limit, such as "12:00:00", in quotes, or "2-00:00:00".
+        time: limit, such as 12:00:00 or 2-00:00:00.
         notice: seconds before the limit at which a run receives SIGUSR1, saves a checkpoint and is requeued.
         gpus: on each node, such as 8 or "a100:8"; null: trainer.devices where trainer.accelerator is gpu.
         cpus: of each process.

@@ -42,7 +42,7 @@ class Sweep:
     grid: dict[str, list] = field(default_factory=dict)  # crossed with every group
     seeds: list[int] | None = None  # of every group that names none; null: the configuration's
     budget: Budget | None = None  # null: `trainer.max_steps` of each run
-    baseline: str | None = None  # the row that the table sets the others beside: a label, or `label, variant`
+    baseline: str | None = None  # the row that the table compares the others with: a label, or `label, variant`
     launcher: Component = component("launchers", "local")  # where the runs are started, with its options
     list: Groups = field(default_factory=Groups)  # none: the grid alone. (Last: it hides the type of its name.)
 
@@ -51,7 +51,7 @@ class Sweep:
         return Path(self.dir) / self.name
 
     def plain(self) -> dict[str, Any]:
-        """As a file would say it."""
+        """As in a file."""
         return asdict(self)
 
 
@@ -64,7 +64,7 @@ def load_sweep(files: Sequence[str | Path], words: Sequence[str] = (), *, launch
     Args:
         files: later ones win, key by key.
         words: `key=value`; those of the sweep's own keys (`launcher.threads=1`, `budget.nfe=9000`, `name=again`) are
-            its own, all others are overrides of every run, after everything that the file says.
+            its own, all others are overrides of every run, after all keys of the file.
         launcher: the launcher's name. Options that the files give to another one are dropped.
 
     Raises:
@@ -103,7 +103,7 @@ def _placed(held: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 def _with_last(sweep: Sweep, last: Mapping[str, Any]) -> Sweep:
-    """The command line's overrides go over each group's own."""
+    """Apply the command line's overrides after those of each group."""
     if not last:
         return sweep
     given = sweep.list or [Group()]
@@ -112,14 +112,14 @@ def _with_last(sweep: Sweep, last: Mapping[str, Any]) -> Sweep:
 
 
 def merged(former: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides over overrides: a key drops what was said of it and of what is below it."""
+    """Overrides `later` applied to `former`: a key replaces itself and all keys below it."""
     dropped = tuple(later)
     kept = {k: v for k, v in former.items() if not any(_below(k, d) for d in dropped)}
     return {**kept, **later}
 
 
 def _below(key: str, other: str) -> bool:
-    """Whether `other` says anew what `key` says, or chooses another component than the one that `key` has a parameter of."""
+    """Whether `other` replaces `key`, or chooses the component that `key` is a parameter of."""
     whole = other.removesuffix(".name") if chooses_component(other) else other
     return key == other or key.startswith(f"{whole}.")
 
@@ -158,7 +158,7 @@ def _disagreements(sweep: Sweep) -> list[str]:
     names = [group.name for group in sweep.list]
     for index, group in enumerate(sweep.list):
         if group.name and group.name in names[:index]:
-            found.append(f"list.{index}.name: {group.name!r} stands twice; each group needs a name of its own")
+            found.append(f"list.{index}.name: {group.name!r} appears twice; give each group another name")
         for need in group.needs:
             if need not in names[:index]:
                 found.append(f"list.{index}.needs: no group {need!r} before this one; {suggestion(need, names[:index])}")

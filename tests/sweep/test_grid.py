@@ -104,7 +104,7 @@ def test_what_stands_in_braces_may_be_a_pattern_of_files(sweep_file):
     [
         ({"grdi": {}}, r"wrong.yaml: grdi: no such key; did you mean 'grid'\?"),
         ({"list": [{"name": "a", "seed": [1]}]}, r"list.0.seed: no such key; did you mean 'seeds'\?"),
-        ({"list": [{"name": "a"}, {"name": "a"}]}, "'a' stands twice"),
+        ({"list": [{"name": "a"}, {"name": "a"}]}, r"list\.1\.name: 'a'"),
         ({"list": [{"name": "a", "needs": ["b"]}, {"name": "b"}]}, "no group 'b' before this one"),
         ({"grid": {"loss": []}}, "grid.loss: no values"),
         ({"grid": {"loss": "msc"}}, "grid"),
@@ -120,11 +120,11 @@ def test_what_stands_in_braces_may_be_a_pattern_of_files(sweep_file):
         ({"list": [{"name": "row"}], "baseline": "rwo"}, r"baseline: there will be no row 'rwo'; did you mean 'row'\?"),
         (
             {"list": [{"name": "a"}, {"name": "b", "overrides": {"data.cache": "{a}/cache"}}]},
-            r"b: \{a\} is no folder of a group in its `needs`; it can name: run",
+            r"b: \{a\}.*`needs`; .*run",
         ),
         (
             {"list": [{"name": "a"}, {"name": "b", "needs": ["a"], "overrides": {"data.cache": "{aa}/cache"}}]},
-            r"b: \{aa\} is no folder .*; did you mean 'a'\? it can name: a, run",
+            r"b: \{aa\} .*`needs`; did you mean 'a'\? it can name: a, run",
         ),
     ],
 )
