@@ -78,7 +78,8 @@ class Dropped:
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "Dropped":
-        return cls(**{name: Counter(value) if isinstance(value, dict) else value for name, value in given.items()})
+        values: dict[str, Any] = {name: Counter(v) if isinstance(v, dict) else v for name, v in given.items()}
+        return cls(**values)
 
     def report(self) -> dict[str, Any]:
         """The table as JSON: samples seen, kept and bad, and by filter those that it dropped first, would drop alone, and
