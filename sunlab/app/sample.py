@@ -12,7 +12,7 @@ from sunlab.export import load_adapter
 from sunlab.export.file import require_file
 from sunlab.packaged import asset
 from sunlab.pipelines.draw import Request, draw, with_adapter, with_guidance
-from sunlab.pipelines.heeded import scale_of, unheeded
+from sunlab.pipelines.effects import scale_of, without_effect
 from sunlab.pipelines.picture import grid_image, save_png
 from sunlab.precision import AUTO, dtype_on
 from sunlab.solvers import SOLVERS, Sampler
@@ -52,7 +52,7 @@ def sample_grid(
         plugged, header = load_adapter(asset(adapter), model.backbone)
         bind, name, w = with_adapter(model, plugged), header.get("solver", "ddim"), scale_of(plugged, header, guidance)
         asked = "--negative" if any(negatives) else None
-        for sentence in unheeded(plugged, header, scale="--guidance", w=guidance, negative=asked):
+        for sentence in without_effect(plugged, header, scale="--guidance", w=guidance, negative=asked):
             warnings.warn(sentence, stacklevel=2)
     path = model.backbone.path
     sampling = Sampler(SOLVERS.build(solver or name, path, key="--solver"), grid(steps, path=path))

@@ -42,7 +42,7 @@ def _is_base(value: Any) -> bool:
 
 
 FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "adapter": (lambda v: isinstance(v, dict) and isinstance(v.get("name"), str), "the plug's name and parameters"),
+    "adapter": (lambda v: isinstance(v, dict) and isinstance(v.get("name"), str), "the component's name and parameters"),
     "base": (_is_base, "the base family, and a hash of the U-Net's cross-attention shapes"),
     "prediction_type": (lambda v: v in get_args(PredictionType), "epsilon, v_prediction, sample or flow"),
     "solver": (lambda v: isinstance(v, str), "a solver's name"),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sunlab.errors import ConfigError
 from sunlab.pipelines.attachment import Attachment
-from sunlab.pipelines.heeded import scale_of, unheeded
+from sunlab.pipelines.effects import scale_of, without_effect
 from sunlab.types import Conditioning
 
 
@@ -69,7 +69,7 @@ def begin(pipe: Any, attachment: Attachment, given: dict[str, Any]) -> Generatio
     w = given.get("guidance_scale")
     negative = any(given.get(f"negative_prompt{end}") is not None for end in ("", "_2", "_embeds"))
     prompt = "negative_prompt" if negative else None
-    for sentence in unheeded(attachment.adapter, attachment.header, scale="guidance_scale", w=w, negative=prompt):
+    for sentence in without_effect(attachment.adapter, attachment.header, scale="guidance_scale", w=w, negative=prompt):
         warnings.warn(sentence, stacklevel=3)
     if given.get("guidance_rescale"):
         warnings.warn("guidance_rescale has no effect: there is no second pass to rescale to", stacklevel=3)

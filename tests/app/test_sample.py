@@ -46,12 +46,12 @@ def test_what_a_long_prompt_loses_is_said(sample):
         ({"name": "lora", "rank": 2}, {"negative": "a dog"}, "--negative has no effect: this adapter takes no negative"),
     ],
 )
-def test_what_is_not_heeded_is_said(sample, adapter_file, request_, given, says):
+def test_arguments_without_effect_are_warned_of(sample, adapter_file, request_, given, says):
     with pytest.warns(UserWarning, match=says):
         sample(adapter=adapter_file(request_), **given)
 
 
-def test_what_is_heeded_is_not_warned_of(sample, adapter_file):
+def test_arguments_with_an_effect_are_not_warned_of(sample, adapter_file):
     plain = adapter_file({"name": "sun"})
     assert sample(adapter=plain, negative="a dog") != sample(adapter=plain)
     steered = adapter_file({"name": "sun_w"})

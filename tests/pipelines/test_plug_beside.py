@@ -178,7 +178,10 @@ def ip_adapter(unet):
     return {"image_proj": proj, "ip_adapter": layers}
 
 
-def test_ip_adapter_before_and_after(tiny_base_folder, sun_file):
+@pytest.mark.parametrize("file", ["sun_file", "sun_lora_file"])
+def test_ip_adapter_before_and_after(file, tiny_base_folder, request):
+    sun_file = request.getfixturevalue(file)
+
     def load(pipe):
         pipe.load_ip_adapter(ip_adapter(pipe.unet), subfolder="", weight_name="", image_encoder_folder=None)
         pipe.set_ip_adapter_scale(0.7)

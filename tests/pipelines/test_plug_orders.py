@@ -8,10 +8,9 @@ from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from safetensors.torch import save_file
 from test_plug import equal, state
 from test_plug_beside import add, style
-from tiny_pipelines import NEGATIVES, PROMPTS, latents, make, noise, pipeline
+from tiny_pipelines import NEGATIVES, PROMPTS, latents, noise, pipeline
 
 import sunlab
-from sunlab.adapters.sun_lora import SUNLoRA
 from sunlab.errors import ConfigError, DataError
 from sunlab.pipelines.generation import GENERATION
 
@@ -20,11 +19,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Already found a `peft_config`"),  # peft, of several LoRAs
 ]
 GIVEN = {"num_inference_steps": 4, "output_type": "latent"}
-
-
-@pytest.fixture(scope="module")
-def sun_lora_file(tiny_base_folder, tmp_path_factory):
-    return make(tiny_base_folder, tmp_path_factory.mktemp("plug") / "sun_lora.safetensors", SUNLoRA(rank=2))
 
 
 def test_plugged_twice_and_unplugged_twice(pipe, sun_file):
