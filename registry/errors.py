@@ -1,11 +1,11 @@
-"""Errors that teach: the key, the value, the nearest alternative, and all that is known."""
+"""Errors that name the key, the value, the nearest alternative, and all known names."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class RegistryError(ValueError):
-    """A wrong component name, parameter or plugin. `key` is the configuration key that asked for it."""
+    """A wrong component name, parameter or plugin. `key` is the configuration key that named it."""
 
     def __init__(self, message: str, *, key: str | None = None):
         super().__init__(f"{key}: {message}" if key else message)

@@ -49,7 +49,7 @@ def parameters_of(factory: Callable[..., Any]) -> dict[str, Parameter]:
 
 def takes_also(other: type) -> Callable[[F], F]:
     """Decorator of an `__init__(self, *, ..., **rest)` that hands `rest` on to `other`: the keyword-only parameters of
-    `other` that it does not name itself stand in the place of `rest`."""
+    `other` that it does not name itself replace `rest`."""
 
     def decorate(init: F) -> F:
         signature = inspect.signature(init)

@@ -9,7 +9,7 @@ Both decode with Pillow, resize and crop to --size, and stack batches of the sam
 let libjpeg-turbo unpack a JPEG at half its size or less where that covers --size, which webdataset's decode("pil") does
 not: --pil measures that. Every batch is copied once, as to a device. sunlab also verifies every sample against its
 digest (unless --unverified), parses its json, draws its prompts and keeps its exact order. Rounds alternate, so that
-both meet the same weather on a shared machine; CPU seconds (of all processes) are given beside the wall's, because they
+both run under the same load on a shared machine; CPU seconds (of all processes) are given beside the wall's, because they
 do not depend on it. The last columns are ratios to webdataset.
 """
 

@@ -1,11 +1,11 @@
 """How much faster few steps are: side by side in one run, paired, medians and the range over the rounds.
 
     python tools/bench_sampling.py                                    # emoji-sd, whole loops
-    python tools/bench_sampling.py --base random-sd15 --passes        # full size on a CPU: single passes, multiplied
+    python tools/bench_sampling.py --base random-sd15 --passes        # full size on a CPU: single evaluations, multiplied
     python tools/bench_sampling.py --base random-sd15 --dtype bfloat16 --compile   # on a GPU
 
 `random-sd15` is a folder of tools/make_random_base.py: time depends on the shapes, not on the weights' values. All adapters
-are untrained for the same reason. Printed beside the results: the limits that the passes set.
+are untrained for the same reason. Printed beside the results: the limits set by the U-Net evaluations.
 """
 
 import argparse
@@ -37,7 +37,7 @@ PROMPT, NEGATIVE = "a large koala on a red background", "blue"
 
 
 def binds(base: BaseModel, wanted: list[str], *, compiled: bool) -> dict[str, Bind]:
-    """How each case asks its network."""
+    """How each case evaluates its network."""
     sun, lora = SUN(), LoRA()
     made: dict[str, Callable[[], tuple[BaseModel, Callable[[BaseModel], Bind]]]] = {
         GUIDED: lambda: (twin(base), with_guidance),
@@ -147,7 +147,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--passes", action="store_true", help="time single passes and multiply: for full size on a CPU")
+    parser.add_argument(
+        "--passes", action="store_true", help="time single U-Net evaluations and multiply: for full size on a CPU"
+    )
     parser.add_argument("--cases", nargs="+", default=list(STEPS), choices=list(STEPS))
     parser.add_argument("--compile", action="store_true", help="torch.compile of every U-Net")
     told = parser.parse_args()

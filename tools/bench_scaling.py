@@ -3,7 +3,7 @@
 python tools/bench_scaling.py --config configs/quickstart.yaml --ranks 1 2 --steps 20
 
 Gradients are counted where DDP hands them over, everything else where torch.distributed is called. The ranks share this
-machine's processors (or take one GPU each): on a machine with fewer processors than ranks the times say nothing.
+machine's processors (or take one GPU each): on a machine with fewer processors than ranks the times are meaningless.
 """
 
 import argparse
@@ -33,7 +33,7 @@ WARMUP = 3  # steps before the clock starts
 
 
 class Meter(Callback):
-    """Bytes handed to collectives and seconds, over the steps after the warm-up."""
+    """Bytes sent by collectives and seconds, over the steps after the warm-up."""
 
     def __init__(self) -> None:
         self.gradients = self.other = self.calls = 0

@@ -2,7 +2,7 @@
 
     python tools/make_emoji_shards.py --out sunlab/lab/assets/emoji/noto --style noto --gzip
 
-A sample is `{key}.webp` (lossless), `{key}.txt` (the caption) and `{key}.json` (what is drawn and said). Keys, captions,
+A sample is `{key}.webp` (lossless), `{key}.txt` (the caption) and `{key}.json` (its attributes). Keys, captions,
 attributes and splits are the same in every style. Needs `pillow` and `resvg-py`, and `npm` for the first run.
 
 A style of your own is an iconify package in a folder or an npm tarball:
@@ -151,7 +151,7 @@ def sample_files(drawing: Drawing, artwork: Artwork, style: str, package: Packag
 
 
 def _tar(files: Iterable[tuple[str, bytes]]) -> bytes:
-    """A tar file that tells of nothing but names and contents: no times, no owners."""
+    """A tar file with names and contents only: no times, no owners."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, content in files:

@@ -82,7 +82,7 @@ def main() -> None:
     quiet()
     started = time.perf_counter()
     if arguments.family is None and arguments.single is None:
-        parser.error("say --family, --single or both")
+        parser.error("give --family, --single or both")
     counts = (
         {}
         if arguments.family is None

@@ -27,7 +27,7 @@ noise noisy grain grainy pixelated oversaturated dark bright overexposed underex
 
 
 def merges_of(word: str, ranks: dict[Merge, int]) -> set[Merge]:
-    """The merges that byte-pair encoding takes the word through."""
+    """The merges that byte-pair encoding applies to the word."""
     letters = byte_tokens()
     pieces = [letters[byte] for byte in word.encode()]
     pieces[-1] += "</w>"

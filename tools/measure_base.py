@@ -1,6 +1,6 @@
-"""Does a lab base draw what held-out captions ask for, and how near to their artwork? Background, size, emoji, how often a
-picture finds its caption among the others, the unbiased kernel distance to the held-out pictures, and how much of what it
-names a negative prompt keeps out, over the guidance scale w:
+"""Measure whether a lab base draws what held-out captions name, and the distance to their artwork. Background, size, emoji,
+how often a picture finds its caption among the others, the unbiased kernel distance to the held-out pictures, and how much
+of what it names a negative prompt keeps out, over the guidance scale w:
 
 python tools/measure_base.py BASE --w 1 2 3 5 --count 128 --control 64 --picture grid.png
 """

@@ -1,4 +1,4 @@
-"""Does a lab base listen? Its error on held-out pictures under the right caption and under wrong ones, by the time:
+"""How a lab base responds to captions: its error on held-out pictures with the right caption and with wrong ones:
 
 python tools/measure_captions.py BASE --times 1 0.75 0.5 0.25
 """

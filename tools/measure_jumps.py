@@ -6,7 +6,7 @@ python tools/measure_jumps.py emoji-sd --bank data/bank-test --adapter SUN=runs/
 
 In each cell the root mean square error in x_s, the mean over trajectories ± its standard error, and that mean as a share of
 the one without an adapter ± the share's standard error. Beside the jumps, the error at the end of a whole rollout from the
-noise, each step from where the last one led. Prompts, negative prompts and w are the bank's own.
+noise, each step from where the last one led. Prompts, negative prompts and w are those of the trajectory dataset.
 """
 
 import argparse
@@ -35,10 +35,12 @@ PLAIN = "no adapter, positive prompt only"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("base", help="the teacher that made the bank: a diffusers folder, or emoji-sd")
-    parser.add_argument("--bank", required=True, help="folder of bank-*.safetensors; of held-out captions, best")
+    parser.add_argument("base", help="the teacher of the trajectory dataset: a diffusers folder, or emoji-sd")
+    parser.add_argument("--bank", required=True, help="folder of a trajectory dataset, best of held-out captions")
     parser.add_argument("--adapter", action="append", default=[], metavar="[NAME=]FILE", help="can be repeated")
-    parser.add_argument("--steps", type=int, default=4, help="of the student's trailing grid, whose times the bank holds")
+    parser.add_argument(
+        "--steps", type=int, default=4, help="of the student's trailing grid, whose times the trajectory dataset has"
+    )
     parser.add_argument("--solver", default="ddim", help="that makes every jump")
     parser.add_argument("--count", type=int, help="only the first so many trajectories")
     parser.add_argument("--batch", type=int, default=64)
@@ -90,7 +92,7 @@ def methods(base: BaseModel, sampling: Sampler, adapters: Sequence[str]) -> dict
 def errors(
     base: BaseModel, bank: Trajectories, sampling: Sampler, binding: AbstractContextManager[Bind], *, batch: int
 ) -> tuple[Tensor, float]:
-    """Root mean square errors (N, S + 1), one a segment and that at the rollout's end, and U-Net passes a jump."""
+    """Root mean square errors (N, S + 1), one a segment and that at the rollout's end, and NFE a jump."""
     rows, passes, asked = [], NetworkEvaluations(), 0
     with binding as bind:
         for positive, negative, w, states in batches(base, bank, sampling.times, batch):
@@ -125,7 +127,7 @@ def rms(x: Tensor, y: Tensor) -> Tensor:
 def table(measured: Mapping[str, tuple[Tensor, float]], times: Sequence[float]) -> list[str]:
     """The lines of a Markdown table; shares are of the first row."""
     segments = [f"{t:g} to {s:g}" for t, s in pairwise(times)]
-    lines = ["| | passes a jump | " + " | ".join([*segments, "end of a rollout"]) + " |", "|---" * (len(segments) + 3) + "|"]
+    lines = ["| | NFE a jump | " + " | ".join([*segments, "end of a rollout"]) + " |", "|---" * (len(segments) + 3) + "|"]
     first = next(iter(measured.values()))[0]
     for name, (values, passes) in measured.items():
         cells = []

@@ -1,6 +1,7 @@
-"""How far did a style fine-tune of a lab base go, and does it draw its style? Kernel distances between what it draws for
-held-out captions, what the base draws for them from the same seeds, and the artwork of that style; and, of the captions that
-leave nothing open (emoji, background and size), the pixel distance to the very picture that the style has for them:
+"""Measure the strength of a style fine-tune of a lab base, and whether it draws its style. Kernel distances between what it
+draws for held-out captions, what the base draws for them from the same seeds, and the artwork of that style; and, of the
+captions that leave nothing open (emoji, background and size), the pixel distance to the very picture that the style has for
+them:
 
 python tools/measure_style.py emoji-sd runs/twemoji/export --shards data/emoji/twemoji --picture twemoji.png
 python tools/measure_style.py emoji-sd emoji-sd --lora runs/twemoji-lora/export/pytorch_lora_weights.safetensors \

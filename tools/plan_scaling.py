@@ -1,4 +1,4 @@
-"""Time, passes, bytes and cost of training a SUN adapter for SD 1.5 on several GPUs:
+"""Time, NFE, bytes and cost of training a SUN adapter for SD 1.5 on several GPUs:
 
 python tools/plan_scaling.py --samples 5e6 --batch 512 --tflops 200 --gbytes 20 --price 2.5
 
@@ -19,7 +19,7 @@ from sunlab.adapters.sun import SUN
 from sunlab.backbones.sd.layers import UNetLayers
 
 SIDE, TOKENS = 64, 77  # latent positions a side at 512 pixels; tokens of a prompt
-BACKWARD = 2  # passes that a backward pass counts as
+BACKWARD = 2  # NFE of a backward pass
 
 
 def counted(folder: Path) -> tuple[float, int]:
@@ -43,7 +43,9 @@ def main() -> None:
     parser.add_argument("--samples", type=float, default=5e6, help="in the whole training")
     parser.add_argument("--batch", type=int, default=512, help="samples in a step, of all GPUs")
     parser.add_argument("--gpus", type=int, nargs="+", default=[8, 16, 32, 64])
-    parser.add_argument("--substeps", type=int, default=2, help="guided teacher steps a sample, two passes each; 0: a bank")
+    parser.add_argument(
+        "--substeps", type=int, default=2, help="guided teacher steps a sample, NFE 2 each; 0: a trajectory dataset"
+    )
     parser.add_argument("--tflops", type=float, required=True)
     parser.add_argument("--gbytes", type=float, required=True)
     parser.add_argument("--price", type=float, required=True)
@@ -51,7 +53,7 @@ def main() -> None:
     flop, parameters = counted(asked.unet)
     passes, steps, gradients = 2 * asked.substeps + 1 + BACKWARD, asked.samples / asked.batch, 4 * parameters
     print(f"counted: {flop / 1e9:.0f} GFLOP a pass; {parameters:,} parameters, {gradients / 1e6:.1f} MB of fp32 gradients")
-    print(f"arithmetic: {passes} pass-equivalents a sample, {asked.samples * passes:.3g} in all, {steps:,.0f} steps")
+    print(f"arithmetic: {passes} NFE a sample, {asked.samples * passes:.3g} in all, {steps:,.0f} steps")
     print(f"given: {asked.tflops:g} TFLOP/s a GPU, {asked.gbytes:g} GB/s a link, {asked.price:g} a GPU-hour\n")
     print(
         "| GPUs | samples / GPU | work, s / step | sent, MB / GPU / step | exchange, s / step | hours | GPU-hours | cost |"

@@ -1,4 +1,4 @@
-"""Train the lab's judge: which emoji, background and size does a picture show? Two to three minutes on one core.
+"""Train the lab's classifier of the emoji, background and size that a picture shows. Two to three minutes on one core.
 
     python tools/train_classifier.py --out sunlab/lab/assets/emoji/classifier.safetensors
 

@@ -1,4 +1,4 @@
-"""Backbones: the one boundary where foreign networks are wrapped, a folder a family. Start with `base.py`."""
+"""Backbones: wrappers of pretrained networks behind one contract, one folder for each family. Open `base.py` first."""
 
 from sunlab.backbones.attention import Adaptable, AttentionCall, Extension, TextAttention, TokenContext
 from sunlab.backbones.autoencoder import Autoencoder

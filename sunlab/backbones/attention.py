@@ -1,4 +1,4 @@
-"""What an adapter sees of a network: the attention layers over the prompt, and one pass through such a layer."""
+"""The part of a network that adapters extend: the attention layers over the prompt, and one call of such a layer."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping

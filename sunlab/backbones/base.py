@@ -40,7 +40,7 @@ class Backbone(nn.Module, ABC):
     sample_shape: tuple[int, int, int]
 
     def network_time(self, t: Tensor) -> Tensor:
-        """What the network takes for t in [0, 1] (B,), float32: the training step."""
+        """The network's time input for t in [0, 1] (B,), float32: the training step."""
         return self.path.step(t).float()
 
     @abstractmethod
@@ -125,7 +125,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def save(self, folder: Path, *, dtype: torch.dtype) -> None:
-        """Write its part of a saved base into `folder`, and what tells the family."""
+        """Write its part of a saved base into `folder`, and the entries that identify the family."""
 
     def identity(self) -> str:
         """SHA-256 of the names, types, shapes and values of its parameters and buffers."""

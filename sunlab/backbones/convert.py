@@ -23,7 +23,7 @@ BESIDE = (
 
 
 class Ignored:
-    """Stands in the place of what is named in `BESIDE`: takes anything, does nothing, and is thrown away."""
+    """Placeholder for the classes named in `BESIDE`: accepts any arguments, does nothing, and is discarded."""
 
     def __new__(cls, *_: Any) -> "Ignored":
         return object.__new__(cls)
@@ -79,7 +79,7 @@ def convert(file: str | Path, out: str | Path | None = None) -> Path:
 
 
 def _tensors(loaded: Any) -> dict[str, Tensor]:
-    """The named tensors, each with memory of its own, as safetensors wants them."""
+    """The named tensors, each with memory of its own, as safetensors requires."""
     while isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, Mapping):

@@ -1,4 +1,4 @@
-"""What the files of a base say before weights are read; by it a family recognises its own."""
+"""The metadata of a base's files, read before the weights; a family uses it to recognise its files."""
 
 import json
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class Files:
 
 
 def describe_files(place: Path, configurations: Path | None = None) -> Files:
-    """Read what a base says of itself.
+    """Read the metadata of a base.
 
     Args:
         place: a diffusers folder or a single file.

@@ -40,7 +40,7 @@ class TextEncoder(nn.Module, ABC):
         """Write its part of a saved base into `folder`."""
 
     def framed(self, conditioning: Conditioning, crops: Tensor | None) -> Conditioning:
-        """The conditioning with what the network is told of its training pictures.
+        """The conditioning with the network's inputs about the training pictures.
 
         Args:
             crops: (B, 6), see `Samples.crops`; None: pictures of the size to draw, uncropped.

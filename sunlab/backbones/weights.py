@@ -1,4 +1,4 @@
-"""Reading a layer's weight whatever way it is stored: plain, quantised, cast to eight bits, or offloaded."""
+"""Read a layer's weight in any storage: plain, quantised, cast to eight bits, or offloaded."""
 
 from typing import Any
 

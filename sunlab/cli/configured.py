@@ -1,4 +1,4 @@
-"""The arguments that say which configuration a command works on."""
+"""The arguments that select a command's configuration."""
 
 import argparse
 from typing import TYPE_CHECKING

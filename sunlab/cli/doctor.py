@@ -1,4 +1,4 @@
-"""`sunlab doctor data`: decode some samples of shards and say what does not decode, and why, and what filters drop."""
+"""`sunlab doctor data`: decode some samples of shards; report samples that do not decode, and what filters drop."""
 
 import argparse
 from collections.abc import Iterator
@@ -99,7 +99,7 @@ def filter_table(dropped: "Dropped", names: list[str]) -> Any:
 
 
 def rows(report: "Report") -> Iterator[tuple[str, str]]:
-    """What a report says, a line each."""
+    """The lines of a report."""
     yield "examined", f"{report.examined} samples"
     yield "decoded", str(report.ok)
     for reason, count in report.reasons.most_common():

@@ -1,4 +1,4 @@
-"""`sunlab fit`: train what a configuration says."""
+"""`sunlab fit`: train a configuration."""
 
 import argparse
 import re
@@ -15,11 +15,11 @@ UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}  # seconds
 
 
 def add(subparsers: Any) -> None:
-    parser = subparsers.add_parser("fit", help="train what a configuration says", description=__doc__)
+    parser = subparsers.add_parser("fit", help="train a configuration", description=__doc__)
     add_config(parser)
     parser.add_argument("--resume", metavar="last|auto|PATH", help=RESUME)
     parser.add_argument("--time-limit", type=duration, metavar="10m", help="stop cleanly after this time (s, m, h, d)")
-    parser.add_argument("--dry-run", action="store_true", help="build everything from shapes, say what it needs")
+    parser.add_argument("--dry-run", action="store_true", help="build everything from shapes, print memory, steps and NFE")
     parser.set_defaults(run=run)
 
 

@@ -1,4 +1,4 @@
-"""`sunlab inspect`: what an adapter file says of itself, after every check that needs no base."""
+"""`sunlab inspect`: the header of an adapter file, after every check that needs no base."""
 
 import argparse
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     count = sum(tensor.numel() for tensor in file.tensors.values())
     print(f"{file.path}: layout {file.layout}, {len(file.tensors)} tensors, {count:,} parameters, all checks passed\n")
     if file.layout == "published":
-        print("the file says nothing of itself: its shapes tell the base, the rest is what the authors say of theirs")
+        print("the file has no header: the base follows from its shapes, the rest from the authors' documentation")
         print("sunlab.plug(pipe, FILE, compat=True) draws with the arithmetic of the authors' released code\n")
     for name, value in header.items():
         print(f"{name:<16} {value if isinstance(value, str) else json.dumps(value)}")

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Overrides may stand anywhere among the options, which argparse alone does not allow."""
+    """Allow overrides anywhere among the options, which argparse alone does not."""
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
     strange = [word for word in rest if word.startswith("-") or not hasattr(args, "overrides")]

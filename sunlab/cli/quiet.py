@@ -1,4 +1,4 @@
-"""What libraries say that helps nobody here, left out of the terminal; `--debug` brings it back."""
+"""Hide messages of libraries that do not help users; `--debug` shows them."""
 
 import logging
 import warnings
@@ -8,7 +8,7 @@ from typing import Any
 
 TALKATIVE = ("lightning.pytorch", "lightning.fabric", "lightning_utilities")
 REPORTS = ("lightning.pytorch.profilers", "lightning.pytorch.callbacks.model_summary")
-"""Of those, what says something only where `trainer.profiler` or `trainer.enable_model_summary` is set."""
+"""Messages that matter only if `trainer.profiler` or `trainer.enable_model_summary` is set."""
 KNOWN = (
     ".*treespec.*is deprecated.*",  # Lightning 2.6 with torch 2.13
     ".*module\\(s\\) in eval mode at the start of training.*",  # the frozen teacher is meant to be

@@ -65,7 +65,7 @@ def check_times(times: Sequence[float]) -> tuple[float, ...]:
 
 def between(path: ProbabilityPath, start: Tensor, end: Tensor, steps: int) -> Tensor:
     """`steps` + 1 times from start to end (B,), evenly spaced, (steps + 1, B); those between are whole training steps where
-    the path knows no others.
+    the path is defined at no others.
 
     Where fewer than `steps` whole steps lie between, some repeat: a step of no length, which every solver leaves as it is.
     """

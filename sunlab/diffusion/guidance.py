@@ -1,4 +1,4 @@
-"""Denoisers bound to prompts: the guided teacher (two passes in one batch) and the one-pass student."""
+"""Denoisers bound to prompts: the guided teacher (NFE 2, in one batch) and the student (NFE 1)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class NetworkEvaluations:
 
     @property
     def equivalents(self) -> int:
-        """Training compute in forward passes: a backward pass costs two."""
+        """Training compute in NFE: a backward pass counts as two."""
         return self.teacher + self.student + 2 * self.backward
 
 
@@ -36,12 +36,12 @@ def guided(
     one_pass: bool = False,
     nfe: NetworkEvaluations | None = None,
 ) -> Denoiser:
-    """Classifier-free guidance over the frozen base: both passes in one batch.
+    """Classifier-free guidance over the frozen base: both evaluations in one batch.
 
     Args:
         forward: the base.
         w: guidance scale of each sample (B,).
-        one_pass: w is known to be 1 throughout, where the negative pass has no effect and is left out.
+        one_pass: w is always 1, so the negative evaluation has no effect and is skipped.
         nfe: counts the evaluations.
     """
     both = Conditioning.cat([negative, positive])

@@ -44,7 +44,7 @@ class Prediction:
 
     @property
     def epsilon(self) -> Tensor:
-        """At sigma = 0, where x_0 says nothing of it, that of a sample prediction is 0."""
+        """At sigma = 0, where x_0 does not determine it, that of a sample prediction is 0."""
         if self.kind == "epsilon":
             return self.value
         if self.kind == "sample":
@@ -77,8 +77,8 @@ class Denoiser(Protocol):
 
 
 def check_parametrisation(kind: str, path: ProbabilityPath) -> None:
-    """Raise `ConfigError` for a parametrisation that is not known, or that says nothing where the path ends in pure noise:
-    there epsilon is the state itself, whatever x_0 is (arXiv 2305.08891, section 3.1)."""
+    """Raise `ConfigError` for an unknown parametrisation, or one that carries no information where the path ends in pure
+    noise: there epsilon is the state itself, whatever x_0 is (arXiv 2305.08891, section 3.1)."""
     if kind not in (known := get_args(PredictionType)):
         raise ConfigError(f"prediction type {kind!r} is not supported; known: {', '.join(known)}")
     if kind == "epsilon" and float(path.alpha_sigma(1.0)[0]) == 0:

@@ -1,4 +1,4 @@
-"""Adapters to and from safetensors: our file, which describes itself, and the layouts that other programs read. Open
+"""Adapters to and from safetensors: sunlab's file with its header, and the layouts of other programs. Open
 `file.py` first; `convert.py` writes the other layouts."""
 
 from sunlab.export.file import FORMAT, AdapterFile, read_adapter, save_adapter

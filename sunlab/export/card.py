@@ -48,7 +48,7 @@ def _training(told: Mapping[str, Any] | None) -> str | None:
     if told is None or not {"loss", "steps", *passes} <= told.keys():
         return json.dumps(dict(told), sort_keys=True) if told else None
     spent = ", ".join(f"{name} {told[name]:,}" for name in passes)
-    return f"{told['steps']:,} steps, loss {told['loss']}; U-Net passes: {spent}"
+    return f"{told['steps']:,} steps, loss {told['loss']}; NFE: {spent}"
 
 
 def _use(header: Mapping[str, Any], adapter: Adapter, name: str, layout: str) -> str:

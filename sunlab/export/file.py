@@ -23,7 +23,7 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """An adapter file as read and checked, before it meets a U-Net.
+    """An adapter file as read and checked, before it is attached to a U-Net.
 
     Attributes:
         header: see `sunlab.export.header.FIELDS`; of a file in the authors' layout, what is known of it.

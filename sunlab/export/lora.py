@@ -19,7 +19,7 @@ def to_diffusers(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> tupl
     renamed = {f"unet.{name}": tensor for name, tensor in tensors.items()}
     alpha = spec.get("alpha") or spec["rank"]
     settings = {"r": spec["rank"], "lora_alpha": alpha, "target_modules": list(spec["targets"])}
-    settings |= {"rank_pattern": {}, "alpha_pattern": {}}  # none, which diffusers 0.37 wants to be told
+    settings |= {"rank_pattern": {}, "alpha_pattern": {}}  # none, which diffusers 0.37 requires explicitly
     return renamed, {f"unet.{key}": value for key, value in settings.items()}
 
 

@@ -2,7 +2,7 @@
 
 `"<i>.to_k_neg.weight"` and so on: i is the position among the U-Net's attention processors, self-attention even,
 cross-attention odd; down blocks, then up blocks, then the mid block. fp16. For SD 1.5: 128 tensors, 38,388,480 numbers.
-The file says nothing of itself, so every tensor is placed by its checked shape.
+The file has no metadata, so every tensor is assigned by its checked shape.
 """
 
 import re
@@ -21,7 +21,7 @@ NEGATIVE = tuple(name for name in NAMES.values() if "neg" in name)
 POSITIVE = tuple(name for name in NAMES.values() if "pos" in name)
 NUMBERED = re.compile(rf"\d+\.({'|'.join(map(re.escape, NEGATIVE + POSITIVE))})")
 ASSUMED = {"prediction_type": "epsilon", "spacing": "trailing"}
-"""What the layout does not say of an adapter and its readers take for granted."""
+"""Settings that the layout does not store and its readers assume."""
 ORDERS = (("down_blocks", "up_blocks", "mid_block"), ("down_blocks", "mid_block", "up_blocks"))
 """Orders of the blocks: the authors', as diffusers lists processors, and the one in which they are run."""
 
@@ -32,7 +32,7 @@ def is_published(names: Iterable[str]) -> bool:
 
 
 def describe(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
-    """A header for such a file: what the authors say of it, since it says nothing itself. Raises `DataError`."""
+    """A header for such a file, from the authors' documentation, since the file has no metadata. Raises `DataError`."""
     suffixes = {name.partition(".")[2] for name in tensors}
     if not suffixes >= set(NEGATIVE):
         raise DataError(f"{where}: no tensor ends in {sorted(set(NEGATIVE) - suffixes)[0]!r}")
@@ -76,7 +76,7 @@ def place(tensors: Mapping[str, Tensor], layers: Layers, where: str) -> dict[str
 
 
 def number(tensors: Mapping[str, Tensor], header: Mapping[str, Any], where: str) -> dict[str, Tensor]:
-    """The reverse: a SUN adapter's tensors named by position, in fp16. Raises `DataError` where the layout cannot say it."""
+    """The reverse: a SUN adapter's tensors named by position, in fp16. Raises `DataError` if the layout cannot store it."""
     spec = header["adapter"]
     unsaid = {key: header[key] for key, value in ASSUMED.items() if header.get(key, value) != value}
     if unsaid:

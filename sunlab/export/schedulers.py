@@ -1,4 +1,4 @@
-"""diffusers' classes of our solvers, by name, and what their configuration must say."""
+"""diffusers' classes of our solvers, by name, and the required values of their configuration."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The alignment "lab": does the picture show the emoji, background and size that its caption names?"""
+"""The alignment "lab": share of pictures with the emoji, background and size that their captions name."""
 
 import re
 from collections.abc import Mapping, Sequence

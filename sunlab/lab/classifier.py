@@ -1,4 +1,4 @@
-"""What a picture of the lab shows, judged by a small network that `tools/train_classifier.py` trained on the lab's data."""
+"""Emoji, background and size of a picture, from a small network that `tools/train_classifier.py` trains."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ class Classifier(nn.Module):
     """Six 3x3 convolutions, 2x2 mean pooling, and a linear head for each of name, background and size.
 
     Args:
-        labels: what each head can say, by head.
+        labels: the classes of each head.
         width: channels of the first convolution; the last has six times as many.
     """
 

@@ -1,4 +1,4 @@
-"""The negative control "lab": do negative prompts keep backgrounds and sizes out of the lab's pictures?"""
+"""The negative control "lab": how far negative prompts suppress backgrounds and sizes."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What only the lab's models are trained for."""
+"""Training tasks of the lab's models."""
 
 from sunlab.app.tasks import TASKS, Task, optimization
 from sunlab.backbones.base import BaseModel
@@ -9,7 +9,7 @@ from sunlab.modules.base import Module
 
 @TASKS.register("text_encoder")
 class TextEncoderTask(Task):
-    """Train the text encoder of the pretrained model, before any network sees it."""
+    """Train the text encoder of the pretrained model, before any network is trained on it."""
 
     trains_network = False
 

@@ -1,4 +1,4 @@
-"""Training the text encoder of a base, before any U-Net sees it."""
+"""Training the text encoder of a base, before any U-Net is trained on it."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
-"""Losses: how a student learns from its teacher, one a file; beside them distances between states and weightings of
-times. Open `base.py`, the contract, first, then `msc.py`, the paper's loss."""
+"""Distillation losses, one a file, distances between states, and weightings of times. Open `base.py`, the
+contract, first, then `msc.py`, the paper's loss."""
 
 from sunlab.losses.base import LOSSES, BoundSampler, Loss, LossOutput
 from sunlab.losses.distances import DISTANCES, Distance

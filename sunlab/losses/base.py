@@ -95,7 +95,7 @@ class LossOutput:
 
 
 class Loss(ABC):
-    """Distils the teacher into the student. One instance lives as long as the training.
+    """Distils the teacher into the student. One instance is used for the whole training.
 
     A loss with networks of its own derives from `torch.nn.Module` too and overrides `networks` and `critic_step`: then
     `critic_steps` batches train its networks for each one that trains the student.
@@ -111,7 +111,7 @@ class Loss(ABC):
         Args:
             batch: prompts, draws, and whichever of latents and stored trajectories the data offer.
             student: one pass an evaluation, gradients flow.
-            teacher: guided, two passes an evaluation, no gradients.
+            teacher: guided, NFE 2 an evaluation, no gradients.
             distance: (B, C, H, W) x 2 -> (B,).
         """
 

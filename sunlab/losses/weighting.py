@@ -1,4 +1,4 @@
-"""Weightings of per-sample losses by time. The mean over a batch is taken after them, once."""
+"""Weightings of per-sample losses by time. The mean over a batch is computed once, after them."""
 
 from abc import ABC, abstractmethod
 
@@ -53,7 +53,7 @@ class XZero(Weighting):
     """sigma_t^2: the squared error of v becomes that of x_0 (arXiv 2202.00512), so that noisy times weigh as much as others.
 
     Args:
-        floor: the least weight; without one the finest details would not be learnt.
+        floor: the minimum weight; at 0 fine details are not learnt.
     """
 
     def __init__(self, *, floor: float = 0.1):

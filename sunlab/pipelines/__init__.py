@@ -1,2 +1,2 @@
-"""From prompts to pictures: sunlab's own drawing loop, and adapters in diffusers pipelines. Open `draw.py` for the loop,
+"""From prompts to pictures: sunlab's sampling loop, and adapters in diffusers pipelines. Open `draw.py` for the loop,
 `plug.py` for `sunlab.plug`."""

@@ -21,7 +21,7 @@ Bind = Callable[[Conditioning, Conditioning, Tensor, NetworkEvaluations], Denois
 
 
 def with_guidance(base: BaseModel) -> Bind:
-    """The base under classifier-free guidance, two passes an evaluation."""
+    """The base under classifier-free guidance, NFE 2 an evaluation."""
 
     def bind(positive: Conditioning, negative: Conditioning, w: Tensor, nfe: NetworkEvaluations) -> Denoiser:
         one_pass = bool((w == 1).all())  # once for all steps of these pictures
@@ -84,7 +84,7 @@ class Drawn:
     Attributes:
         images: (B, 3, H, W) in [0, 1].
         latents: (B, C, h, w).
-        passes: U-Net passes a picture.
+        passes: NFE a picture.
         seconds: a picture, text encoder and decoder included.
     """
 

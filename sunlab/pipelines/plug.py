@@ -14,7 +14,7 @@ from sunlab.pipelines.plugged import is_plugged, plugged_class
 from sunlab.pipelines.schedulers import scheduler_for
 
 OTHER_PASSES = ("do_perturbed_attention_guidance", "get_views")
-"""What tells the pipelines that build batches of their own for the U-Net: perturbed attention, panoramas."""
+"""Attributes of pipelines that build their own batches for the U-Net: perturbed attention, panoramas."""
 
 
 def plug(pipe: Any, file: str | Path, *, compat: bool = False) -> Any:

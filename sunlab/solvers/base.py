@@ -18,7 +18,7 @@ from sunlab.diffusion.prediction import Denoiser
 class Solver(ABC):
     """Moves states along times. Times may differ from sample to sample.
 
-    A solver keeps no state between calls: what a multistep method remembers is handed from step to step as `memory`, None
+    A solver keeps no state between calls: the history of a multistep method is passed from step to step as `memory`, None
     at the start.
     """
 

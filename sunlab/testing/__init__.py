@@ -1,13 +1,13 @@
-"""Contract tests of every kind of component, for components inside and outside the tree. Open `component.py` first: what all
-kinds promise.
+"""Contract tests of every kind of component, for components inside and outside the tree. Open `component.py` first, the
+tests of all kinds.
 
     from sunlab.testing import LossContract
 
     class TestMine(LossContract):
         component = {"name": "mine", "delta": 0.1}
 
-`component` is what a configuration would say: a name, or a mapping with `name` and parameters. The module that registers it
-must have been imported. With `pytest.register_assert_rewrite("sunlab.testing")` in a conftest.py failures say more.
+`component` is as in a configuration: a name, or a mapping with `name` and parameters. The module that registers it
+must have been imported. With `pytest.register_assert_rewrite("sunlab.testing")` in a conftest.py failures show more detail.
 """
 
 from sunlab.renamed import refuse_former

@@ -1,4 +1,4 @@
-"""What every component promises, whatever its kind."""
+"""The contract of every component, of any kind."""
 
 import inspect
 from typing import Any, ClassVar
@@ -53,7 +53,7 @@ class ComponentContract(RegisteredContract):
         return ()
 
     def build(self, *runtime: Any) -> Any:
-        """The component, from its defaults and what `component` says. Args: runtime, in place of `self.runtime()`."""
+        """The component, from its defaults and `component`. Args: runtime, replaces `self.runtime()`."""
         return self.registry.build(self.component, *(runtime or self.runtime()))
 
     def test_it_builds(self) -> None:

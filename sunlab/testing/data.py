@@ -78,7 +78,7 @@ class SourceContract(ComponentContract):
 
 
 class FilterContract(ComponentContract):
-    """A filter decides by one value, and says when there is none."""
+    """A filter decides by one value, and reports a missing value."""
 
     kind: ClassVar[str] = "filters"
 
@@ -100,7 +100,7 @@ class FilterContract(ComponentContract):
 
 
 class StageContract(ComponentContract):
-    """A stage is a function of its items, keeps their order and holds none back: else resuming would lose some."""
+    """A stage is a function of its items, keeps their order and buffers none, since resuming would lose buffered items."""
 
     kind: ClassVar[str] = "stages"
 

@@ -19,7 +19,7 @@ class MetricContract(ComponentContract):
     kind: ClassVar[str] = "metrics"
 
     def pairs(self) -> tuple[Tensor, Tensor]:
-        """Pictures before and after, or features, as the metric sees them."""
+        """Pictures before and after, or features, as passed to the metric."""
         shape = (2, PAIRS, 3, 4, 4) if self.build().sees == "pictures" else (2, PAIRS, 5)
         before, after = torch.rand(*shape, generator=torch.Generator().manual_seed(0))
         return before, (before + 0.3 * after) / 1.3

@@ -9,7 +9,7 @@ from sunlab.testing.component import ComponentContract
 
 
 class NegativeSamplerContract(ComponentContract):
-    """A sampler returns text, and draws by the random numbers that it is handed."""
+    """A sampler returns text, and uses only the random numbers that it is given."""
 
     kind: ClassVar[str] = "negatives"
     pool: ClassVar[Pool] = Pool(
@@ -24,7 +24,7 @@ class NegativeSamplerContract(ComponentContract):
         assert all(isinstance(text, str) for text in self.draw(0))
 
     def test_without_a_pool_it_works_or_explains_itself(self) -> None:
-        """Sources may offer neither captions nor keywords. A sampler that lives on them says so."""
+        """Sources may offer neither captions nor keywords. A sampler that needs them raises an error."""
         sampler, random = self.build(), Random(0)
         try:
             drawn = [sampler(random, "a red apple", Pool()) for _ in range(200)]

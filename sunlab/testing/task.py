@@ -15,7 +15,7 @@ class TaskContract(ComponentContract):
     """What every task promises.
 
     Attributes:
-        overrides: what a configuration must say besides `task`, as `key=value`.
+        overrides: keys that a configuration needs besides `task`, as `key=value`.
     """
 
     kind = "tasks"

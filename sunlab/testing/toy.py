@@ -1,4 +1,4 @@
-"""Denoisers small enough to reason about, and a batch made by hand."""
+"""Denoisers with known solutions, and a hand-made batch."""
 
 from collections.abc import Sequence
 

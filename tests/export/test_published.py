@@ -72,7 +72,7 @@ def test_every_tensor_is_placed_where_the_processors_are(tensors, layers):
 def test_inspected_it_is_told_what_the_file_does_not_say(file, capsys):
     assert main(["inspect", str(file)]) == 0
     out = capsys.readouterr().out
-    assert "layout published, 128 tensors, 38,388,480 parameters" in out and "says nothing of itself" in out
+    assert "layout published, 128 tensors, 38,388,480 parameters" in out and "the file has no header" in out
     assert "sunlab.plug(pipe, FILE, compat=True)" in out
     assert '"family": "sd1"' in out
 

@@ -1,4 +1,4 @@
-"""The same weights under several adapters at once, so that cases take turns without anything being plugged in between."""
+"""The same weights under several adapters at once, so that cases alternate without attaching or detaching."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -13,7 +13,7 @@ from sunlab.backbones.base import BaseModel
 
 
 def twin(base: BaseModel, adapter: Adapter | None = None) -> BaseModel:
-    """The base with a backbone of its own over the same weights, the adapter plugged in. New parameters take the weights'
+    """The base with a backbone of its own over the same weights, the adapter attached. New parameters take the weights'
     type."""
     memory: dict[int, Any] = {id(t): t for t in (*base.backbone.parameters(), *base.backbone.buffers())}
     backbone: Backbone = deepcopy(base.backbone, memory)

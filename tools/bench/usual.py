@@ -2,7 +2,7 @@
 
 Two U-Nets in memory, the teacher's and the LoRA's, both frozen and so in the base's type (the published script keeps the
 second in float32, which takes more); in each step the pixels are encoded, the captions are encoded, and the
-teacher is asked for the caption and for the empty prompt in two passes.
+teacher is evaluated twice, with the caption and with the empty prompt.
 """
 
 from copy import deepcopy

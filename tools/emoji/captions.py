@@ -1,4 +1,4 @@
-"""What is drawn and said: backgrounds, sizes, splits and captions, from hashes that know nothing of the style."""
+"""Backgrounds, sizes, splits and captions, from hashes that do not depend on the style."""
 
 import hashlib
 import itertools

@@ -45,7 +45,7 @@ UNFIT = {  # rude, or at odds with the words of the attributes, or no nouns
 
 @dataclass(frozen=True)
 class Emoji:
-    """One emoji as all styles know it."""
+    """One emoji, independent of the style."""
 
     codepoint: str  # "1f34e", or "1f415-200d-1f9ba"; never with fe0f
     name: str  # "red apple"

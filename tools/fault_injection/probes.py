@@ -53,7 +53,7 @@ class Harm(Callback):
 
 @CALLBACKS.register("inject_pace")
 class Pace(Callback):
-    """Slows steps down, so that there is time to do harm from outside, and says how far each rank is, in a file `step-RANK`
+    """Slows steps down, so that faults can be injected from outside, and writes the step of each rank to a file `step-RANK`
     in the run's folder.
 
     Args:

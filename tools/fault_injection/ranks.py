@@ -75,7 +75,7 @@ class Job:
         return [pid for pid, session in sessions().items() if session == self.pids[rank] and pid != session]
 
     def reach(self, file: Path, step: int, seconds: float = PATIENCE) -> bool:
-        """Wait until `file`, of the probe `inject_pace`, says that a step is done. False where the run ends before."""
+        """Wait until `file`, of the probe `inject_pace`, reports a finished step. Returns False if the run ends before."""
         until = time.monotonic() + seconds
         while self.running() and time.monotonic() < until:
             if file.is_file() and int(file.read_text() or 0) >= step:
@@ -175,7 +175,7 @@ def shared() -> set[str]:
 
 
 def unused(names: set[str]) -> set[str]:
-    """Those that no process holds: what others on this machine work with is none of ours."""
+    """Those that no process has open, so that files of other programs on this machine are left out."""
     held: set[str] = set()
     for entry in Path("/proc").iterdir() if names else ():
         if entry.name.isdigit():

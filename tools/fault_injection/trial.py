@@ -1,4 +1,4 @@
-"""A trial: what is done, what is expected of it, what was seen."""
+"""A trial: the fault, the expected result and the observed result."""
 
 import time
 import traceback

@@ -89,7 +89,7 @@ class World:
         return folder
 
     def shards(self, name: str, counts: Sequence[int], *, index: bool = True) -> list[Path]:
-        """Shards of so many samples each, with a manifest and an index each where asked. Made once for a name."""
+        """Shards of so many samples each, with a manifest and indexes if requested. Made once for each name."""
         folder = self.folder / name
         if not folder.is_dir():
             folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What a single file in Stable Diffusion's original layout says of itself, by its shapes and its ModelSpec header."""
+"""The metadata of a single file in Stable Diffusion's original layout, from its shapes and its ModelSpec header."""
 
 from typing import Any
 

@@ -54,7 +54,7 @@ def read_single_file(files: Files, folder: Path, pipeline: str, *, dtype: torch.
 
 
 def text_encoders(file: Path, outline: Parts, names: Sequence[str], dtype: torch.dtype) -> dict[str, Any]:
-    """transformers' models with the file's weights, in the place of the outline's shapes. Not left to diffusers, whose
+    """transformers' models with the file's weights, replacing the outline's shapes. Not left to diffusers, whose
     conversion has to follow the layout that transformers gives its models."""
     states = dict(zip(names, (model.state_dict() for _, model in outline.texts), strict=True))
     places = encoders(states, outline.unet.config)

@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: how its files are recognised, its text encoders, and what its U-Net takes beside the tokens."""
+"""Stable Diffusion XL: how its files are recognised, its text encoders, and the U-Net's inputs other than the tokens."""
 
 from collections.abc import Mapping
 from dataclasses import replace

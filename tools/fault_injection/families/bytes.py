@@ -1,4 +1,4 @@
-"""Random cuts and bit flips of shards, and of adapter files: what is taken that should not be."""
+"""Random cuts and bit flips of shards, and of adapter files; checks that none is accepted."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress

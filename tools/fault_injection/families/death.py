@@ -1,4 +1,4 @@
-"""Processes that die, hang or are told to stop, and losses that are not finite."""
+"""Processes that die, hang or receive a signal, and losses that are not finite."""
 
 import json
 import os

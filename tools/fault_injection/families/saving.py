@@ -75,7 +75,7 @@ def impossible(world: World, seen: Seen) -> None:
 
 
 def _attempt(folder: Path, *, numbers: int = NUMBERS) -> dict[str, Any]:
-    """Save over an old one; what was said, and what is there."""
+    """Save over an old checkpoint; the reported error, and the file that exists."""
     path = folder / "last.ckpt"
     before = path.read_bytes()
     try:

@@ -1,4 +1,4 @@
-"""Checkpoints and configurations from somebody else."""
+"""Untrusted checkpoints and configurations."""
 
 import os
 import pickle
