@@ -7,7 +7,7 @@ from typing import Any
 
 from sunlab.config.load import load_config
 from sunlab.data.base import SOURCES
-from sunlab.data.doctor import Report, examine, examine_filters
+from sunlab.data.doctor import Report, examine, examine_filters, few_of
 from sunlab.data.selection import Dropped, Named
 from sunlab.data.shards import Shards, build_filters
 from sunlab.errors import ConfigError
@@ -18,13 +18,15 @@ class Diagnosis:
     """What was seen.
 
     Attributes:
-        source: the shards.
+        source: the shards that were looked at.
+        shards: how many there are.
         report: of the samples that were decoded.
         filters: by name.
         dropped: of the samples that were filtered; None without filters.
     """
 
     source: Shards
+    shards: int
     report: Report
     filters: Named
     dropped: Dropped | None
@@ -46,7 +48,8 @@ def examine_data(
     samples: int = 200,
     filtered: int = 10_000,
 ) -> Diagnosis:
-    """Decode some samples of shards, past the bad ones, and filter some.
+    """Decode some samples of shards, past the bad ones, and filter some; of many remote shards without a manifest only a few
+    are fetched.
 
     Args:
         shards: tar files, or patterns of them.
@@ -62,8 +65,11 @@ def examine_data(
     kind, given = _source_of(shards, configs, filters)
     named = build_filters(given.pop("filters", None))
     source = kind(**{**given, "on_error": "quarantine"})
+    every = len(source.streamed.urls)
+    if len(some := few_of(source)) < every:
+        source = kind(**{**given, "on_error": "quarantine", "urls": some, "order": "exact", "keys": "path", "stages": None})
     report = examine(source, samples)
-    return Diagnosis(source, report, named, examine_filters(source, named, filtered) if named else None)
+    return Diagnosis(source, every, report, named, examine_filters(source, named, filtered) if named else None)
 
 
 def plan_of(

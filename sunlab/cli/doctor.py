@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     )
     source = found.source
     table = Table(box=box.SIMPLE, show_header=False)
+    table.add_row("shards", f"{len(source.streamed.urls):,} of {found.shards:,}")
     if source.unread:
         table.add_row("not read", escape(str(source.unread)))
     for name, value in rows(found.report):

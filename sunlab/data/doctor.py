@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from random import Random
 
 from sunlab.data.opened import BadSample
-from sunlab.data.selection import Dropped, Named, look
+from sunlab.data.remote import is_remote
+from sunlab.data.selection import PROBE_SHARDS, Dropped, Named, look
 from sunlab.data.shards import Shards
 from sunlab.errors import DataError
 
@@ -40,6 +42,15 @@ class Report:
     @property
     def healthy(self) -> bool:
         return self.ok == self.examined and not self.repeated and self.stopped is None
+
+
+def few_of(source: Shards) -> list[str]:
+    """The shards to look at: of remote ones that no manifest lists `PROBE_SHARDS` at random, because counting the samples of
+    a shard fetches it as a whole; else all."""
+    urls = list(source.streamed.urls)
+    if source.order == "exact" or len(urls) <= PROBE_SHARDS or not any(map(is_remote, urls)):
+        return urls
+    return Random(0).sample(urls, PROBE_SHARDS)
 
 
 def examine(source: Shards, samples: int, *, seed: int = 0) -> Report:

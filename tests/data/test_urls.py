@@ -246,3 +246,23 @@ def test_a_list_beside_links_that_leave_its_folder(line, tmp_path):
 def test_braces_without_end(pattern):
     with pytest.raises(DataError, match="more than 1,000,000"):
         shard_urls([pattern], Remote())
+
+
+def test_the_doctor_fetches_a_few_of_many_shards(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for shard in range(30):
+        write_tar(tmp_path / f"{shard:05d}.tar", [members(n) for n in range(10)])
+    fetched = set()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            if self.command == "GET" and self.path.endswith(".tar"):
+                fetched.add(self.path)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        shards = f"http://127.0.0.1:{server.server_port}/{{00000..00029}}.tar"
+        assert main(["doctor", "data", shards, "--samples", "20", "--filter", "{name: caption_length, missing: drop}"]) == 0
+        server.shutdown()
+    shown = capsys.readouterr().out
+    assert len(fetched) == 8 and "8 of 30" in shown and "20 samples" in shown and "80 of 80 samples kept" in shown
