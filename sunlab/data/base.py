@@ -116,6 +116,16 @@ class Source(ABC):
         """What filters dropped of the epoch, in the order "exact"; None: there are none, or samples are not counted."""
         return None
 
+    @property
+    def window(self) -> int | None:
+        """Samples in the shuffle buffer; None: the source has none."""
+        return None
+
+    def sound(self, *, start: int, stop: int) -> Iterator[Sample]:
+        """The samples at positions start ... stop - 1 of the first epoch. Bad ones are left out, without stand-ins, if the
+        source quarantines them. Data that are made once are made from these."""
+        return self.read(seed=0, epoch=0, start=start, stop=stop)
+
     def quarantine_in(self, folder: Path) -> None:  # noqa: B027 -- nothing to do for most
         """Write bad samples down in the run's folder, where they are left out."""
 

@@ -56,5 +56,5 @@ def cached(
             )
     except OSError as error:
         raise StorageError(f"{place}: the cache of latents cannot be written: {error}") from error
-    shuffle = source.reading.shuffle if isinstance(source, Shards) else SHARD
+    shuffle = SHARD if source.window is None else source.window
     return Shards(urls=[str(place / "latents-*.tar")], shuffle=shuffle)

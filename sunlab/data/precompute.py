@@ -14,8 +14,6 @@ from sunlab.data.base import Sample, Source
 from sunlab.data.index import index_path
 from sunlab.data.indexing import Indexed, index_shard, write_manifests
 from sunlab.data.manifest import MANIFEST, entries_of
-from sunlab.data.opened import BadSample
-from sunlab.data.shards import Shards
 from sunlab.data.tar import LATENT
 from sunlab.errors import ConfigError, DataError, StorageError
 from sunlab.files import locked, remove_leftovers, replacing, write_json
@@ -64,8 +62,7 @@ def write_latents(
     starts, indexed = range(0, len(source), shard), list[Indexed]()
     _plan(folder, {"encoder": encoder, "source": source.fingerprint(), "samples": len(source), "shard": shard})
     done, there = 0, entries_of(folder).keys()
-    if isinstance(source, Shards):
-        source.quarantine_in(folder)
+    source.quarantine_in(folder)
     try:
         for start in starts[rank::ranks]:
             path = folder / f"latents-{start:09d}.tar"
@@ -76,7 +73,7 @@ def write_latents(
             if path.is_file():
                 skipped(stop - start)
             else:
-                done += _write(path, _samples(source, start, stop), encode, batch)
+                done += _write(path, source.sound(start=start, stop=stop), encode, batch)
             indexed.append(index_shard(path))
             remove_leftovers(path)
             remove_leftovers(index_path(path))
@@ -123,18 +120,6 @@ def _plan(folder: Path, plan: dict[str, object]) -> None:
             raise DataError(
                 f"{folder} was begun with {name} = {theirs}, now it is {value}; choose another folder, or delete it"
             )
-
-
-def _samples(source: Source, start: int, stop: int) -> Iterator[Sample]:
-    """Bad samples are left out where the source quarantines them: latents need no stand-ins."""
-    if not isinstance(source, Shards) or source.quarantine is None:
-        yield from source.read(seed=0, epoch=0, start=start, stop=stop)
-        return
-    for item in source.attempts(seed=0, epoch=0, start=start, stop=stop):
-        if isinstance(item, BadSample):
-            source.quarantine.add(item)
-        else:
-            yield item
 
 
 def _write(path: Path, samples: Iterator[Sample], encode: Encode, batch: int) -> int:

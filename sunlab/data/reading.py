@@ -64,6 +64,17 @@ class Reading:
                 raise DataError(f"all of {stop - start} samples in a row are bad, the last: {bad[-1]}")
             yield from (_in_place_of(one, good) for one in bad)
 
+    def sound(self, start: int, stop: int) -> Iterator[Sample]:
+        """The samples at positions start ... stop - 1 of the first epoch; bad ones are quarantined and left out."""
+        if self.quarantine is None:
+            yield from self.read(0, 0, start, stop)
+            return
+        for item in self.attempts(0, 0, start, stop):
+            if isinstance(item, BadSample):
+                self.quarantine.add(item)
+            else:
+                yield item
+
     def attempts(self, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample | BadSample]:
         """The same, with the error in the place of each bad sample."""
         order = BufferOrder(stop - start, self.shuffle, Random(keyed_seed(seed, epoch, "buffer", start, stop)))

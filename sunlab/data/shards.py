@@ -106,16 +106,9 @@ class Shards(Source):
         decoder = Decoder(framing, None if captions is None else Captions(captions, most_keywords), max_pixels)
         quarantine = Quarantine(limit=quarantine_limit) if on_error == "quarantine" else None
         self.counted = Counted(addresses, self.remote, self.filters, decoder, shuffle, quarantine, keys == "path", limit)
+        kept = None if cache is None else self.remote
         self.streamed = Streamed(
-            addresses.urls,
-            self.remote,
-            None if cache is None else self.remote,
-            self.filters,
-            self.stages,
-            decoder,
-            shuffle,
-            self.choices,
-            quarantine,
+            addresses.urls, self.remote, kept, self.filters, self.stages, decoder, shuffle, self.choices, quarantine
         )
         self.order = order or ("exact" if limit is not None or all_listed(addresses.urls, self.remote) else "stream")
         if self.order == "stream" and limit is not None:
@@ -140,10 +133,6 @@ class Shards(Source):
     def reading(self) -> Reading:
         return self.counted.reading
 
-    @property
-    def quarantine(self) -> Quarantine | None:
-        return self.counted.quarantine
-
     def pipeline(self, **given: Any) -> Pipeline:
         return self.streamed.pipeline(**{**PIPELINE, **given})
 
@@ -166,9 +155,16 @@ class Shards(Source):
     def read(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample]:
         return self.reading.read(seed, epoch, start, stop, skip)
 
+    @property
+    def window(self) -> int | None:
+        return self.reading.shuffle
+
     def attempts(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample | BadSample]:
         """As `read`, with the error in the place of each bad sample."""
         return self.reading.attempts(seed, epoch, start, stop, skip)
+
+    def sound(self, *, start: int, stop: int) -> Iterator[Sample]:
+        return self.reading.sound(start, stop)
 
     def parts(self) -> Sequence[Source]:
         if not self.choices:
@@ -179,8 +175,8 @@ class Shards(Source):
 
     def quarantine_in(self, folder: Path) -> None:
         """Write bad samples down in the run's folder."""
-        if self.quarantine is not None:
-            self.quarantine.path = folder / self.quarantine.path.name
+        if self.counted.quarantine is not None:
+            self.counted.quarantine.path = folder / self.counted.quarantine.path.name
 
     def notice(self) -> str | None:
         if self.order == "stream":
@@ -261,7 +257,7 @@ class Shards(Source):
         for raw in (raw for shard in self.shards for _, raw in scan(shard, self.remote, TEXTS)):
             if not isinstance(raw, BadSample):
                 yield raw
-            elif self.quarantine is None:
+            elif self.counted.quarantine is None:
                 raise raw
 
 
