@@ -156,6 +156,8 @@ def _keep(path: Path) -> None:
     except OSError:  # no hard links here: for a moment only the previous one is there, and `last` finds it
         link = path
     os.replace(link, previous_of(path))
+    if link != path:
+        link.unlink(missing_ok=True)  # replacing a second name of the same file, which a killed process left, does nothing
 
 
 def _digest(file: BinaryIO, size: int) -> str:

@@ -102,6 +102,14 @@ def test_what_killed_processes_left_is_pruned(path):
     assert sorted(p.name for p in path.parent.iterdir()) == ["last.ckpt", "last.previous.ckpt"]
 
 
+def test_a_kill_between_the_two_renames_leaves_nothing_behind(path):
+    """Both names are then one file, and renaming one name of a file to another does nothing."""
+    os.link(path, previous_of(path))
+    save(2, path)
+    assert sorted(p.name for p in path.parent.iterdir()) == [path.name, previous_of(path).name]
+    assert IO.load_checkpoint(previous_of(path))["global_step"] == 1
+
+
 def test_the_temporary_file_follows_no_link(path, tmp_path):
     (tmp_path / "precious").write_text("precious")
     path.with_name(f".last.ckpt.{os.getpid()}.{socket.gethostname()}").symlink_to(tmp_path / "precious")
