@@ -18,7 +18,7 @@ def automatic(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def recorded(tree: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """`tree` with what a run recorded in its config.yaml in the place of `auto`; `auto` stays where there is no record."""
+    """`tree` with each `auto` replaced by what a run recorded in its config.yaml; `auto` stays where there is no record."""
     found = read_file(file) if file.is_file() else {}
     values = {place: (found.get(place[0]) or {}).get(place[1], AUTO) for place in automatic(tree)}
     return _with(tree, values)
