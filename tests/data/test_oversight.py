@@ -13,6 +13,10 @@ from sunlab.data import loader, oversight
 from sunlab.data.datamodule import DataModule
 from sunlab.data.negatives import Empty
 
+# torch opens probe files while it looks for the cause of a failed receive; its SIGCHLD handler may raise between two of them
+# and leave them to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
