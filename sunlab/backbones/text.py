@@ -21,19 +21,25 @@ class TextEncoder(nn.Module, ABC):
     Attributes:
         folders: its folders in a saved base.
         model: the network or networks, whose parameters these are.
+        separate_negatives: whether `encode_negative` differs from `forward`.
     """
 
     folders: ClassVar[tuple[str, ...]]
     model: nn.Module
+    separate_negatives: ClassVar[bool] = False
 
     def __init__(self, *, memory: int = 256):
         super().__init__()
-        self._memory: OrderedDict[str, Conditioning] = OrderedDict()
+        self._memory: OrderedDict[tuple[bool, str], Conditioning] = OrderedDict()
         self._limit = memory * 2**20
 
     @abstractmethod
     def forward(self, prompts: Sequence[str]) -> Conditioning:
         """Embeddings (B, L, d), with gradient where the model is trained."""
+
+    def encode_negative(self, prompts: Sequence[str]) -> Conditioning:
+        """The same of negative prompts, in the same shape. Some models encode them differently (SANA)."""
+        return self(prompts)
 
     @abstractmethod
     def save(self, folder: Path, *, dtype: torch.dtype) -> None:
@@ -52,16 +58,21 @@ class TextEncoder(nn.Module, ABC):
         self._memory.clear()
 
     @torch.no_grad()
-    def remembered(self, prompts: Sequence[str]) -> Conditioning:
-        """The same without gradient, each distinct prompt encoded once. Only for a model that does not change."""
-        new = [p for p in dict.fromkeys(prompts) if p not in self._memory]
+    def remembered(self, prompts: Sequence[str], *, negative: bool = False) -> Conditioning:
+        """Embeddings without gradient, each distinct prompt encoded once. Only for a model that does not change.
+
+        Args:
+            negative: they are negative prompts.
+        """
+        apart = negative and self.separate_negatives
+        new = [p for p in dict.fromkeys(prompts) if (apart, p) not in self._memory]
         if new:
-            encoded = self(new)
+            encoded = self.encode_negative(new) if apart else self(new)
             for row, prompt in enumerate(new):
-                self._memory[prompt] = encoded[row : row + 1].map(torch.clone)
+                self._memory[apart, prompt] = encoded[row : row + 1].map(torch.clone)
         for prompt in prompts:
-            self._memory.move_to_end(prompt)
-        rows = Conditioning.cat([self._memory[p] for p in prompts])
+            self._memory.move_to_end((apart, prompt))
+        rows = Conditioning.cat([self._memory[apart, p] for p in prompts])
         size = sum(tensor[0].nbytes for tensor in (rows.tokens, rows.pooled) if tensor is not None)
         while len(self._memory) * size > self._limit:
             self._memory.popitem(last=False)

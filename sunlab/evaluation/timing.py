@@ -12,6 +12,7 @@ from sunlab.draws import Draws
 from sunlab.evaluation.gallery import Gallery
 from sunlab.evaluation.methods import Method
 from sunlab.pipelines.draw import Request, draw
+from sunlab.types import Conditioning
 
 ALONE = 4  # bare network evaluations of each batch size in a round
 
@@ -49,7 +50,8 @@ def times_of(gallery: Gallery, methods: Sequence[Method], request: Request) -> l
 
 def _measure(gallery: Gallery, methods: Sequence[Method], request: Request) -> dict[str, Any]:
     base = gallery.base
-    base.encode([*request.prompts, *request.negatives])
+    base.encode(request.prompts)
+    base.encode(request.negatives, negative=True)
     seconds: list[list[float]] = [[] for _ in methods]
     bare: list[list[float]] = [[], []]
     nfe = [0.0 for _ in methods]
@@ -77,7 +79,7 @@ def _measure(gallery: Gallery, methods: Sequence[Method], request: Request) -> d
 def _bare(gallery: Gallery, one: Request, size: int) -> float:
     """Seconds of one pass of the U-Net over `size` states."""
     base = gallery.base
-    words = base.encode([*one.negatives, *one.prompts][-size:])
+    words = Conditioning.cat([base.encode(one.negatives, negative=True), base.encode(one.prompts)])[-size:]
     x = Draws(list(one.seeds) * size, device=base.device).normal("noise", base.backbone.sample_shape)
     t = torch.full((size,), 0.5, dtype=torch.float64, device=base.device)
     started = time.perf_counter()

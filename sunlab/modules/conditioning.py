@@ -24,7 +24,7 @@ def positive_of(base: Any, samples: Samples) -> Conditioning:
 
 def negative_of(base: Any, samples: Samples) -> Conditioning:
     """The embeddings of `samples.negatives`, with the samples' crops: both passes of guidance are of one picture."""
-    return base.text.framed(base.encode(samples.negatives), samples.crops)
+    return base.text.framed(base.encode(samples.negatives, negative=True), samples.crops)
 
 
 def _stored(base: Any, samples: Samples) -> Conditioning:

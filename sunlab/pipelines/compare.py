@@ -25,5 +25,6 @@ class Variant:
 
 def draw_all(base: BaseModel, variants: Sequence[Variant], request: Request, *, batch: int = 64) -> list[Drawn]:
     """The request drawn with every variant."""
-    base.encode([*request.prompts, *request.negatives])  # remembered: the text encoder is left out of all timings alike
+    base.encode(request.prompts)  # remembered: the text encoder is left out of all timings alike
+    base.encode(request.negatives, negative=True)
     return [draw(base, v.sampling, v.bind, request, w=v.w, batch=batch) for v in variants]

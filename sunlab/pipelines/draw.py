@@ -107,7 +107,7 @@ def draw(base: BaseModel, sampling: Sampler, bind: Bind, request: Request, *, w:
     for start in range(0, len(request), batch):
         part = request.part(start, start + batch)
         scale = torch.full((len(part),), float(w), device=base.device)
-        inner = bind(base.encode(part.prompts), base.encode(part.negatives), scale, nfe)
+        inner = bind(base.encode(part.prompts), base.encode(part.negatives, negative=True), scale, nfe)
         noise = Draws(part.seeds, device=base.device).normal("noise", base.backbone.sample_shape)
         x = sampling.solver.solve(inner, noise, sampling.times)
         latents.append(x)

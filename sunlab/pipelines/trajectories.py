@@ -100,7 +100,8 @@ class TrajectoryWriter:
         """The states at the stored times, (N, K + 1, C, H, W), the noise first."""
         noise = noise_of(seeds, self.base.backbone.sample_shape).to(self.base.device)
         one_pass = self.guidance == (1.0, 1.0)
-        bound = guided(self.base.backbone, self.base.encode(prompts), self.base.encode(negatives), w, one_pass=one_pass)
+        positive, negative = self.base.encode(prompts), self.base.encode(negatives, negative=True)
+        bound = guided(self.base.backbone, positive, negative, w, one_pass=one_pass)
         kept = [noise.cpu()]
         wanted = set(self.stored.tolist())
         for time, x in zip(self.teacher.grid[1:], self.teacher.solver.states(bound, noise, self.teacher.times), strict=True):

@@ -51,6 +51,25 @@ def test_the_least_recently_used_is_forgotten():
     assert text.asked[3:] == ["bb"]
 
 
+class Apart(Counting):
+    """Negative prompts are marked by a minus."""
+
+    separate_negatives = True
+
+    def encode_negative(self, prompts):
+        return self([f"-{p}" for p in prompts])
+
+
+@pytest.mark.parametrize(("kind", "asked"), [(Counting, ["a", "bb"]), (Apart, ["a", "-a", "-bb"])])
+def test_negative_prompts_are_remembered_apart_if_they_are_encoded_apart(kind, asked):
+    text = kind()
+    positive = text.remembered(["a"]).tokens
+    negative = text.remembered(["a", "bb", "a"], negative=True).tokens
+    assert text.asked == asked
+    assert torch.equal(positive, text.remembered(["a"]).tokens) and torch.equal(negative[0], negative[2])
+    assert (negative[0] != positive[0]).any() == kind.separate_negatives
+
+
 @pytest.mark.parametrize(("pad", "filled"), [("<|endoftext|>", 49407), ("!", 0)])
 def test_clips_tokenizer(pad, filled):
     tokenizer = clip_tokenizer(pad=pad)
