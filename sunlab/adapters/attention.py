@@ -79,8 +79,9 @@ def size(z: Tensor, *, whole_batch: bool = False) -> Tensor:
 
 
 class SUNAttention:
-    """Extension of one text-attention layer: `out = W_out(Z - N' + P')`. Beside an IP-Adapter, `out` is the IP-Adapter's own
-    plus `W_out(P' - N')`. The branches share one query, each with a kernel call of its own: see docs/speed.md.
+    """Extension of one text-attention layer: `out = W_out(Z + scale (P' - N'))`, scale = 1 in training. Beside
+    an IP-Adapter, `out` is the IP-Adapter's own plus `W_out(scale (P' - N'))`. The branches share one query, each with a
+    kernel call of its own: see docs/speed.md.
 
     Args:
         negative, positive: the branches; a branch that is None is left out.
@@ -112,9 +113,9 @@ class SUNAttention:
 
     def _branches(
         self, call: AttentionCall, state: PassState, query: Tensor
-    ) -> Iterator[tuple[int, Branch, Tensor, Tensor | None, Tensor | None]]:
-        """Sign, branch, its prompt's tokens (B, L, d) and mask, its gain (B,)."""
+    ) -> Iterator[tuple[float, Branch, Tensor, Tensor | None, Tensor | None]]:
+        """Factor with its sign, branch, its prompt's tokens (B, L, d) and mask, its gain (B,)."""
         if self.negative is not None:
-            yield -1, self.negative, state.negative_tokens(call), state.negative_bias(query), state.gain
+            yield -state.scale, self.negative, state.negative_tokens(call), state.negative_bias(query), state.gain
         if self.positive is not None:
-            yield 1, self.positive, call.tokens, call.mask(), state.gain_positive
+            yield state.scale, self.positive, call.tokens, call.mask(), state.gain_positive

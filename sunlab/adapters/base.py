@@ -34,6 +34,10 @@ class Adapter(nn.Module, ABC):
     uses_negative: bool = True
     """Whether the negative prompt has an effect. If not, `state` takes None for it."""
 
+    scales: frozenset[str] = frozenset()
+    """What can be scaled at sampling, by the names in `Strength`: `scale`, `lora_scale`. Its state then has the method
+    `scaled(offset=..., lora=...)`."""
+
     changes_weights: bool = False
     """Whether it acts in linear and convolution layers (LoRA), not in text attention alone."""
 

@@ -34,6 +34,7 @@ class LoRA(Adapter):
 
     uses_negative = False
     changes_weights = True
+    scales = frozenset({"lora_scale"})
 
     def __init__(self, *, rank: int = 64, alpha: float | None = None, targets: tuple[str, ...] = LCM):
         super().__init__()

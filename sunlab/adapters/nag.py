@@ -43,6 +43,7 @@ class NAG(Adapter):
         self.inner: Adapter | None = None if inner is None else ADAPTERS.build(inner, key="adapter.inner")
         self.steered = self.inner is not None and self.inner.steered
         self.changes_weights = self.inner is not None and self.inner.changes_weights
+        self.scales = frozenset() if self.inner is None else self.inner.scales
         below = None if self.inner is None else dict(self.inner.spec)
         self.spec = {"name": "nag", "phi": phi, "tau": tau, "blend": blend, "inner": below}
         self._attachment: Attachment | None = None

@@ -40,6 +40,7 @@ class PassState:
         negative_mask: (B, L), False at padding, or None.
         gain: factor on the negative branch (B,), or None for 1: how a guidance-conditioned adapter is steered.
         gain_positive: likewise, on the extra positive branch.
+        scale: factor on the whole offset that the adapter adds to its layers, see `Strength`.
         loras: id of each LoRA adapter that is on -> factor on its update.
         cache: for the passes of one generation; not used where gradients are computed.
     """
@@ -48,6 +49,7 @@ class PassState:
     negative_mask: Tensor | None = None
     gain: Tensor | None = None
     gain_positive: Tensor | None = None
+    scale: float = 1.0
     loras: Mapping[int, float] = field(default_factory=dict)
     cache: PromptCache | None = None
 
@@ -57,9 +59,10 @@ class PassState:
         cache = None if torch.is_grad_enabled() else PromptCache()
         return PassState(cache=cache) if negative is None else PassState(negative.tokens, negative.mask, cache=cache)
 
-    def scaled(self, scale: float) -> "PassState":
-        """With the LoRAs at so much of their update."""
-        return replace(self, loras={lora: scale * factor for lora, factor in self.loras.items()})
+    def scaled(self, *, offset: float = 1.0, lora: float = 1.0) -> "PassState":
+        """With so much of the offset, and the LoRAs at so much of their update."""
+        loras = {name: lora * factor for name, factor in self.loras.items()}
+        return replace(self, scale=offset * self.scale, loras=loras)
 
     def negative_tokens(self, call: AttentionCall) -> Tensor:
         """`negative`. Raises `ConfigError` if the pass has another batch size."""

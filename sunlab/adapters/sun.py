@@ -37,6 +37,8 @@ class SUN(Adapter):
         compat: the released code's arithmetic, where a picture depends on its batch-mates and zeros give NaN.
     """
 
+    scales = frozenset({"scale"})
+
     def __init__(
         self,
         *,

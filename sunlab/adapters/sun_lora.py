@@ -27,6 +27,7 @@ class SUNLoRA(Adapter):
     """
 
     changes_weights = True
+    scales = frozenset({"scale", "lora_scale"})
 
     @takes_also(SUN)
     def __init__(self, *, rank: int = 8, alpha: float | None = None, targets: tuple[str, ...] = LCM, **sun: Any):

@@ -39,6 +39,7 @@ class SUNW(Adapter):
     """
 
     steered = True
+    scales = frozenset({"scale"})
 
     @takes_also(SUN)
     def __init__(self, *, saturation: float = 1.0, steers: Literal["negative", "offset"] = "offset", **sun: Any):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from registry import load_plugins
+from sunlab.adapters.strength import Strength
 from sunlab.app.compose import base_options, build_sampler, component, own_device, settle
 from sunlab.backbones.base import BaseModel
 from sunlab.backbones.locate import is_hub_id, locate
@@ -27,6 +28,7 @@ from sunlab.evaluation.pairs import lines_of, random_pairs
 from sunlab.evaluation.protocol import Protocol, evaluate_base
 from sunlab.evaluation.seeds import over_seeds
 from sunlab.export import read_adapter
+from sunlab.export.load import adapter_of
 from sunlab.memory import keep_freed_memory
 from sunlab.packaged import asset
 from sunlab.pipelines.draw import Request
@@ -120,10 +122,25 @@ def _require_files(config: Config, bases: Sequence[str]) -> None:
     for base in bases:
         locate(base)
     for number, variant in enumerate(config.evaluate.variants):
+        _require_strength(variant, f"evaluate.variants.{number}.")
         if variant.adapter is not None and not asset(variant.adapter).is_file():
             raise ConfigError(
                 f"evaluate.variants.{number}.adapter: {variant.adapter} is neither a file nor one inside the package"
             )
+
+
+def _require_strength(variant: Accelerated, where: str) -> None:
+    """Raise `ConfigError` where a scale has no effect on the variant's adapter."""
+    strength = Strength(variant.scale, variant.lora_scale)
+    if strength == Strength():
+        return
+    if variant.adapter is None and variant.over is None:
+        raise ConfigError(f"{where}scale: for variants with an adapter; the base is guided by {where}guidance")
+    if variant.adapter is None:
+        strength.check(component("adapters", variant.over), where=where)
+    elif asset(variant.adapter).is_file():
+        over = {"name": variant.over} if isinstance(variant.over, str) else variant.over
+        strength.check(adapter_of(read_adapter(asset(variant.adapter)), over=over), where=where)
 
 
 def _load(config: Config, name: str) -> BaseModel:
@@ -188,7 +205,7 @@ def build_method(asked: Accelerated, guidance: float, base: BaseModel) -> Method
     sampling = build_sampler(Sampler(solver=solver, steps=asked.steps), base)
     w = guidance if asked.guidance is None else asked.guidance
     over = None if asked.over is None else {"name": asked.over} if isinstance(asked.over, str) else asked.over
-    return Method(asked.name, sampling, w, solver, file, over)
+    return Method(asked.name, sampling, w, solver, file, over, strength=Strength(asked.scale, asked.lora_scale))
 
 
 def build_pairs(config: Config) -> Request:

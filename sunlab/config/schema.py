@@ -104,6 +104,8 @@ class Accelerated:
     name: str = ""  # of its row
     adapter: str | None = None  # its file; null: the base itself with classifier-free guidance
     over: Component | None = component("adapters", None)  # one that is not trained and stacks on it, as nag
+    scale: float = 1.0  # factor on the offset that the adapter adds to its attention layers
+    lora_scale: float = 1.0  # factor on the update of the adapter's LoRA
     solver: Component | None = component("solvers", None)  # null: the adapter's own, or dpmpp_2m
     steps: int = 4  # from noise to the clean end
     guidance: float | None = None  # w; null: evaluate.guidance

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from sunlab.adapters.strength import Strength
 from sunlab.backbones.base import BaseModel
 from sunlab.export import attach_untrained, load_adapter
 from sunlab.hashing import files_hash
@@ -27,6 +28,7 @@ class Method:
         over: an adapter that is not trained, by name and parameters: on top of the file's, or on the base alone, which is
             then drawn in one pass without guidance.
         same_seeds: False: the same pairs with other noise.
+        strength: of the adapter.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Method:
     adapter: Path | None = None
     over: Mapping[str, Any] | None = None
     same_seeds: bool = True
+    strength: Strength = field(default_factory=Strength)
 
     @property
     def guided(self) -> bool:
@@ -51,6 +54,7 @@ class Method:
             "times": self.sampling.times.tolist(),
             "w": self.w,
             **({} if self.over is None else {"over": dict(self.over)}),
+            **({} if self.strength == Strength() else {"strength": asdict(self.strength)}),
         }
         return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -65,7 +69,7 @@ class Method:
             yield with_guidance(base)
             return
         try:
-            yield with_adapter(base, adapter.to(base.device))
+            yield with_adapter(base, adapter.to(base.device), self.strength)
         finally:
             adapter.detach()
 

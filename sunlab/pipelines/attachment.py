@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from sunlab.adapters import Adapter
+from sunlab.adapters.strength import Strength
 from sunlab.backbones.sd.attention import STATE, wrapped
 from sunlab.backbones.sd.layers import UNetLayers, passing
 from sunlab.backbones.state import carry
@@ -24,6 +25,7 @@ class Attachment:
         layers: of the U-Net that the adapter is attached to.
         scheduler, own: the pipeline's own scheduler and class, set aside.
         hook: of the U-Net, see `receive_state`.
+        strength: of the adapter, in all generations.
         aside: the adapter is detached for a moment.
     """
 
@@ -34,13 +36,15 @@ class Attachment:
     scheduler: Any
     own: type
     hook: RemovableHandle
+    strength: Strength
     aside: bool = False
 
     def check(self, pipe: Any) -> None:
         """Raise `ConfigError` where something that was changed since plugging would draw wrongly."""
         if network(pipe) is not self.layers.unet:
             raise ConfigError("pipe.unet was replaced since plugging; call sunlab.unplug(pipe) first, then plug again")
-        check_scheduler(pipe.scheduler, self.header, self.scheduler)
+        if "solver" in self.header:
+            check_scheduler(pipe.scheduler, self.header, self.scheduler)
         self.adapter.check_attached()
 
     def move(self, device: Any) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sunlab.adapters import Adapter
+from sunlab.adapters.strength import Strength
 from sunlab.backbones import Backbone
 from sunlab.backbones.base import BaseModel
 from sunlab.diffusion.guidance import NetworkEvaluations, guided
@@ -30,11 +31,16 @@ def with_guidance(base: BaseModel) -> Bind:
     return bind
 
 
-def with_adapter(base: BaseModel, adapter: Adapter) -> Bind:
-    """The base with the adapter on, one pass an evaluation."""
+def with_adapter(base: BaseModel, adapter: Adapter, strength: Strength | None = None) -> Bind:
+    """The base with the adapter on, one pass an evaluation.
+
+    Args:
+        strength: of the adapter; None: as trained.
+    """
+    strength = (strength or Strength()).check(adapter)
 
     def bind(positive: Conditioning, negative: Conditioning, w: Tensor, nfe: NetworkEvaluations) -> Denoiser:
-        state = adapter.state(positive, negative, w)
+        state = strength.on(adapter.state(positive, negative, w))
 
         def denoise(x: Tensor, t: Tensor) -> Prediction:
             nfe.student += len(x)

@@ -43,7 +43,8 @@ class Generation:
         self.negative = negative
         guidance = torch.full((len(positive if negative is None else negative),), self.w, device=positive.device)
         other = None if negative is None else Conditioning(negative)
-        self.state = self.attachment.adapter.state(Conditioning(positive), other, guidance)
+        state = self.attachment.adapter.state(Conditioning(positive), other, guidance)
+        self.state = self.attachment.strength.on(state)
 
     def check_acted(self) -> None:
         """Raise `ConfigError` if the U-Net never got the state."""

@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sunlab.adapters.strength import Strength
 from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.errors import ConfigError
-from sunlab.export import load_adapter, read_adapter
-from sunlab.export.load import fitted
+from sunlab.export import attach_untrained, load_adapter, read_adapter
+from sunlab.export.load import adapter_of, fitted
 from sunlab.pipelines.attachment import Attachment, network, receive_state
 from sunlab.pipelines.plugged import is_plugged, plugged_class
 from sunlab.pipelines.schedulers import scheduler_for
@@ -17,7 +18,15 @@ OTHER_PASSES = ("do_perturbed_attention_guidance", "get_views")
 """Attributes of pipelines that build their own batches for the U-Net: perturbed attention, panoramas."""
 
 
-def plug(pipe: Any, file: str | Path, *, compat: bool = False) -> Any:
+def plug(
+    pipe: Any,
+    file: str | Path | None = None,
+    *,
+    scale: float = 1.0,
+    lora_scale: float = 1.0,
+    over: str | Mapping[str, Any] | None = None,
+    compat: bool = False,
+) -> Any:
     """Attach an adapter file to a diffusers pipeline of a Stable Diffusion family, and return the pipeline.
 
     Sets the scheduler, its trailing spacing, the default number of steps and one U-Net pass a step from the file's header.
@@ -27,12 +36,18 @@ def plug(pipe: Any, file: str | Path, *, compat: bool = False) -> Any:
 
     Args:
         pipe: for instance a StableDiffusionPipeline, changed in place until `unplug(pipe)`.
-        file: in our layout or the authors'.
+        file: in our layout or the authors'; None: `over` alone, with the pipeline's own scheduler and steps.
+        scale: factor on the offset that the adapter adds to its attention layers, P' - N' of SUN: how strong the guidance
+            is. 1: as trained. A steered adapter also follows the `guidance_scale` of each call.
+        lora_scale: factor on the update of the adapter's LoRA (`lora`, `sun_lora`).
+        over: an adapter without training that stacks on the file's, `nag` or `vsf`: its name, or a mapping with `name` and
+            parameters.
         compat: the arithmetic of the authors' released code (arXiv 2312.08887), where a picture depends on its batch.
 
     Raises:
         ConfigError: an adapter is attached already, a pipeline that is not of this family, processors of another library
-            that this adapter cannot be composed with, or `compat` for an adapter that is not SUN's.
+            that this adapter cannot be composed with, `compat` for an adapter that is not SUN's, neither `file` nor
+            `over`, or a scale that is not finite or that this adapter has no use for.
         DataError: a damaged file, or an adapter of another base; the pipeline is left as it was.
     """
     if is_plugged(pipe):
@@ -44,13 +59,30 @@ def plug(pipe: Any, file: str | Path, *, compat: bool = False) -> Any:
             "an adapter of sunlab's is in this U-Net already, plugged in through another pipeline that shares it; "
             "call sunlab.unplug on that one first (what from_pipe makes of a plugged pipeline is not plugged itself)"
         )
-    read = fitted(read_adapter(file), layers)
-    if compat:
-        read = replace(read, header={**read.header, "adapter": _compatible(read.header["adapter"])})
-    scheduler = scheduler_for(read.header, pipe.scheduler, str(file))
-    adapter, header = load_adapter(read, layers)
+    stacked = None if over is None else {"name": over} if isinstance(over, str) else over
+    strength = Strength(scale, lora_scale)
+    header: Mapping[str, Any] = {}
+    if file is None:
+        if stacked is None:
+            raise ConfigError("give the adapter's file, or over='nag' for an adapter without training")
+        if compat:
+            raise ConfigError("compat=True is for files of SUN's; omit it")
+        adapter, scheduler = attach_untrained(stacked, layers), pipe.scheduler
+        try:
+            strength.check(adapter)
+        except ConfigError:
+            adapter.detach()
+            raise
+    else:
+        read = fitted(read_adapter(file), layers)
+        if compat:
+            read = replace(read, header={**read.header, "adapter": _compatible(read.header["adapter"])})
+        strength.check(adapter_of(read, over=stacked))
+        scheduler = scheduler_for(read.header, pipe.scheduler, str(file))
+        adapter, header = load_adapter(read, layers, over=stacked)
     hook = receive_state(layers)
-    pipe._sunlab = Attachment(adapter, header, str(file), layers, pipe.scheduler, type(pipe), hook)
+    place = str(adapter.spec["name"] if file is None else file)
+    pipe._sunlab = Attachment(adapter, header, place, layers, pipe.scheduler, type(pipe), hook, strength)
     pipe.scheduler = scheduler
     own: Any = type(pipe)
     pipe.__class__ = plugged_class(own)

@@ -114,7 +114,7 @@ class Plugged:
         generation.acted = True
         state, scale = generation.state, (given or {}).get("scale")
         if scale is not None and isinstance(state, PassState):  # as diffusers scales all LoRAs
-            state = state.scaled(scale)
+            state = state.scaled(lora=scale)
         return {**(given or {}), STATE: state}
 
     def _generation(self) -> Generation | None:

@@ -20,6 +20,7 @@ from tiny_pipelines import NEGATIVES, PROMPTS, SEEDS, latents, make, noise, pipe
 import sunlab
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.nag import NAG
+from sunlab.adapters.strength import Strength
 from sunlab.adapters.sun import SUN
 from sunlab.adapters.sun_lora import SUNLoRA
 from sunlab.adapters.sun_w import SUNW
@@ -357,3 +358,38 @@ def test_a_compiled_network(when, pipe, tiny_base_folder, sun_file):
     torch.testing.assert_close(latents(pipe), plain, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(latents(pipe, negative="red"), plain) and traced.frame_count == 1
     sunlab.unplug(pipe)
+
+
+@pytest.mark.parametrize("given", [{"scale": 0.4}, {"scale": 1.7, "lora_scale": 0.5}], ids=str)
+def test_it_draws_at_a_strength_what_our_own_loop_draws(given, pipe, tiny_base, sun_lora_file):
+    base = tiny_base.freeze()
+    loaded, _ = load_adapter(sun_lora_file, base.backbone)
+    sampling = Sampler(SOLVERS.build("ddim", base.backbone.path), grid(4))
+    bind = with_adapter(base, loaded, Strength(**given))
+    ours = draw(base, sampling, bind, Request(PROMPTS, NEGATIVES, SEEDS), w=3.0)
+    sunlab.plug(pipe, sun_lora_file, **given)
+    torch.testing.assert_close(latents(pipe), ours.latents, atol=1e-4, rtol=1e-4)
+    sunlab.plug(sunlab.unplug(pipe), sun_lora_file)
+    assert not torch.allclose(latents(pipe), ours.latents, atol=1e-3)
+
+
+def test_an_adapter_without_training_needs_no_file(pipe, tiny_base):
+    before, scheduler = state(pipe), pipe.scheduler
+    with pytest.raises(ConfigError, match="over='nag'"):
+        sunlab.plug(pipe)
+    with pytest.raises(ConfigError, match="scale=2: 'nag' has no offset"):
+        sunlab.plug(pipe, over="nag", scale=2.0)
+    with pytest.raises(DataError, match="has to be trained"):
+        sunlab.plug(pipe, over="sun")
+    assert equal(state(pipe), before)
+    plain = latents(pipe, guidance_scale=1.0)
+    sunlab.plug(pipe, over={"name": "nag", "phi": 3.0})
+    assert pipe.scheduler is scheduler and not torch.allclose(latents(pipe), plain)
+    assert equal(state(sunlab.unplug(pipe)), before) and torch.equal(latents(pipe, guidance_scale=1.0), plain)
+
+
+def test_a_strength_without_effect_leaves_the_pipeline_as_it_was(pipe, lora_file):
+    before = state(pipe)
+    with pytest.raises(ConfigError, match=r"scale=0\.5: 'lora' has no offset"):
+        sunlab.plug(pipe, lora_file, scale=0.5)
+    assert equal(state(pipe), before)
