@@ -1,6 +1,6 @@
 """sunlab: a laboratory for few-step diffusion adapters.
 
-Importing the package is cheap: what needs torch is imported when it is first asked for.
+Importing the package is cheap: what needs torch is imported on first use.
 """
 
 from importlib import import_module

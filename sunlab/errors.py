@@ -29,7 +29,7 @@ class StorageError(SunlabError):
 
 
 class Preempted(SunlabError):
-    """The run was asked to stop, saved its state, and can be resumed."""
+    """The run stopped on request, saved its state, and can be resumed."""
 
     exit_code = 75
 

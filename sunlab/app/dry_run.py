@@ -56,17 +56,17 @@ class Plan:
         yield f"trained      {self.trained:,}"
         if self.memory is not None:
             parts = {name: value for name, value in vars(self.memory).items() if value}
-            told = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in parts.items())
-            yield f"memory       about {self.memory.total / 1e9:.1f} GB a rank at {self.micro} samples a time: {told}"
+            listed = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in parts.items())
+            yield f"memory       about {self.memory.total / 1e9:.1f} GB a rank at {self.micro} samples a time: {listed}"
         yield f"steps        {self.steps:,} of {self.batch} samples, on {self.ranks} rank{'s' * (self.ranks > 1)}"
         if self.passes is not None:
             one, samples = self.passes, SAMPLES
             teacher, student, backward = one.teacher / samples, one.student / samples, one.backward / samples
             whole = one.equivalents / samples * self.batch
-            told = f"{teacher:g} of the teacher, {student:g} of the student, {backward:g} of them backward"
-            yield f"passes       a sample: {told}"
+            listed = f"{teacher:g} of the teacher, {student:g} of the student, {backward:g} of them backward"
+            yield f"NFE          a sample: {listed}"
             run = f"{whole * self.steps:,.0f}"
-            yield f"             a step: {whole:,.0f} pass-equivalents, a backward pass as two; the run: {run}"
+            yield f"             a step: {whole:,.0f} evaluation equivalents (a backward pass counts as two); the run: {run}"
 
 
 def plan(loaded: LoadedConfig) -> Plan:

@@ -54,15 +54,15 @@ def evaluate(loaded: LoadedConfig, *, matrix: bool = False, pictures: Path | Non
     loaded = settle(loaded, device)
     config = loaded.config
     load_plugins(config.plugins)
-    folder, asked = Path(config.run.dir) / config.run.name, config.evaluate
-    if not asked.variants:
+    folder, settings = Path(config.run.dir) / config.run.name, config.evaluate
+    if not settings.variants:
         raise ConfigError("evaluate.variants: nothing to compare; give a list of name, adapter, solver, steps, guidance")
-    bases = asked.bases or [config.model.base]
+    bases = settings.bases or [config.model.base]
     _require_files(config, bases)
     lines, bars = (crossed(config), [Bar(**asdict(bar)) for bar in config.matrix.bars]) if matrix else ({}, [])
     require_cells(bars, list(lines), bases)
     if matrix:
-        config = replace(config, evaluate=replace(asked, variants=list(lines.values())))
+        config = replace(config, evaluate=replace(settings, variants=list(lines.values())))
     request, (extractor, measured) = build_pairs(config), check_judges(config)
     if matrix:
         require_measures(bars, config.matrix.measure, measured)
@@ -78,7 +78,7 @@ def evaluate(loaded: LoadedConfig, *, matrix: bool = False, pictures: Path | Non
         progress = Lines(f"evaluate {name}", len(protocol.methods) * len(request), unit="pictures")
         progress.begin()
         place = pictures or folder / "pictures"
-        results.append(evaluate_base(name, base, protocol, place, batch=asked.batch, progress=progress))
+        results.append(evaluate_base(name, base, protocol, place, batch=settings.batch, progress=progress))
     methods = {variant.name: variant.method for variant in config.evaluate.variants if variant.method}
     sections = over_seeds(results, methods, extractor.label)
     if matrix:
@@ -92,7 +92,7 @@ def evaluate(loaded: LoadedConfig, *, matrix: bool = False, pictures: Path | Non
             extractor=extractor.label,
         )
         sections.insert(0, made)
-    facts = {"title": config.run.name, "extractor": extractor.label, "seed": asked.seed, "device": device}
+    facts = {"title": config.run.name, "extractor": extractor.label, "seed": settings.seed, "device": device}
     write_report(folder, results, request, {**facts, "torch": str(torch.__version__)}, sections)
     if broken := broken_bars(bars, list(lines), results):
         raise BelowBar("\n  ".join([f"{len(broken)} cells miss their bar; the report is in {folder}", *broken]))
@@ -102,17 +102,17 @@ def evaluate(loaded: LoadedConfig, *, matrix: bool = False, pictures: Path | Non
 def crossed(config: Config) -> dict[Crossed, Accelerated]:
     """The lines of the matrix: each variant at each number of steps; then the base with guidance, at as many passes and at
     as many steps."""
-    steps, asked = config.matrix.steps, config.evaluate
+    steps, settings = config.matrix.steps, config.evaluate
     lines = {}
-    for variant in asked.variants:
+    for variant in settings.variants:
         for count in steps:
             name = f"{variant.name}, {count} step{'s' * (count > 1)}"
             method = variant.method and f"{variant.method}, {count} step{'s' * (count > 1)}"
             lines[Crossed(name, variant.name, count)] = replace(variant, name=name, steps=count, method=method)
     if config.matrix.baselines:
-        solver = solver_spec(asked.before.solver)
+        solver = solver_spec(settings.before.solver)
         for count in sorted({*steps, *(count // 2 for count in steps if count > 1)}):
-            name = f"{solver['name']}, {count} step{'s' * (count > 1)}, CFG {asked.guidance:g}"
+            name = f"{solver['name']}, {count} step{'s' * (count > 1)}, CFG {settings.guidance:g}"
             lines[Crossed(name, solver["name"], count)] = Accelerated(name=name, solver=solver, steps=count)
     return lines
 
@@ -149,10 +149,10 @@ def _load(config: Config, name: str) -> BaseModel:
 
 def build_judges(config: Config) -> tuple[list[Callable[[], Metric]], Alignment | None, NegativeControl | None]:
     """What makes each metric anew, the text alignment, and the negative control."""
-    asked = config.evaluate
-    metrics: list[Callable[[], Metric]] = [partial(component, "metrics", metric) for metric in asked.metrics]
-    alignment = None if asked.alignment is None else component("alignments", asked.alignment)
-    return metrics, alignment, None if asked.control is None else component("controls", asked.control)
+    settings = config.evaluate
+    metrics: list[Callable[[], Metric]] = [partial(component, "metrics", metric) for metric in settings.metrics]
+    alignment = None if settings.alignment is None else component("alignments", settings.alignment)
+    return metrics, alignment, None if settings.control is None else component("controls", settings.control)
 
 
 def check_judges(config: Config) -> tuple[Extractor, Foreseen]:
@@ -169,25 +169,25 @@ def check_judges(config: Config) -> tuple[Extractor, Foreseen]:
 
 def build_protocol(config: Config, base: BaseModel, request: Request, extractor: Extractor) -> Protocol:
     """The teacher, its references and the variants, over one base."""
-    asked = config.evaluate
-    solver = solver_spec(asked.before.solver)
-    label = f"{solver['name']} {{}} steps, CFG {asked.guidance:g}"
-    before = Method(label.format(asked.before.steps), build_sampler(asked.before, base), asked.guidance, solver)
-    longer = build_sampler(replace(asked.before, steps=asked.reference_steps), base)
+    settings = config.evaluate
+    solver = solver_spec(settings.before.solver)
+    label = f"{solver['name']} {{}} steps, CFG {settings.guidance:g}"
+    before = Method(label.format(settings.before.steps), build_sampler(settings.before, base), settings.guidance, solver)
+    longer = build_sampler(replace(settings.before, steps=settings.reference_steps), base)
     metrics, alignment, control = build_judges(config)
     return Protocol(
         request=request,
         before=before,
-        solver_error=replace(before, name=label.format(asked.reference_steps), sampling=longer),
+        solver_error=replace(before, name=label.format(settings.reference_steps), sampling=longer),
         other_seed=replace(before, name=f"{before.name}, other seeds", same_seeds=False),
-        variants=[build_method(variant, asked.guidance, base) for variant in asked.variants],
+        variants=[build_method(variant, settings.guidance, base) for variant in settings.variants],
         metrics=metrics,
         extractor=extractor,
         alignment=alignment,
-        subsets=asked.subsets,
+        subsets=settings.subsets,
         control=control,
-        timed=asked.timed,
-        shown=asked.shown,
+        timed=settings.timed,
+        shown=settings.shown,
     )
 
 
@@ -197,25 +197,25 @@ def solver_spec(request: Any) -> dict[str, Any]:
     return {"name": spec.name, **spec.parameters}
 
 
-def build_method(asked: Accelerated, guidance: float, base: BaseModel) -> Method:
+def build_method(settings: Accelerated, guidance: float, base: BaseModel) -> Method:
     """The way to draw that one of `evaluate.variants` names; what it leaves open is the adapter's own."""
-    file = None if asked.adapter is None else asset(asked.adapter)
+    file = None if settings.adapter is None else asset(settings.adapter)
     own = read_adapter(file).header.get("solver", "ddim") if file is not None else "dpmpp_2m"
-    solver = solver_spec(asked.solver or own)
-    sampling = build_sampler(Sampler(solver=solver, steps=asked.steps), base)
-    w = guidance if asked.guidance is None else asked.guidance
-    over = None if asked.over is None else {"name": asked.over} if isinstance(asked.over, str) else asked.over
-    return Method(asked.name, sampling, w, solver, file, over, strength=Strength(asked.scale, asked.lora_scale))
+    solver = solver_spec(settings.solver or own)
+    sampling = build_sampler(Sampler(solver=solver, steps=settings.steps), base)
+    w = guidance if settings.guidance is None else settings.guidance
+    over = None if settings.over is None else {"name": settings.over} if isinstance(settings.over, str) else settings.over
+    return Method(settings.name, sampling, w, solver, file, over, strength=Strength(settings.scale, settings.lora_scale))
 
 
 def build_pairs(config: Config) -> Request:
     """The evaluation's random pairs of prompts and negative prompts, with a seed each."""
-    asked = config.evaluate
-    if asked.prompts is None and not asked.prompt_file:
+    settings = config.evaluate
+    if settings.prompts is None and not settings.prompt_file:
         raise ConfigError("evaluate.prompts is not given: name a data source with captions, or set evaluate.prompt_file")
-    source: Source | None = None if asked.prompt_file else component("sources", asked.prompts)
-    prompts = lines_of(asked.prompt_file or "", "evaluate.prompt_file") if source is None else source.prompts(1_000_000)
+    source: Source | None = None if settings.prompt_file else component("sources", settings.prompts)
+    prompts = lines_of(settings.prompt_file or "", "evaluate.prompt_file") if source is None else source.prompts(1_000_000)
     pool = Pool(prompts, source.keywords(4096) if source is not None else ())
-    listed = lines_of(asked.negative_file, "evaluate.negative_file") if asked.negative_file else None
-    sampler = component("negatives", {"name": "pool", "prompts": listed} if listed else asked.negatives)
-    return random_pairs(prompts, lambda random, prompt: sampler(random, prompt, pool), asked.count, seed=asked.seed)
+    listed = lines_of(settings.negative_file, "evaluate.negative_file") if settings.negative_file else None
+    sampler = component("negatives", {"name": "pool", "prompts": listed} if listed else settings.negatives)
+    return random_pairs(prompts, lambda random, prompt: sampler(random, prompt, pool), settings.count, seed=settings.seed)

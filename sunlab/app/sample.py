@@ -51,8 +51,8 @@ def sample_grid(
     else:
         plugged, header = load_adapter(asset(adapter), model.backbone)
         bind, name, w = with_adapter(model, plugged), header.get("solver", "ddim"), scale_of(plugged, header, guidance)
-        asked = "--negative" if any(negatives) else None
-        for sentence in without_effect(plugged, header, scale="--guidance", w=guidance, negative=asked):
+        negative = "--negative" if any(negatives) else None
+        for sentence in without_effect(plugged, header, scale="--guidance", w=guidance, negative=negative):
             warnings.warn(sentence, stacklevel=2)
     path = model.backbone.path
     sampling = Sampler(SOLVERS.build(solver or name, path, key="--solver"), grid(steps, path=path))

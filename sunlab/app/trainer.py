@@ -45,10 +45,10 @@ def build_ranks(ranks: Ranks | None) -> ClusterEnvironment:
 
 def training_device(trainer: Mapping[str, Any]) -> str:
     """The type of device that Lightning will choose: cpu, cuda or mps."""
-    asked = trainer.get("accelerator", "auto")
-    if asked in ("auto", "gpu"):
+    accelerator = trainer.get("accelerator", "auto")
+    if accelerator in ("auto", "gpu"):
         return "cuda" if CUDAAccelerator.is_available() else "mps" if MPSAccelerator.is_available() else "cpu"
-    return str(asked)
+    return str(accelerator)
 
 
 def build_trainer(
@@ -71,7 +71,7 @@ def build_trainer(
         manual: the module makes its own optimizer steps, and clips gradients itself.
 
     Raises:
-        ConfigError: the ranks are not the ones asked for, or Lightning refuses the settings.
+        ConfigError: the ranks differ from the requested ones, or Lightning refuses the settings.
     """
     ranks = require_ranks(config.trainer)
     settings: dict[str, Any] = {

@@ -38,11 +38,11 @@ def json_schema(section: type) -> Schema:
 
 
 def _section(shape: Shape) -> Schema:
-    told = meanings(shape.annotation)
+    texts = meanings(shape.annotation)
     defaults = vars(shape.annotation())
     properties = {}
     for name, inner in shape.fields.items():
-        described = {"description": told[name]} if name in told else {}
+        described = {"description": texts[name]} if name in texts else {}
         plain = isinstance(defaults[name], (bool, int, float, str)) and not inner.section
         properties[name] = {**_place(name, inner), **described, **({"default": defaults[name]} if plain else {})}
     return {"type": ["object", "null"], "properties": properties, "additionalProperties": False}

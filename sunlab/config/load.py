@@ -33,7 +33,7 @@ class LoadedConfig:
     saved: dict[str, Any] = field(repr=False)
 
     def to_yaml(self, *, origins: bool = False) -> str:
-        """The resolved configuration, which reruns the run; with a comment on each leaf's origin where asked."""
+        """The resolved configuration, which reruns the run; with a comment on each leaf's origin on request."""
         return dump(self.saved, self.origins.__getitem__ if origins else None)
 
 

@@ -1,4 +1,4 @@
-"""A tree of plain values -> YAML that reads back as the same tree, with a comment on each leaf where asked."""
+"""A tree of plain values -> YAML that reads back as the same tree, with a comment on each leaf on request."""
 
 import json
 import math

@@ -67,7 +67,7 @@ def compare(before: Pictures, after: Pictures, metrics: Sequence[Callable[[], Me
     """
     found: dict[str, Value] = {}
     distances: dict[str, Tensor] = {}
-    told: list[str] = []
+    warnings: list[str] = []
     parts = subsets_of(len(before.paths), subsets)
     for make in metrics:
         whole = make()
@@ -86,8 +86,8 @@ def compare(before: Pictures, after: Pictures, metrics: Sequence[Callable[[], Me
             found[name] = Value(value, half_width(each), whole.paired, len(before.paths), subsets=each)
             if whole.paired:
                 distances[name] = whole.each()
-        told += whole.warnings(len(before.paths))
-    return Comparison(found, distances, told)
+        warnings += whole.warnings(len(before.paths))
+    return Comparison(found, distances, warnings)
 
 
 def aligned(judged: dict[str, Tensor], *, subsets: int) -> dict[str, Value]:

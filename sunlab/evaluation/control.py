@@ -100,12 +100,12 @@ class NegativeControl(ABC):
         }
         return Questions(empty, naming, shown)
 
-    def measure(self, name: str, draw: Draw, asked: Questions) -> list[Control]:
+    def measure(self, name: str, draw: Draw, questions: Questions) -> list[Control]:
         """The control of one way to draw, over each attribute."""
-        without = self.shown(draw(asked.empty))
+        without = self.shown(draw(questions.empty))
         found = []
-        for attribute, request in asked.naming.items():
-            named, shown = asked.shown[attribute], self.shown(draw(request))[attribute]
+        for attribute, request in questions.naming.items():
+            named, shown = questions.shown[attribute], self.shown(draw(request))[attribute]
             shares = (_agreement(shown, named), _agreement(without[attribute], named))
             found.append(Control(name, attribute, *shares, len(named)))
         return found

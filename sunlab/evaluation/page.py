@@ -50,8 +50,8 @@ def page(
         body += [f'<p class="warning">{escape(warning)}</p>' for warning in result.warnings]
         body += [_table(table_of(result, facts["extractor"])), _picture(sheet, "pictures of each row, same seeds")]
         body += [_picture(curve, "distance over NFE") for curve in _curves(result, facts["extractor"])]
-    told = [[str(key), str(value)] for key, value in facts.items()]
-    body += ["<h2>How it was made</h2>", _table([["", ""], *told])]
+    lines = [[str(key), str(value)] for key, value in facts.items()]
+    body += ["<h2>How it was made</h2>", _table([["", ""], *lines])]
     head = f'<meta charset="utf-8"><title>{escape(str(facts["title"]))}</title><style>{STYLE}</style>'
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
 
@@ -116,8 +116,8 @@ def write_report(
         sections: further parts.
     """
     facts = {**facts, "pairs": len(request)}
-    asked = zip(request.prompts, request.negatives, strict=True)
-    captions = [prompt + (f" (not: {negative})" if negative else "") for prompt, negative in asked]
+    pairs = zip(request.prompts, request.negatives, strict=True)
+    captions = [prompt + (f" (not: {negative})" if negative else "") for prompt, negative in pairs]
     sheets = []
     for number, result in enumerate(results):
         labels = [f"{row.name}: {row.nfe:.0f} NFE" for row in result.rows]

@@ -115,8 +115,8 @@ def _controls(gallery: Gallery, protocol: Protocol) -> list[dict[str, Control]]:
     def drawn_by(method: Method) -> Draw:
         return lambda request: read(gallery.draw(method, request))
 
-    asked = control.questions(drawn_by(protocol.before))
+    questions = control.questions(drawn_by(protocol.before))
     return [
-        {c.attribute: c for c in control.measure(method.name, drawn_by(method), asked)} if method.same_seeds else {}
+        {c.attribute: c for c in control.measure(method.name, drawn_by(method), questions)} if method.same_seeds else {}
         for method in protocol.methods
     ]

@@ -43,30 +43,30 @@ def _range(guidance: Sequence[float] | None) -> str | None:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
-def _training(told: Mapping[str, Any] | None) -> str | None:
+def _training(summary: Mapping[str, Any] | None) -> str | None:
     passes = ("teacher", "student", "backward")
-    if told is None or not {"loss", "steps", *passes} <= told.keys():
-        return json.dumps(dict(told), sort_keys=True) if told else None
-    spent = ", ".join(f"{name} {told[name]:,}" for name in passes)
-    return f"{told['steps']:,} steps, loss {told['loss']}; NFE: {spent}"
+    if summary is None or not {"loss", "steps", *passes} <= summary.keys():
+        return json.dumps(dict(summary), sort_keys=True) if summary else None
+    spent = ", ".join(f"{name} {summary[name]:,}" for name in passes)
+    return f"{summary['steps']:,} steps, loss {summary['loss']}; NFE: {spent}"
 
 
 def _use(header: Mapping[str, Any], adapter: Adapter, name: str, layout: str) -> str:
     family = (header.get("base") or {}).get("family")
     pipeline = "StableDiffusionXLPipeline" if family == "sdxl" else "StableDiffusionPipeline"
     load = f'pipe = {pipeline}.from_pretrained("BASE")  # the adapter\'s base, or any fine-tune of it'
-    asked = ['"a red apple"', f"num_inference_steps={header.get('steps') or 4}"]
+    call = ['"a red apple"', f"num_inference_steps={header.get('steps') or 4}"]
     if layout in ("sunlab", "published"):
         if adapter.uses_negative:
-            asked.insert(1, 'negative_prompt="green"')
+            call.insert(1, 'negative_prompt="green"')
         if adapter.steered:
-            asked.append(f"guidance_scale={sum(header.get('guidance') or (3.0, 3.0)) / 2:g}")
+            call.append(f"guidance_scale={sum(header.get('guidance') or (3.0, 3.0)) / 2:g}")
         lines = ["import sunlab", f"from diffusers import {pipeline}", "", load, f'sunlab.plug(pipe, "{name}")']
     else:
         scheduler, settings = settings_of(str(header.get("solver", "ddim")))
-        asked.append("guidance_scale=1.0")
-        told = "".join(f"\n    {key}={value!r}," for key, value in settings.items())
+        call.append("guidance_scale=1.0")
+        arguments = "".join(f"\n    {key}={value!r}," for key, value in settings.items())
         lines = [f"from diffusers import {scheduler}, {pipeline}", "", load]
         lines += [f'pipe.load_lora_weights(".", weight_name="{name}")']
-        lines += [f"pipe.scheduler = {scheduler}.from_config(\n    pipe.scheduler.config,{told}\n)"]
-    return "\n".join([*lines, f"image = pipe({', '.join(asked)}).images[0]"])
+        lines += [f"pipe.scheduler = {scheduler}.from_config(\n    pipe.scheduler.config,{arguments}\n)"]
+    return "\n".join([*lines, f"image = pipe({', '.join(call)}).images[0]"])

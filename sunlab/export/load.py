@@ -83,8 +83,8 @@ def fill(adapter: Adapter, tensors: Mapping[str, Tensor], where: str) -> None:
     wanted = adapter.tensors()
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or extra:
-        told = [f"{what} {_some(names)}" for what, names in (("lacks", missing), ("holds unknown", extra)) if names]
-        raise DataError(f"{where}: {', '.join(told)}; is it whole, and an adapter of this network's family?")
+        problems = [f"{what} {_some(names)}" for what, names in (("lacks", missing), ("holds unknown", extra)) if names]
+        raise DataError(f"{where}: {', '.join(problems)}; is it whole, and an adapter of this network's family?")
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
             raise DataError(

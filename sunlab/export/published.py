@@ -68,8 +68,8 @@ def place(tensors: Mapping[str, Tensor], layers: Layers, where: str) -> dict[str
             for name, known in families()
             if _is_unet(known) and _problem(tensors, _plan(known, ORDERS[0], suffixes)) is None
         ]
-        told = f"it is of {fits[0]!r}" if fits else problems[0]
-        raise DataError(f"{where}: does not fit a U-Net of the family {family_of(layers)!r}: {told}")
+        problem = f"it is of {fits[0]!r}" if fits else problems[0]
+        raise DataError(f"{where}: does not fit a U-Net of the family {family_of(layers)!r}: {problem}")
     if any(plan != fitting[0] for plan in fitting):
         raise DataError(f"{where}: ambiguous: its shapes fit this U-Net in two orders of the blocks")
     return {target: tensors[name] for name, (target, _) in fitting[0].items()}
@@ -84,11 +84,11 @@ def number(tensors: Mapping[str, Tensor], header: Mapping[str, Any], where: str)
             f"{where}: made for {', '.join(map(str, unsaid.values()))}, which the published layout cannot say: its "
             f"readers take {', '.join(ASSUMED.values())} for granted; use --layout sunlab"
         )
-    told = {key: spec.get(key) for key in ("name", "negative", "normalise", "scale")}
-    if told != {"name": "sun", "negative": True, "normalise": True, "scale": True}:
+    given = {key: spec.get(key) for key in ("name", "negative", "normalise", "scale")}
+    if given != {"name": "sun", "negative": True, "normalise": True, "scale": True}:
         raise DataError(
             f"{where}: the published layout holds adapters of the kind 'sun' with negative, normalise and scale true, "
-            f"not {told}; use --layout sunlab"
+            f"not {given}; use --layout sunlab"
         )
     paths = dict.fromkeys(path for path, _ in map(_split, tensors))
     if not _is_unet(paths):

@@ -12,7 +12,7 @@ class Parts:
 
     Attributes:
         unet, vae: the models.
-        texts: (tokenizer, model) of each text encoder; the tokenizer is None where only shapes were asked for.
+        texts: (tokenizer, model) of each text encoder; the tokenizer is None if only shapes are requested.
         scheduler: its configuration.
         index: model_index.json.
         folder: where the configurations are.
