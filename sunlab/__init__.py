@@ -8,7 +8,7 @@ from typing import Any
 
 from sunlab import renamed
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.2.0"
 
 _LAZY = {
     "AdapterModule": "sunlab.modules.adapter",

@@ -1,7 +1,7 @@
 """Files inside installed packages, found by short names such as the name of a model.
 
 A plug-in adds a folder of its own with `add`, or, once installed, with an entry point of the group `sunlab.assets` that
-names a path: `mine = "my_package:ASSETS"`.
+names a path: `mine = "my_package:ASSETS"`. `@NAME` is a configuration of sunlab's own, or a folder of them.
 """
 
 from functools import cache
@@ -10,6 +10,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 GROUP = "sunlab.assets"
+CONFIG = "@"  # begins the name of a packaged configuration
 _built_in = ["sunlab.lab:ASSETS"]  # as entry points name them
 _added: list[Path] = []
 
@@ -32,9 +33,19 @@ def folders() -> list[Path]:
     return [*_installed(), *_added]
 
 
+def configs() -> Path:
+    """The folder of sunlab's own configurations: inside an installed package, at the top of a checkout."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
 def asset(path: str | Path) -> Path:
     """`path` if it exists, else the packaged file or folder of that name. Returns `path` itself if there is none."""
     given = Path(path)
+    if str(given).startswith(CONFIG):
+        inside = configs() / str(given).removeprefix(CONFIG)
+        return next((place for place in (inside, inside.with_name(f"{inside.name}.yaml")) if place.exists()), given)
     if given.exists() or given.is_absolute():
         return given
     return next((folder / given for folder in folders() if (folder / given).exists()), given)

@@ -16,7 +16,18 @@ LONGEST = 300  # lines
 VAGUE = ("utils", "util", "common", "helpers", "helper", "misc", "manager")
 TOP_LEVEL = {
     *("sunlab", "configs", "registry", "tests", "tools", "setup.cfg", "README.md"),
-    *("pyproject.toml", "Makefile", "LICENSE", "NOTICE", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs"),
+    *(
+        "setup.py",
+        "MANIFEST.in",
+        "pyproject.toml",
+        "Makefile",
+        "LICENSE",
+        "NOTICE",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "docs",
+    ),
     *(".ci", ".git", ".gitignore", ".gitattributes", ".github", ".pre-commit-config.yaml", "CITATION.cff"),
 }
 SOURCES = sorted(path for folder in ("registry", "sunlab", "tools") for path in (ROOT / folder).rglob("*.py"))

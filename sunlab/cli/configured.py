@@ -8,7 +8,9 @@ if TYPE_CHECKING:
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", action="append", required=True, metavar="FILE", help="YAML; repeatable, later wins")
+    parser.add_argument(
+        "--config", action="append", required=True, metavar="FILE", help="YAML, or @NAME; repeatable, later wins"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="over the files: loss=cfg optimizer.lr=1e-4")
     add_plugin(parser)
 

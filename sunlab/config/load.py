@@ -10,7 +10,7 @@ from registry import RegistryError, load_plugins
 from sunlab.config.check import Check
 from sunlab.config.interpolate import Resolved, resolve
 from sunlab.config.merge import Draft
-from sunlab.config.read import read_file, read_override
+from sunlab.config.read import name_of, read_file, read_override
 from sunlab.config.schema import Config
 from sunlab.config.shape import chooses_component, leaves
 from sunlab.config.write import dump
@@ -41,7 +41,8 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = (), *, p
     """Load and check a configuration.
 
     Args:
-        files: YAML files, later ones win. The first one's name is the run's name unless `run.name` is given.
+        files: YAML files, or `@NAME` of packaged ones; later ones win. The first one's name is the run's name unless
+            `run.name` is given.
         overrides: `key=value`, over all files; those that choose a component come first, in whatever order they are given,
             so that `loss.segments=3 loss=cfg` asks `cfg` for `segments` and does not lose it silently.
         plugins: files or modules to import before the check, besides `plugins:` in the files. Relative paths start at
@@ -57,7 +58,7 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = (), *, p
     for key, value in sorted(pairs, key=lambda pair: not chooses_component(pair[0])):
         draft.override(key, value)
     if files and draft.origin("run.name") == "default":
-        draft.add({"run": {"name": Path(files[0]).stem}}, f"name of {files[0]}")
+        draft.add({"run": {"name": name_of(files[0])}}, f"name of {files[0]}")
     _add_plugins(draft, plugins)
     resolved = resolve(draft)
     return _checked(draft, resolved)

@@ -9,14 +9,21 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from registry import suggestion
+from sunlab.config.shipped import shipped
 from sunlab.config.written import as_written
 from sunlab.errors import ConfigError
+from sunlab.packaged import CONFIG, asset
 
 LAUNCHER = "launcher"  # the section whose values a scheduler reads, which has its own notation of times and numbers
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds. OmegaConf's loader is a safe one: `!!python` tags are refused."""
+    """The mapping that a YAML file, or `@NAME` of a packaged one, holds. The loader is a safe one: `!!python` tags are
+    refused."""
+    path = asset(path) if str(path).startswith(CONFIG) else path
+    if str(path).startswith(CONFIG):
+        raise ConfigError(f"no packaged configuration {str(path)!r}; {suggestion(str(path), shipped())}")
     if path.is_dir():
         raise ConfigError(f"{path}: a folder, not a YAML file; {_neighbours(path / 'x')}")
     if not path.is_file():
@@ -32,6 +39,11 @@ def read_file(path: Path) -> dict[str, Any]:
     if LAUNCHER in values:
         values[LAUNCHER] = as_written(values, path.read_text(encoding="utf-8"))[LAUNCHER]
     return values
+
+
+def name_of(file: str | Path) -> str:
+    """What a run or a sweep is named after its first file."""
+    return Path(file).stem.removeprefix(CONFIG)
 
 
 def read_override(text: str) -> tuple[str, Any]:

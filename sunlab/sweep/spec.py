@@ -7,7 +7,7 @@ from typing import Any, Literal, get_type_hints
 
 from registry import RegistryError, check_value, suggestion
 from sunlab import renamed
-from sunlab.config.read import read_file, read_override
+from sunlab.config.read import name_of, read_file, read_override
 from sunlab.config.schema import Budget, Component, component
 from sunlab.config.shape import chooses_component
 from sunlab.errors import ConfigError
@@ -73,7 +73,7 @@ def load_sweep(files: Sequence[str | Path], words: Sequence[str] = (), *, launch
     values: dict[str, Any] = {}
     for path in map(Path, files):
         values |= read_file(path)
-    values.setdefault("name", Path(files[0]).stem)
+    values.setdefault("name", name_of(files[0]))
     held = values.get("launcher", "local")
     if launcher is not None and launcher != (held.get("name") if isinstance(held, Mapping) else held):
         values["launcher"] = launcher
