@@ -31,26 +31,29 @@ class Conditioning:
         pooled: the pooled embedding (B, p), for bases that take one (SDXL).
         added: further conditions by the network's names for them (SDXL's `time_ids`), each (B, ...).
         mask: (B, L) bool, False at padding that the network does not attend to; None: it attends to every token.
+        words: (B, L) bool, False at padding that the network attends to like any token (CLIP's); None: there is none, or it
+            is not known.
     """
 
     tokens: Tensor
     pooled: Tensor | None = None
     added: Mapping[str, Tensor] = field(default_factory=dict)
     mask: Tensor | None = None
+    words: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def map(self, function) -> Conditioning:  # noqa: ANN001
-        pooled, mask = (None if tensor is None else function(tensor) for tensor in (self.pooled, self.mask))
-        return Conditioning(function(self.tokens), pooled, {k: function(v) for k, v in self.added.items()}, mask)
+        pooled, mask, words = (None if each is None else function(each) for each in (self.pooled, self.mask, self.words))
+        return Conditioning(function(self.tokens), pooled, {k: function(v) for k, v in self.added.items()}, mask, words)
 
     def __getitem__(self, index) -> Conditioning:  # noqa: ANN001
         return self.map(lambda tensor: tensor[index])
 
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
-        """Along the batch. All parts must have the same fields."""
+        """Along the batch. All parts must have the same fields; `words` are dropped unless all have them."""
 
         def joined(rows: Sequence[Tensor | None]) -> Tensor | None:
             return None if rows[0] is None else torch.cat([row for row in rows if row is not None])
@@ -60,6 +63,7 @@ class Conditioning:
             joined([part.pooled for part in parts]),
             {k: torch.cat([part.added[k] for part in parts]) for k in parts[0].added},
             joined([part.mask for part in parts]),
+            None if any(part.words is None for part in parts) else joined([part.words for part in parts]),
         )
 
 

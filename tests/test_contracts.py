@@ -133,6 +133,10 @@ class TestNAGOverSUN(AdapterContract):
     component: ClassVar = {"name": "nag", "inner": "sun"}
 
 
+class TestVSFOverSUN(AdapterContract):
+    component: ClassVar = {"name": "vsf", "inner": "sun"}
+
+
 class TestSUNWithoutNegative(AdapterContract):
     component: ClassVar = {"name": "sun", "negative": False}
 

@@ -86,5 +86,6 @@ ADAPTERS: Registry[Adapter] = Registry(
         "sunlab.adapters.lora",
         "sunlab.adapters.sun_lora",
         "sunlab.adapters.nag",
+        "sunlab.adapters.vsf",
     ),
 )

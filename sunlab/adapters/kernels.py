@@ -38,6 +38,12 @@ class Tokens:
         padding = pad(key.new_zeros(1, 1, 1, key.shape[2]), (0, more), value=-torch.inf)
         return Tokens(pad(key, (0, 0, 0, more)), pad(value, (0, 0, 0, more)), padding)
 
+    def bias(self, mask: Tensor | None) -> Tensor | None:
+        """A term of the scores, (B, heads or 1, P or 1, L without padding) or None, with that of the padding, or None."""
+        if self.padding is None:
+            return mask
+        return self.padding if mask is None else pad(mask, (0, self.padding.shape[-1] - mask.shape[-1]), value=-torch.inf)
+
 
 def attend(query: Tensor, tokens: Tokens, mask: Tensor | None = None) -> Tensor:
     """Multi-head attention.
@@ -49,9 +55,7 @@ def attend(query: Tensor, tokens: Tokens, mask: Tensor | None = None) -> Tensor:
     Returns:
         (B, P, heads c).
     """
-    if tokens.padding is not None:
-        more = tokens.padding.shape[-1]
-        mask = tokens.padding if mask is None else pad(mask, (0, more - mask.shape[-1]), value=-torch.inf)
+    mask = tokens.bias(mask)
     kernel = with_softmax if query.device.type == "cpu" and query.dtype == torch.bfloat16 else scaled_dot_product_attention
     return kernel(query, tokens.key, tokens.value, attn_mask=mask).transpose(1, 2).flatten(2)
 

@@ -38,6 +38,7 @@ class PassState:
         negative: the negative prompt's tokens (B, L, d) as the attention layers receive them, see `Backbone.context`; None
             for adapters without a negative branch.
         negative_mask: (B, L), False at padding, or None.
+        words: (B, L), False at the negative prompt's padding also where the network attends to it, or None: not known.
         gain: factor on the negative branch (B,), or None for 1: how a guidance-conditioned adapter is steered.
         gain_positive: likewise, on the extra positive branch.
         scale: factor on the whole offset that the adapter adds to its layers, see `Strength`.
@@ -47,6 +48,7 @@ class PassState:
 
     negative: Tensor | None = None
     negative_mask: Tensor | None = None
+    words: Tensor | None = None
     gain: Tensor | None = None
     gain_positive: Tensor | None = None
     scale: float = 1.0
@@ -77,10 +79,11 @@ class PassState:
 
     def negative_bias(self, query: Tensor) -> Tensor | None:
         """`negative_mask` as a term of the scores (B, 1, 1, L)."""
-        if self.negative_mask is None:
-            return None
-        bias = torch.zeros_like(self.negative_mask, dtype=query.dtype)
-        return bias.masked_fill(~self.negative_mask, -torch.inf)[:, None, None, :]
+        return _bias(self.negative_mask, query)
+
+    def words_bias(self, query: Tensor) -> Tensor | None:
+        """The same without any padding."""
+        return _bias(self.negative_mask if self.words is None else self.words, query)
 
     @property
     def inference(self) -> bool:
@@ -118,6 +121,12 @@ class PassState:
             return layer.to_k(tokens), layer.to_v(tokens)
 
         return self.keys_values(owner, layer, tokens, project, query, exact=exact)
+
+
+def _bias(mask: Tensor | None, query: Tensor) -> Tensor | None:
+    if mask is None:
+        return None
+    return torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, -torch.inf)[:, None, None, :]
 
 
 def _version(layer: TextAttention) -> tuple[str, ...]:

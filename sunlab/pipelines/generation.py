@@ -37,12 +37,12 @@ class Generation:
     state: Any = None
     acted: bool = False
 
-    def bind(self, positive: Tensor, negative: Tensor | None) -> None:
-        """The prompts are encoded: positive and negative (B, L, d)."""
+    def bind(self, positive: Tensor, negative: Tensor | None, words: Tensor | None = None) -> None:
+        """The prompts are encoded: positive and negative (B, L, d); words, see `Conditioning`, of the negative ones."""
         self.attachment.move(positive.device)
         self.negative = negative
         guidance = torch.full((len(positive if negative is None else negative),), self.w, device=positive.device)
-        other = None if negative is None else Conditioning(negative)
+        other = None if negative is None else Conditioning(negative, words=words)
         state = self.attachment.adapter.state(Conditioning(positive), other, guidance)
         self.state = self.attachment.strength.on(state)
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import torch
+
 from sunlab.adapters.state import PassState
 from sunlab.backbones.sd.attention import STATE
 from sunlab.backbones.state import carry
@@ -71,8 +73,20 @@ class Plugged:
             if many and isinstance(given.get(key), str):  # one for all
                 given[key] = [given[key]] * (len(prompt) if prompt is not None else len(given["prompt_embeds"]))
         positive, negative, *pooled = own.encode_prompt(*bound.args, **bound.kwargs)
-        generation.bind(positive, negative)
+        generation.bind(positive, negative, self._words(given, len(negative)))
         return (positive, None, *((pooled[0], None) if pooled else ()))
+
+    def _words(self, given: dict[str, Any], rows: int) -> torch.Tensor | None:
+        """Which tokens of the negative prompts are no padding (rows, L); None where they are given as embeddings."""
+        tokenizer = getattr(self, "tokenizer", None) or getattr(self, "tokenizer_2", None)
+        if given.get("negative_prompt_embeds") is not None or tokenizer is None:
+            return None
+        texts = given.get("negative_prompt") or ""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if hasattr(self, "maybe_convert_prompt"):  # textual inversion
+            texts = [self.maybe_convert_prompt(text, tokenizer) for text in texts]
+        found = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").attention_mask.bool()
+        return found.repeat_interleave(rows // len(texts), 0).to(self._execution_device)  # type: ignore[attr-defined]
 
     def _check_negative(self, given: dict[str, Any]) -> None:
         """Raise `ConfigError` where the negative prompt would need an encoder that the pipeline was loaded without."""

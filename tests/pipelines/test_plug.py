@@ -311,8 +311,8 @@ def test_nothing_of_a_generation_is_kept(pipe, sun_file, monkeypatch):
     kept = []
     begin = Generation.bind
 
-    def bind(self, positive, negative):
-        begin(self, positive, negative)
+    def bind(self, positive, *more):
+        begin(self, positive, *more)
         kept.extend((weakref.ref(positive), weakref.ref(self.state.cache)))
 
     monkeypatch.setattr(Generation, "bind", bind)

@@ -25,19 +25,21 @@ class CLIPEncoder(TextEncoder):
     def parts(self) -> Iterator[tuple[Any, nn.Module]]:
         """(tokenizer, model) of each encoder, in the order of diffusers' folders `text_encoder`, `text_encoder_2`."""
 
-    def tokenize(self, prompts: Sequence[str]) -> list[Tensor]:
-        """Token ids (B, L) int64 for each of `parts`, padded and truncated. Warns of what is cut, once a prompt."""
-        ids, full = [], dict[str, Any]()
+    def tokenize(self, prompts: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+        """Token ids (B, L) int64 for each of `parts`, padded and truncated, and which tokens are no padding (B, L) bool.
+        Warns of what is cut, once a prompt."""
+        ids, words, full = [], torch.zeros((), dtype=torch.bool), dict[str, Any]()
         for tokenizer, _ in self.parts():
             length = int(tokenizer.model_max_length)
             rows = tokenizer(list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
             ids.append(rows.input_ids)
+            words = words | rows.attention_mask.bool()
             for prompt, last in zip(prompts, rows.attention_mask[:, -1].tolist(), strict=True):
                 if last:  # no padding: it fills the length, or exceeds it
                     full.setdefault(prompt, tokenizer)
         for prompt, tokenizer in full.items():
             self._cut.check(tokenizer, prompt)
-        return ids
+        return ids, words
 
     def save(self, folder: Path, *, dtype: torch.dtype) -> None:
         for number, (tokenizer, model) in enumerate(self.parts()):
@@ -66,5 +68,6 @@ class CLIPText(CLIPEncoder):
         yield self.tokenizer, self.model
 
     def forward(self, prompts: Sequence[str]) -> Conditioning:
-        (ids,) = self.tokenize(prompts)
-        return Conditioning(self.model(ids.to(self.model.device)).last_hidden_state)
+        (ids,), words = self.tokenize(prompts)
+        device = self.model.device
+        return Conditioning(self.model(ids.to(device)).last_hidden_state, words=words.to(device))

@@ -44,7 +44,8 @@ class CLIPTextPair(CLIPEncoder):
 
     def forward(self, prompts: Sequence[str]) -> Conditioning:
         device, hidden, pooled = self.model[0].device, [], None
-        for ids, model in zip(self.tokenize(prompts), self.model, strict=True):
+        tokenized, words = self.tokenize(prompts)
+        for ids, model in zip(tokenized, self.model, strict=True):
             output = model(ids.to(device), output_hidden_states=True)
             hidden.append(output.hidden_states[-2])
             pooled = output[0]
@@ -54,7 +55,7 @@ class CLIPTextPair(CLIPEncoder):
             empty = torch.tensor([not prompt for prompt in prompts], device=device)
             tokens = tokens.masked_fill(empty[:, None, None], 0)
             pooled = pooled.masked_fill(empty[:, None], 0)
-        return self.framed(Conditioning(tokens, pooled), None)
+        return self.framed(Conditioning(tokens, pooled, words=words.to(device)), None)
 
     def framed(self, conditioning: Conditioning, crops: Tensor | None) -> Conditioning:
         """With `time_ids` (B, 6): original height and width, top and left of the crop, its height and width."""
