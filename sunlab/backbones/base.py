@@ -123,6 +123,16 @@ class Backbone(nn.Module, ABC):
         """The text-attention layers of the family's published models, by the name that adapter files state."""
         return {}
 
+    @classmethod
+    def write_tiny(cls, folder: Path) -> None:
+        """Write a base of the family with random weights that is small enough for tests into `folder`. The tests of
+        `BackboneContract` run on it.
+
+        Raises:
+            NotImplementedError: the family has none.
+        """
+        raise NotImplementedError(f"{cls.__name__} has no tiny base: implement write_tiny, or give the fixture `place`")
+
     @abstractmethod
     def save(self, folder: Path, *, dtype: torch.dtype) -> None:
         """Write its part of a saved base into `folder`, and the entries that identify the family."""

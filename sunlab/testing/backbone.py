@@ -16,19 +16,27 @@ from sunlab.backbones.pretrained import chosen, load_base, outline_base, save_ba
 from sunlab.testing.component import RegisteredContract
 from sunlab.types import Conditioning
 
+PLACES: dict[type, Path] = {}
+"""Family -> its tiny base, which no test changes."""
+
 
 class BackboneContract(RegisteredContract):
     """A base is recognised, saved and loaded; extensions see what the layers see, and their state belongs to the call.
 
-    A subclass gives the fixture `place`.
+    It runs on the base that `Backbone.write_tiny` writes; a subclass may give another by the fixture `place`.
     """
 
     kind: ClassVar[str] = "backbones"
 
     @pytest.fixture
-    def place(self, tmp_path: Path) -> Path:
-        """A folder with a small base of the family."""
-        raise NotImplementedError("give the fixture `place`: a folder with a small base of the family")
+    def place(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """A folder with a small base of the family, made once."""
+        factory = self.entry.factory
+        if factory not in PLACES:
+            folder = tmp_path_factory.mktemp("tiny") / str(self.component)
+            factory.write_tiny(folder)
+            PLACES[factory] = folder
+        return PLACES[factory]
 
     @pytest.fixture
     def base(self, place: Path) -> BaseModel:
@@ -139,6 +147,29 @@ class BackboneContract(RegisteredContract):
             together = list(threads.map(gradient, [1.0, 2.0, 3.0, 4.0] * 3))
         for number, found in enumerate(together):
             torch.testing.assert_close(found, alone[number % 4], atol=1e-4, rtol=1e-3)
+
+    def test_a_compiled_layer_reads_the_state_of_the_call(self, base: BaseModel) -> None:
+        """`torch.compile` traces the state as an input: a later pass, or one of another thread, has its own."""
+        x, t, prompts = self.inputs(base)
+        attachment, states = self.everywhere(base), [torch.tensor(2.0), None, torch.tensor(3.0), torch.tensor(4.0)]
+        path = next(iter(base.backbone.text_attention()))
+        named = dict(base.backbone.named_modules())
+        (layer,) = (module for name, module in named.items() if name == path or name.endswith(f".{path}"))
+
+        @torch.no_grad()
+        def predict(state: Tensor | None) -> Tensor:
+            return base.backbone.predict(x, t, prompts, state)
+
+        wanted = [predict(state) for state in states]
+        torch.compiler.reset()
+        layer.compile(backend="eager")
+        found = [predict(state) for state in states]
+        with ThreadPoolExecutor(4) as threads:
+            found += threads.map(predict, states * 2)
+        torch.compiler.reset()
+        attachment.remove()
+        for number, value in enumerate(found):
+            torch.testing.assert_close(value, wanted[number % 4], atol=1e-5, rtol=1e-4)
 
 
 def recomputed(call: Any, state: Any) -> Tensor:

@@ -125,6 +125,12 @@ class ToyBackbone(Backbone):
             part.to(dtype)
         return BaseModel(base.backbone, base.autoencoder, base.text, files.place, found, said)
 
+    @classmethod
+    def write_tiny(cls, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in toy_base().parts:
+            part.save(folder, dtype=torch.float32)
+
     def save(self, folder: Path, *, dtype: torch.dtype) -> None:
         (folder / "model_index.json").write_text(json.dumps(INDEX))
         save_weights(self, folder / "network", dtype)
