@@ -87,5 +87,6 @@ ADAPTERS: Registry[Adapter] = Registry(
         "sunlab.adapters.sun_lora",
         "sunlab.adapters.nag",
         "sunlab.adapters.vsf",
+        "sunlab.adapters.agd",
     ),
 )

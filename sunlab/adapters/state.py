@@ -42,6 +42,8 @@ class PassState:
         gain: factor on the negative branch (B,), or None for 1: how a guidance-conditioned adapter is steered.
         gain_positive: likewise, on the extra positive branch.
         scale: factor on the whole offset that the adapter adds to its layers, see `Strength`.
+        guidance: the guidance scale w (B,) of an adapter that is conditioned on it and on the time.
+        time: of the pass, as the network takes it (B,) or (); see `at`.
         loras: id of each LoRA adapter that is on -> factor on its update.
         cache: for the passes of one generation; not used where gradients are computed.
     """
@@ -52,6 +54,8 @@ class PassState:
     gain: Tensor | None = None
     gain_positive: Tensor | None = None
     scale: float = 1.0
+    guidance: Tensor | None = None
+    time: Tensor | None = None
     loras: Mapping[int, float] = field(default_factory=dict)
     cache: PromptCache | None = None
 
@@ -60,6 +64,10 @@ class PassState:
         """With a cache if gradients are off."""
         cache = None if torch.is_grad_enabled() else PromptCache()
         return PassState(cache=cache) if negative is None else PassState(negative.tokens, negative.mask, cache=cache)
+
+    def at(self, time: Tensor) -> "PassState":
+        """In a pass at this time of the network, for an adapter that is conditioned on it; families call it."""
+        return self if self.guidance is None else replace(self, time=time)
 
     def scaled(self, *, offset: float = 1.0, lora: float = 1.0) -> "PassState":
         """With so much of the offset, and the LoRAs at so much of their update."""

@@ -33,7 +33,7 @@ class VSF(Stacked):
             are this adapter's.
 
     Raises:
-        ConfigError: alpha or beta is negative.
+        ConfigError: alpha or beta is negative; joint attention, when it is attached.
     """
 
     def __init__(self, *, alpha: float = 3.5, beta: float = 0.1, inner: str | dict[str, Any] | None = None):
@@ -47,6 +47,8 @@ class VSF(Stacked):
         return state if negative is None else replace(state, words=negative.words)
 
     def extension(self, path: str, layer: TextAttention) -> "VSFAttention":
+        if layer.joint:
+            raise ConfigError(f"vsf: {path} is joint attention; the form for cross-attention does not apply, use nag")
         return VSFAttention(alpha=self.alpha, beta=self.beta)
 
 

@@ -47,6 +47,7 @@ class TextAttention(ABC):
         text_width: width d of the tokens that `to_k` and `to_v` take.
         heads: number of heads.
         to_k, to_v: the layer's own projections, (B, L, d) -> (B, L, h), wrapped by LoRA or not.
+        joint: whether the image attends to itself in the same softmax (joint attention).
     """
 
     width: int
@@ -54,6 +55,7 @@ class TextAttention(ABC):
     heads: int
     to_k: nn.Module
     to_v: nn.Module
+    joint: bool = False
 
     @property
     @abstractmethod
@@ -89,11 +91,13 @@ class AttentionCall(ABC):
 
     Attributes:
         layer: the layer.
+        hidden: its input, of the image (B, P, h).
         tokens: the positive prompt as the layer receives it (B, L, d).
         plain: whether `below()` is the layer's plain output, see `TextAttention.plain`.
     """
 
     layer: TextAttention
+    hidden: Tensor
     tokens: Tensor
     plain: bool
 

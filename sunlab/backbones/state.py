@@ -41,6 +41,12 @@ def carrying(state: Any) -> Iterator[None]:
         _RUNNING.state = before
 
 
+def at_time(state: Any, time: Any) -> Any:
+    """The state in a pass at this time of the network, (B,) or (): what `Backbone.predict` passes on."""
+    at = getattr(state, "at", None)
+    return state if at is None else at(time)
+
+
 def checkpoint(function: Callable[..., Any], *args: Any) -> Any:
     """`torch.utils.checkpoint.checkpoint` whose recomputation sees the state of the forward pass. It can be given to
     diffusers' `enable_gradient_checkpointing`."""

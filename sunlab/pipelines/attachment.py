@@ -11,7 +11,7 @@ from sunlab.adapters import Adapter
 from sunlab.adapters.strength import Strength
 from sunlab.backbones.sd.attention import STATE, wrapped
 from sunlab.backbones.sd.layers import UNetLayers, passing
-from sunlab.backbones.state import carry
+from sunlab.backbones.state import at_time, carry
 from sunlab.errors import ConfigError
 from sunlab.pipelines.schedulers import check_scheduler
 
@@ -62,10 +62,13 @@ def receive_state(layers: UNetLayers) -> RemovableHandle:
 
     def enter(unet: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         given = dict(kwargs.get("cross_attention_kwargs") or {})
-        state = given.get(STATE)
+        time = kwargs["timestep"] if len(args) < 2 else args[1]
+        state = at_time(given.get(STATE), time)
         carry(state)
-        if state is None or passing(unet, state):
+        if state is None:
             return args, kwargs
+        if passing(unet, state):
+            return args, {**kwargs, "cross_attention_kwargs": {**given, STATE: state}}
         del given[STATE]  # no attention layer takes it
         return args, {**kwargs, "cross_attention_kwargs": given or None}
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sunlab.backbones import BACKBONES, Autoencoder, Backbone, BaseModel, Extension, Files, TextEncoder, TokenContext
 from sunlab.backbones.autoencoder import to_signed
-from sunlab.backbones.state import carrying, checkpoint
+from sunlab.backbones.state import at_time, carrying, checkpoint
 from sunlab.backbones.weight_files import reading
 from sunlab.diffusion.path import RectifiedFlow
 from sunlab.testing.toy_attention import ToyAttachment, ToyAttention, ToyTextAttention
@@ -66,7 +66,7 @@ class ToyBackbone(Backbone):
         given, dtype = self.context(conditioning), self.proj_in.weight.dtype
         phase = (self.network_time(t) / 1000).to(dtype)
         hidden = self.proj_in(x.to(dtype).flatten(2).mT) + self.time(torch.stack([phase, phase.cos()], -1))[:, None]
-        with carrying(state):
+        with carrying(at_time(state, self.network_time(t))):
             for block in self.blocks:
                 if self._recompute is not None and torch.is_grad_enabled():
                     hidden = self._recompute(block, hidden, given.tokens, given.mask)

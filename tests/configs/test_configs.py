@@ -40,7 +40,8 @@ def shrunk(path: Path, base: Path, shards: str, bank: Path, folder: Path) -> lis
         (folder / "prompts.txt").write_text("".join(f"a pizza, number {number}\n" for number in range(64)))
         words.append(f"data.source.urls=[{folder / 'prompts.txt'}]")
     else:
-        words.append(f"data.source.path={bank}" if name == "trajectories" else f"data.source.urls=[{shards}]")
+        stored = [f"data.source.path={bank}", "student.steps=4"]  # the times of the tiny trajectories
+        words += stored if name == "trajectories" else [f"data.source.urls=[{shards}]"]
     if config.data.cache is not None:
         words.append(f"data.cache={folder / 'cache'}")
     smaller = {"every": 1, "measured": 2, "steps": 2, "longer": "null", "measured_urls": "null"}

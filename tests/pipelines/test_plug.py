@@ -18,6 +18,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from tiny_pipelines import NEGATIVES, PROMPTS, SEEDS, latents, make, noise, pipeline
 
 import sunlab
+from sunlab.adapters.agd import AGD
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.nag import NAG
 from sunlab.adapters.strength import Strength
@@ -63,16 +64,16 @@ def test_round_trip_to_the_bit(adapter, pipe, tiny_base_folder, tmp_path):
 
 
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
-@pytest.mark.parametrize("kind", ["sun", "lora"])
+@pytest.mark.parametrize("kind", ["sun", "lora", "agd"])
 def test_it_draws_what_our_own_loop_draws(kind, solver, pipe, tiny_base, tiny_base_folder, tmp_path):
-    adapter = SUN(extra_positive=False) if kind == "sun" else LoRA(rank=2)
+    adapter = {"sun": SUN(extra_positive=False), "lora": LoRA(rank=2), "agd": AGD(hidden=4)}[kind]
     path = make(tiny_base_folder, tmp_path / "a.safetensors", adapter, solver=solver)
     base = tiny_base.freeze()
     loaded, _ = load_adapter(path, base.backbone)
     sampling = Sampler(SOLVERS.build(solver, base.backbone.path), grid(4))
     ours = draw(base, sampling, with_adapter(base, loaded), Request(PROMPTS, NEGATIVES, SEEDS), w=3.0)
     sunlab.plug(pipe, path)
-    negative = None if kind == "lora" else NEGATIVES
+    negative = NEGATIVES if kind == "sun" else None
     torch.testing.assert_close(latents(pipe, negative=negative), ours.latents, atol=1e-4, rtol=1e-4)
     images = pipe(PROMPTS, negative_prompt=negative, latents=noise(), output_type="pt").images  # steps from the header
     torch.testing.assert_close(images, ours.images, atol=1e-4, rtol=1e-4)

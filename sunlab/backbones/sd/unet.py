@@ -23,7 +23,7 @@ from sunlab.backbones.sd.save import save_part
 from sunlab.backbones.sd.schedule import read_path
 from sunlab.backbones.sd.single_file import read_single_file
 from sunlab.backbones.sd.tokenizer import LENGTH
-from sunlab.backbones.state import checkpoint
+from sunlab.backbones.state import at_time, checkpoint
 from sunlab.backbones.text import TextEncoder
 from sunlab.diffusion.path import ProbabilityPath
 from sunlab.errors import ConfigError
@@ -86,7 +86,8 @@ class DiffusersUNet(Backbone):
             given["encoder_attention_mask"] = conditioning.mask
         if conditioning.pooled is not None:
             given["added_cond_kwargs"] = {"text_embeds": conditioning.pooled.to(dtype), **conditioning.added}
-        output = UNetLayers(self.unet).run(state, x.to(dtype), self.network_time(t), return_dict=False, **given)[0]
+        time = self.network_time(t)
+        output = UNetLayers(self.unet).run(at_time(state, time), x.to(dtype), time, return_dict=False, **given)[0]
         return output.to(x.dtype)
 
     def blank(self, rows: int) -> Conditioning:
