@@ -21,6 +21,12 @@ def set_timeout(strategy: Any, timeout: timedelta) -> None:
         strategy._timeout = timeout
 
 
+def find_unused_parameters(strategy: Any) -> None:
+    """Let DDP expect parameters without a gradient; a strategy chosen by its name takes no argument."""
+    if hasattr(strategy, "_ddp_kwargs"):
+        strategy._ddp_kwargs["find_unused_parameters"] = True
+
+
 def take_ranks(strategy: Any) -> list[subprocess.Popen]:
     """The ranks that this process started, taken from Lightning's own observer, which would end this process by SIGKILL five
     seconds after one of them failed."""

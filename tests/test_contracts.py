@@ -85,6 +85,7 @@ NEEDED: dict[str, dict[str, Callable[[], dict[str, object]]]] = {
             "language": lambda: {"missing": "keep", "allowed": ["en"]},
         },
     ),
+    "losses": {"sum": lambda: {"losses": ["msc", {"name": "msc_segment", "skip": 40}], "weights": [1.0, 0.5]}},
     "sources": {
         "shards": lambda: {"urls": ["emoji/noto/test-*.tar.gz"], "limit": 80},
         "latents": _latents,

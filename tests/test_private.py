@@ -36,6 +36,14 @@ def test_ddp_takes_its_timeout_from_the_attribute():
     private.set_timeout(object(), timedelta(seconds=3))  # of one process: there is no group
 
 
+def test_ddp_takes_unused_parameters_from_the_attribute():
+    strategy = DDPStrategy()
+    assert hasattr(strategy, "_ddp_kwargs"), HINT
+    private.find_unused_parameters(strategy)
+    assert strategy._ddp_kwargs == DDPStrategy(find_unused_parameters=True)._ddp_kwargs, HINT
+    private.find_unused_parameters(object())  # of one process
+
+
 def test_the_ranks_are_taken_from_the_launcher():
     class Strategy:
         launcher = _SubprocessScriptLauncher(cluster_environment=None, num_processes=2, num_nodes=1)

@@ -80,8 +80,10 @@ def _train(loaded: LoadedConfig, folder: Path, checkpoint: Path | None, resume: 
     spending = Spending(config.budget.nfe, config.budget.seconds)
     ledger = [LedgerKeeper(folder)] if config.run.ledger else []
     callbacks = [component("callbacks", request) for request in config.callbacks]
-    manual, resumed = not module.automatic_optimization, checkpoint is not None
-    trainer = build_trainer(config, folder, spending, callbacks, [stop, *ledger], resumed=resumed, manual=manual)
+    resumed = checkpoint is not None
+    trainer = build_trainer(
+        config, folder, spending, callbacks, [stop, *ledger], resumed=resumed, alternates=module.alternates
+    )
     data = build_data(config, base, accumulate=trainer.accumulate_grad_batches, source=source)
     data.report_in(folder)
     folder.mkdir(parents=True, exist_ok=True)

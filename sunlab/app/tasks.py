@@ -89,7 +89,6 @@ class Distillation(Task):
             "student": build_sampler(config.student, base),
             "guidance": (config.teacher.guidance[0], config.teacher.guidance[-1]),
             "optimization": optimization(config),
-            "clip": config.trainer.get("gradient_clip_val"),
         }
 
 

@@ -27,7 +27,7 @@ from sunlab.checkpoint import AtomicCheckpointIO
 from sunlab.config.schema import Config
 from sunlab.distributed.ranks import Ranks, rendezvous, require_ranks
 from sunlab.errors import ConfigError
-from sunlab.private import set_timeout
+from sunlab.private import find_unused_parameters, set_timeout
 
 
 def build_ranks(ranks: Ranks | None) -> ClusterEnvironment:
@@ -59,7 +59,7 @@ def build_trainer(
     extra: Sequence[Callback],
     *,
     resumed: bool = False,
-    manual: bool = False,
+    alternates: bool = False,
 ) -> Trainer:
     """Everything under `trainer:`, with our checkpoints and loggers; on the ranks that srun or torchrun started.
 
@@ -68,7 +68,7 @@ def build_trainer(
         callbacks: the configuration's.
         extra: further ones.
         resumed: whether the run goes on.
-        manual: the module makes its own optimizer steps, and clips gradients itself.
+        alternates: each optimizer step trains a part of the module's parameters alone.
 
     Raises:
         ConfigError: the ranks differ from the requested ones, or Lightning refuses the settings.
@@ -88,12 +88,6 @@ def build_trainer(
         settings["num_nodes"] = ranks.nodes
         if settings.get("devices") in (None, "auto", -1, "-1"):
             settings["devices"] = ranks.per_node
-    if manual:
-        settings.pop("gradient_clip_val", None)
-        if settings.pop("accumulate_grad_batches", 1) != 1:
-            raise ConfigError(
-                "trainer.accumulate_grad_batches: a loss with networks of its own cannot accumulate; set it to 1"
-            )
     if spending.limited:
         settings["max_steps"] = -1
     if settings.pop("logger", True):
@@ -132,4 +126,6 @@ def build_trainer(
             "model.dtype=bfloat16"
         )
     set_timeout(trainer.strategy, timedelta(seconds=config.run.timeout))
+    if alternates:
+        find_unused_parameters(trainer.strategy)
     return trainer

@@ -1,7 +1,7 @@
 """The contract of a loss."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -86,12 +86,20 @@ class LossOutput:
         t: the time of each sample's student evaluation (B,).
         s: the time to which it jumped (B,), or t itself for a loss in prediction space.
         logs: further scalars to log.
+        terms: of a sum, factor and output of each; `values` is their sum.
     """
 
     values: Tensor
     t: Tensor
     s: Tensor
     logs: Mapping[str, Tensor] = field(default_factory=dict)
+    terms: Sequence[tuple[float, "LossOutput"]] = ()
+
+    def weighted(self, weighting: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """The values times `weighting` (t, s) -> (B,); the terms of a sum at their own times."""
+        if not self.terms:
+            return self.values * weighting(self.t, self.s).to(self.values)
+        return torch.stack([factor * term.weighted(weighting) for factor, term in self.terms]).sum(0)
 
 
 class Loss(ABC):
@@ -103,6 +111,9 @@ class Loss(ABC):
 
     critic_steps: int = 1
     """Optimizer steps of the networks for each of the student's."""
+
+    surrogate: bool = False
+    """Whether only the values' gradient has a meaning: they need not fall as the student improves."""
 
     @abstractmethod
     def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
@@ -143,6 +154,7 @@ LOSSES: Registry[Loss] = Registry(
         "sunlab.losses.lcm",
         "sunlab.losses.pcm",
         "sunlab.losses.progressive",
+        "sunlab.losses.sum",
         "sunlab.losses.trajectory",
     ),
 )

@@ -25,6 +25,8 @@ class Module(LightningModule, ABC):
 
     base: BaseModel
     optimization: Optimization
+    alternates: bool = False
+    """Whether each optimizer step trains a part of the parameters alone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,10 +73,13 @@ class Module(LightningModule, ABC):
     def on_train_start(self) -> None:
         self._sums = {}  # a step that was left half done is made again from its start
 
-    def configure_optimizers(self) -> Any:
+    def total_steps(self) -> int | None:
+        """Optimizer steps of the training; None where a budget, a time or a signal ends it."""
         steps = inf if self.spent else self.trainer.estimated_stepping_batches
-        total = None if isinf(steps) else int(steps)  # a time or a signal may be what ends the training
-        return self.optimization.configure(self.trainable().values(), total, spent=self.spent)
+        return None if isinf(steps) else int(steps)
+
+    def configure_optimizers(self) -> Any:
+        return self.optimization.configure(self.trainable().values(), self.total_steps(), spent=self.spent)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -82,7 +87,8 @@ class Module(LightningModule, ABC):
         """Lightning refuses to clip before a fused optimizer under mixed precision, for the sake of fp16's scaler; without
         a scaler there is nothing to unscale."""
         if gradient_clip_val and getattr(self.trainer.precision_plugin, "scaler", None) is None:
-            torch.nn.utils.clip_grad_norm_(self.trainable().values(), gradient_clip_val)
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import replace
-from math import inf, isinf
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,7 +38,6 @@ class DistillationModule(Module):
         distance, weighting: of the loss; squared and uniform by default.
         teacher, student: how each is sampled; 24-step DPM-Solver++ (2M) and 4-step DDIM by default.
         guidance: the teacher's w, drawn a sample from [low, high].
-        clip: the gradient's largest norm, where the loss has networks of its own; without, it is the trainer's setting.
     """
 
     def __init__(
@@ -52,7 +51,6 @@ class DistillationModule(Module):
         student: Sampler | None = None,
         guidance: tuple[float, float] = (3.0, 3.0),
         optimization: Optimization | None = None,
-        clip: float | None = None,
     ):
         super().__init__()
         self.base = base.freeze()
@@ -63,8 +61,8 @@ class DistillationModule(Module):
         self.student = student or Sampler(DDIM(path), grid(4, path=path))
         self.guidance = guidance
         self.optimization = optimization or Optimization()
-        self.turns = Turns(loss, base.backbone, clip)
-        self.automatic_optimization = not self.turns.critics
+        self.turns = Turns(loss, base.backbone)
+        self.alternates = bool(self.turns.critics)
         self.nfe = NetworkEvaluations()  # of this rank; those of all, on the first rank, whenever a checkpoint is written
 
     @abstractmethod
@@ -102,28 +100,25 @@ class DistillationModule(Module):
         return {**super().kept(), **self.turns.state()}
 
     def configure_optimizers(self) -> Any:
-        if not self.turns.critics:
+        if not self.alternates:
             return super().configure_optimizers()
-        steps = inf if self.spent else self.trainer.estimated_stepping_batches
-        own = None if isinf(steps) else int(steps) // (self.loss.critic_steps + 1)
-        student = self.optimization.configure(self.trainable().values(), own, spent=self.spent)
-        return [student["optimizer"], self.turns.optimizer()], [student["lr_scheduler"]]
-
-    def on_fit_start(self) -> None:
-        if self.turns.critics:
-            self.turns.check(self.trainer)
+        return self.turns.configure(self.optimization, self.trainable().values(), self.total_steps(), spent=self.spent)
 
     def training_step(self, samples: Samples, index: int) -> dict[str, Any]:
         batch = self.encode(samples)
-        if self.turns.critics:
-            return self.turns.step(self, samples, batch)
-        return self.student_step(samples, batch)
+        if not self.alternates:
+            return self.student_step(samples, batch)
+        turn = self.turns.take(self.global_step)
+        step = self.student_step if turn == "student" else self.critic_step
+        return {**step(samples, batch), "turn": turn}
+
+    def on_train_end(self) -> None:
+        self.turns.release()
 
     def student_step(self, samples: Samples, batch: Batch) -> dict[str, Any]:
         one_pass = self.guidance == (1.0, 1.0) and samples.guidance is None  # stored trajectories have their own w
         output = self.loss(batch, self.student_sampler(batch), self.teacher_sampler(batch, one_pass), self.distance)
-        weights = self.weighting(self.base.backbone.path, output.t, output.s).to(output.values)
-        loss = (output.values * weights).mean()
+        loss = output.weighted(partial(self.weighting, self.base.backbone.path)).mean()
         self.note(len(batch), loss=loss, **output.logs)
         return {"loss": loss, "output": output}
 

@@ -35,11 +35,12 @@ class Optimization:
             total_steps: None where something else ends the training.
             spent: the share of that budget.
         """
-        optimizer = torch.optim.AdamW(
-            list(parameters), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True
-        )
+        optimizer = self.optimizer(parameters)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.factor(step, total_steps, spent))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(list(parameters), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
 
     def factor(self, step: int, total_steps: int | None, spent: Callable[[], float] | None = None) -> float:
         """The learning rate at a step as a share of the peak."""

@@ -1,37 +1,40 @@
 """Training in turns: the networks that a loss owns, and the student."""
 
-import warnings
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from sunlab.errors import ConfigError
 from sunlab.losses import Loss
+from sunlab.losses.joint import JointOptimizer
+from sunlab.modules.optimization import Optimization
+
+Turn = Literal["critic", "student"]
 
 
 class Turns:
-    """Which network a batch trains, and the optimizer steps of a loss that owns networks (manual optimization).
+    """Whose optimizer step a batch is, of a loss that owns networks.
 
-    Each batch is one optimizer step, so that steps, checkpoints and the data's position count alike: of every
-    `critic_steps` + 1 batches the last trains the student and the others the loss's networks.
+    Of every `critic_steps` + 1 optimizer steps the last trains the student and the others the loss's networks. Both are the
+    parameters of one `JointOptimizer`, so that accumulation, gradient scalers, clipping and several processes work as in
+    every other training, and steps, checkpoints and the data's position count alike.
 
     Args:
         loss: whose networks they are.
         backbone: the frozen base's.
-        clip: the gradient's largest norm, of each optimizer; None: not clipped.
 
     Attributes:
-        critics: the networks; empty for a loss without.
+        critics: the networks, in single precision; empty for a loss without.
 
     Raises:
         ConfigError: a loss with networks that are no submodules of it, or no critic steps.
     """
 
-    def __init__(self, loss: Loss, backbone: nn.Module, clip: float | None):
+    def __init__(self, loss: Loss, backbone: nn.Module):
         loss.prepare(backbone)
-        self.loss, self.clip, self.critics = loss, clip, list(loss.networks())
+        self.loss, self.critics = loss, [network.float() for network in loss.networks()]
         if not self.critics:
             return
         own = list(loss.modules()) if isinstance(loss, nn.Module) else []
@@ -41,40 +44,60 @@ class Turns:
         if loss.critic_steps < 1:
             raise ConfigError(f"loss.critic_steps is {loss.critic_steps}: give at least 1")
 
+    @property
+    def cycle(self) -> int:
+        """Optimizer steps from one of the student's to the next."""
+        return self.loss.critic_steps + 1 if self.critics else 1
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Of the networks."""
+        return [p for network in self.critics for p in network.parameters()]
+
     def state(self) -> dict[str, Tensor]:
         """The loss's tensors as the module's `state_dict` names them."""
         if not self.critics or not isinstance(self.loss, nn.Module):
             return {}
         return {f"loss.{name}": tensor for name, tensor in self.loss.state_dict().items()}
 
-    def optimizer(self) -> torch.optim.Optimizer:
-        return self.loss.critic_optimizer([p for network in self.critics for p in network.parameters()])
+    def take(self, step: int) -> Turn:
+        """Whose turn the optimizer step is. In the student's, the networks' weights take no gradient."""
+        turn: Turn = "student" if step % self.cycle == self.cycle - 1 else "critic"
+        for parameter in self.parameters():
+            parameter.requires_grad_(turn == "critic")
+        return turn
 
-    def check(self, trainer: Trainer) -> None:
-        """Raise `ConfigError` for what is not supported with networks of a loss."""
-        # Lightning recommends saving the state before the step; ours is the one after it, as in all other runs.
-        warnings.filterwarnings("ignore", "Using ModelCheckpoint with manual optimization", UserWarning)
-        remedies = []
-        if trainer.world_size > 1:
-            remedies.append("trainer.devices: use one process")
-        if getattr(trainer.precision_plugin, "scaler", None) is not None:
-            remedies.append("trainer.precision: use bf16-mixed or 32-true, which have no gradient scaler")
-        if remedies:
-            raise ConfigError(f"loss: {type(self.loss).__name__} trains networks of its own; {'; '.join(remedies)}")
+    def release(self) -> None:
+        """Let the networks' weights take gradients again."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(True)
 
-    def step(self, module: Any, samples: Any, batch: Any) -> dict[str, Any]:
-        """One optimizer step of the network whose turn it is. The result's `turn` is `critic` or `student`."""
-        cycle = self.loss.critic_steps + 1
-        turn = "student" if module.trainer.global_step % cycle == cycle - 1 else "critic"
-        student, critic = module.optimizers()
-        optimizer = student if turn == "student" else critic
-        with optimizer.toggle_model():  # the other's weights take no gradient
-            outputs = (module.student_step if turn == "student" else module.critic_step)(samples, batch)
-            module.manual_backward(outputs["loss"])
-            if self.clip:
-                nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], self.clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        if turn == "student":
-            module.lr_schedulers().step()
-        return {**outputs, "loss": outputs["loss"].detach(), "turn": turn}
+    def configure(
+        self,
+        optimization: Optimization,
+        parameters: Iterable[nn.Parameter],
+        total_steps: int | None,
+        *,
+        spent: Callable[[], float] | None = None,
+    ) -> dict[str, Any]:
+        """What `LightningModule.configure_optimizers` returns. The schedule is the student's alone and counts its steps.
+
+        Args:
+            optimization: of the student.
+            parameters: the student's.
+            total_steps: of both; None where something else ends the training.
+            spent: the share of that budget.
+        """
+        joint = JointOptimizer([optimization.optimizer(parameters), self.loss.critic_optimizer(self.parameters())])
+        own = None if total_steps is None else total_steps // self.cycle
+
+        def student(step: int) -> float:
+            return optimization.factor(step // self.cycle, own, spent)
+
+        count = len(joint.optimizers[0].param_groups)
+        factors = [student] * count + [_constant] * (len(joint.param_groups) - count)
+        schedule = torch.optim.lr_scheduler.LambdaLR(joint, factors)
+        return {"optimizer": joint, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _constant(step: int) -> float:
+    return 1.0

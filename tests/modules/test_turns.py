@@ -53,6 +53,11 @@ def saved(folder):
     return torch.load(folder / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)
 
 
+def optimizers(state):
+    """The states of the student's and of the networks'."""
+    return state["optimizer_states"][0]["optimizers"]
+
+
 @pytest.fixture(scope="module")
 def unbroken(tiny_config, critic, tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
@@ -73,10 +78,10 @@ def equal(a, b):
 def test_both_are_trained_in_turn(unbroken):
     """Eleven batches: eight of the critic, three of the student."""
     state = saved(unbroken)
-    student, critic = state["optimizer_states"]
+    student, critic = optimizers(state)
     assert {int(s["step"]) for s in student["state"].values()} == {3}
     assert {int(s["step"]) for s in critic["state"].values()} == {8}
-    assert state["global_step"] == 11 and state["lr_schedulers"][0]["last_epoch"] == 3
+    assert state["global_step"] == 11
     assert {"loss.critic.0.weight", "loss.critic.2.bias"} <= state["state_dict"].keys()
     (average,) = [v for k, v in state["callbacks"].items() if k.startswith("EMA")]
     assert average["steps"] == 3 and not any("critic" in name for name in average["average"])
@@ -94,9 +99,32 @@ def test_killed_and_resumed(unbroken, tiny_config, critic, sunlab_process, tmp_p
         assert equal(ours[key], theirs[key]), key
 
 
+def test_accumulated_micro_batches_train_as_whole_batches(unbroken, tiny_config, critic, tmp_path):
+    """Whose turn it is counts by optimizer steps: two micro-batches each."""
+    words_ = words(tiny_config, critic, tmp_path, f"callbacks=[{EMA}]", "trainer.accumulate_grad_batches=2")
+    assert main(words_) == 0
+    assert_same_training(tmp_path, unbroken)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(unbroken, tiny_config, critic, sunlab_process, tmp_path):
+    ranks = "trainer.devices=2", "trainer.strategy=ddp"
+    two = sunlab_process(*words(tiny_config, critic, tmp_path, f"callbacks=[{EMA}]", *ranks))
+    assert two.returncode == 0, two.stderr
+    assert_same_training(tmp_path, unbroken)
+
+
+def assert_same_training(folder, other):
+    ours, theirs = saved(folder), saved(other)
+    assert ours["global_step"] == theirs["global_step"] and ours["nfe"] == theirs["nfe"]
+    assert ours["state_dict"].keys() == theirs["state_dict"].keys()
+    for name, tensor in theirs["state_dict"].items():
+        torch.testing.assert_close(ours["state_dict"][name], tensor, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("trainer.accumulate_grad_batches=2", "accumulate"), ("loss.critic_steps=0", "give at least 1")],
+    [("loss.critic_steps=0", "give at least 1")],
 )
 def test_what_is_not_supported_is_refused(override, message, tiny_config, critic, tmp_path, capsys):
     assert main(words(tiny_config, critic, tmp_path, override)) == 78
@@ -106,7 +134,7 @@ def test_what_is_not_supported_is_refused(override, message, tiny_config, critic
 def test_a_critic_without_gradients_for_the_student(tiny_config, critic, tmp_path):
     """Within the critic's turn the student's weights do not move: one step trains the critic alone."""
     assert main(words(tiny_config, critic, tmp_path, "trainer.max_steps=2", "callbacks=[]")) == 0
-    student, _ = saved(tmp_path)["optimizer_states"]
+    student, _ = optimizers(saved(tmp_path))
     assert not student["state"]
 
 
@@ -130,7 +158,7 @@ def test_steps_that_are_not_finite_are_skipped(tiny_config, critic, tmp_path, ca
     more = "--plugin", str(tmp_path / "broken.py"), "loss={name: broken, critic_steps: 2}", "trainer.max_steps=6"
     assert main(words(tiny_config, critic, tmp_path, *more)) == 0
     state = saved(tmp_path)
-    student, network = state["optimizer_states"]
+    student, network = optimizers(state)
     assert {int(s["step"]) for s in student["state"].values()} == {2}
     assert {int(s["step"]) for s in network["state"].values()} == {3} and state["global_step"] == 6
     assert "Skipped, 1 in a row, 1 in all" in capsys.readouterr().err
@@ -139,7 +167,7 @@ def test_steps_that_are_not_finite_are_skipped(tiny_config, critic, tmp_path, ca
 def test_gradients_are_clipped(unbroken, tiny_config, critic, tmp_path):
     free = ["trainer.gradient_clip_val=null", f"callbacks=[{EMA}]"]
     assert main(words(tiny_config, critic, tmp_path, *free)) == 0
-    first, second = (saved(folder)["optimizer_states"][1]["state"] for folder in (tmp_path, unbroken))
+    first, second = (optimizers(saved(folder))[1]["state"] for folder in (tmp_path, unbroken))
     assert any(not torch.equal(first[k]["exp_avg_sq"], second[k]["exp_avg_sq"]) for k in first)
 
 
@@ -151,4 +179,4 @@ def test_networks_must_be_submodules():
             return [nn.Linear(1, 1)]
 
     with pytest.raises(ConfigError, match=r"torch\.nn\.Module"):
-        Turns(Loose(), nn.Identity(), None)
+        Turns(Loose(), nn.Identity())
