@@ -9,7 +9,8 @@ from sunlab.errors import ConfigError, StorageError
 from sunlab.packaged import asset, folders
 
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
-WANTED = ["model_index.json", "*/*.json", "*/merges.txt", "unet/*.safetensors", "vae/*.safetensors",
+WANTED = ["model_index.json", "*/*.json", "*/merges.txt", "*/tokenizer.model", "unet/*.safetensors",
+          "transformer/*.safetensors", "vae/*.safetensors",
           "text_encoder*/*.safetensors"]  # fmt: skip
 UNWANTED = ["safety_checker/*", "feature_extractor/*", "*.non_ema.*", "*flax*", "*onnx*", "*openvino*"]
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sunlab.backbones.attention import Extension, TokenContext
 from sunlab.backbones.base import Backbone, BaseModel
 from sunlab.backbones.files import Files
+from sunlab.backbones.schedule import read_path
 from sunlab.backbones.sd.attention import UNetAttachment, UNetTextAttention
 from sunlab.backbones.sd.autoencoder import VAE
 from sunlab.backbones.sd.folder import read_folder
@@ -20,7 +21,6 @@ from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.backbones.sd.original_file import stated_scheduler
 from sunlab.backbones.sd.parts import Parts
 from sunlab.backbones.sd.save import save_part
-from sunlab.backbones.sd.schedule import read_path
 from sunlab.backbones.sd.single_file import read_single_file
 from sunlab.backbones.sd.tokenizer import LENGTH
 from sunlab.backbones.state import at_time, checkpoint

@@ -1,0 +1,142 @@
+"""The cross-attention layers of SANA's transformer as `TextAttention`.
+
+The transformer hands its attention layers no keyword arguments, so the state of a pass is read where it is carried, see
+`sunlab.backbones.state`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from sunlab.backbones.attention import AttentionCall, Extension
+from sunlab.backbones.sd.attention import UNetTextAttention
+from sunlab.backbones.state import carried
+from sunlab.errors import ConfigError
+
+PLAIN = "SanaAttnProcessor2_0"
+"""diffusers' processor of these layers."""
+
+
+class SanaTextAttention(UNetTextAttention):
+    """A cross-attention layer; where it has norms of queries and keys (SANA 1.5), they are over all heads at once."""
+
+    @property
+    def plain(self) -> bool:
+        return type(self.attn.processor).__name__ == PLAIN
+
+    @property
+    def extended(self) -> bool:
+        return isinstance(self.attn.processor, Extended)
+
+    def norm_k(self, key: Tensor) -> Tensor:
+        return key if self.attn.norm_k is None else self.split(self.attn.norm_k(key.transpose(1, 2).flatten(2)))
+
+    def split(self, x: Tensor) -> Tensor:
+        """(B, L, h) -> (B, heads, L, c)."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class SanaCall(AttentionCall):
+    """One pass through an extended layer.
+
+    Attributes:
+        base: diffusers' processor.
+        hidden: (B, P, h).
+        bias: of the prompt's padding (B, 1, L), or None.
+        rest: the extensions that have not run yet, the outermost last.
+    """
+
+    layer: SanaTextAttention
+    base: Any
+    hidden: Tensor
+    tokens: Tensor
+    bias: Tensor | None
+    rest: tuple[Extension, ...]
+
+    @property
+    def plain(self) -> bool:  # type: ignore[override]
+        return not self.rest
+
+    def query(self) -> Tensor:
+        attn = self.layer.attn
+        query = attn.to_q(self.hidden)
+        return self.layer.split(query if attn.norm_q is None else attn.norm_q(query))
+
+    def mask(self) -> Tensor | None:
+        return None if self.bias is None else self.bias[:, None]
+
+    def below(self, state: Any = None) -> Tensor:
+        if not self.rest or state is None:
+            return self.base(self.layer.attn, self.hidden, self.tokens, self.bias)
+        inner = SanaCall(self.layer, self.base, self.hidden, self.tokens, self.bias, self.rest[:-1])
+        if len(self.tokens) != len(self.hidden):
+            raise ConfigError(
+                f"the latents have {len(self.hidden)} rows, the prompt embeddings {len(self.tokens)}; a callback that "
+                "changes the batch must change latents, prompt_embeds and negative_prompt_embeds alike"
+            )
+        return self.rest[-1](inner, state)
+
+
+class Extended:
+    """The processor of a layer with extensions. In a pass without a state it is the one below.
+
+    Args:
+        base: the processor that was there.
+    """
+
+    def __init__(self, base: Any):
+        self.base = base
+        self.extensions: tuple[Extension, ...] = ()
+
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        call = SanaCall(
+            SanaTextAttention(attn), self.base, hidden_states, encoder_hidden_states, attention_mask, self.extensions
+        )
+        return call.below(carried())
+
+
+class SanaAttachment:
+    """Extensions in a transformer. Other libraries' processors are never removed.
+
+    Args:
+        layers: the transformer's cross-attention layers by path.
+        extensions: by path.
+
+    Raises:
+        ConfigError: a path that is no cross-attention layer, or a processor that cannot be composed with.
+    """
+
+    def __init__(self, layers: Mapping[str, SanaTextAttention], extensions: Mapping[str, Extension]):
+        if unknown := sorted(set(extensions) - set(layers)):
+            raise ConfigError(f"the transformer has no cross-attention layer {unknown[0]}")
+        for path in extensions:
+            if not (layers[path].plain or layers[path].extended):
+                raise ConfigError(
+                    f"{path} runs {type(layers[path].attn.processor).__name__}, which an adapter cannot be composed with; "
+                    f"remove it first: set it to diffusers' {PLAIN}()"
+                )
+        self.placed: list[tuple[Any, Extended, Extension]] = []
+        for path, extension in extensions.items():
+            attn = layers[path].attn
+            if not layers[path].extended:
+                attn.set_processor(Extended(attn.processor))
+            attn.processor.extensions = (*attn.processor.extensions, extension)
+            self.placed.append((attn, attn.processor, extension))
+
+    def intact(self) -> bool:
+        return all(attn.processor is ours and extension in ours.extensions for attn, ours, extension in self.placed)
+
+    def remove(self) -> None:
+        for attn, ours, extension in self.placed:
+            if attn.processor is ours and ours.extensions[-1:] != (extension,):
+                raise ConfigError("another adapter is attached on top of this one; detach that one first")
+        for attn, ours, _ in self.placed:
+            ours.extensions = ours.extensions[:-1]
+            if attn.processor is ours and not ours.extensions:
+                attn.set_processor(ours.base)
+        self.placed = []

@@ -1,0 +1,159 @@
+"""diffusers' SanaTransformer2DModel as a `Backbone`, and how the family's files are recognised."""
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sunlab.backbones.attention import Extension, Layers, TokenContext
+from sunlab.backbones.base import BACKBONES, Backbone, BaseModel
+from sunlab.backbones.files import Files
+from sunlab.backbones.sana.attention import SanaAttachment, SanaTextAttention
+from sunlab.backbones.sana.autoencoder import DCAE
+from sunlab.backbones.sana.folder import index_mismatch, read_folder
+from sunlab.backbones.sana.layers import SanaLayers
+from sunlab.backbones.sana.shapes import SANA
+from sunlab.backbones.sana.text import LENGTH, GemmaText
+from sunlab.backbones.schedule import read_path
+from sunlab.backbones.sd.save import save_part
+from sunlab.backbones.sd.tokenizer import ASSETS
+from sunlab.backbones.state import carrying, checkpoint
+from sunlab.diffusion.path import ProbabilityPath
+from sunlab.errors import ConfigError
+from sunlab.types import Conditioning, PredictionType
+
+CONFIGURATIONS = {name: ASSETS / "families" / name for name in ("sana_600m", "sana_1600m")}
+
+
+@BACKBONES.register("sana")
+class Sana(Backbone):
+    """SANA 0.6B, 1.6B and 1.5: linear self-attention, cross-attention to Gemma-2's tokens, rectified flow.
+
+    Args:
+        transformer: a SanaTransformer2DModel.
+        path: the probability path that it was trained on.
+        prediction_type: what it predicts.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, a third more compute.
+        compile: the mode of torch.compile, compiled in the first pass with each shape and state of the adapter; it needs a
+            C++ compiler on CPUs. `none`: not compiled.
+    """
+
+    folders: ClassVar[tuple[str, ...]] = ("transformer", "scheduler")
+    index: Mapping[str, Any] = MappingProxyType({})
+    scheduler: Mapping[str, Any] = MappingProxyType({})
+    """model_index.json and the scheduler's configuration, as they are saved again."""
+
+    def __init__(
+        self,
+        transformer: Any,
+        path: ProbabilityPath,
+        prediction_type: PredictionType,
+        *,
+        gradient_checkpointing: bool = False,
+        compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none",
+    ):
+        super().__init__()
+        self.transformer: Any = transformer
+        self.path, self.prediction_type = path, prediction_type
+        described: Any = transformer.config
+        self.sample_shape = (described.in_channels, described.sample_size, described.sample_size)
+        if gradient_checkpointing:
+            self.enable_checkpointing()
+        if compile != "none":
+            self.transformer.compile(mode=compile)  # in place: names of parameters and the module itself stay as they are
+
+    def network_time(self, t: Tensor) -> Tensor:
+        """1000 t, times the configuration's `timestep_scale`."""
+        return self.path.step(t).float() * self.transformer.config.timestep_scale
+
+    def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
+        dtype = self.transformer.dtype
+        with carrying(state):
+            output = self.transformer(
+                x.to(dtype),
+                encoder_hidden_states=conditioning.tokens.to(dtype),
+                timestep=self.network_time(t),
+                encoder_attention_mask=conditioning.mask,
+                return_dict=False,
+            )[0]
+        return output.to(x.dtype)
+
+    def context(self, conditioning: Conditioning) -> TokenContext:
+        return SanaLayers(self.transformer).context(conditioning)
+
+    def text_attention(self) -> dict[str, SanaTextAttention]:
+        return SanaLayers(self.transformer).text_attention()
+
+    def extend(self, extensions: Mapping[str, Extension]) -> SanaAttachment:
+        return SanaLayers(self.transformer).extend(extensions)
+
+    def layers(self) -> dict[str, nn.Module]:
+        return SanaLayers(self.transformer).layers()
+
+    def blank(self, rows: int) -> Conditioning:
+        tokens = torch.zeros(rows, LENGTH, self.transformer.config.caption_channels, dtype=self.transformer.dtype)
+        return Conditioning(tokens, mask=torch.ones(rows, LENGTH, dtype=torch.bool))
+
+    def enable_checkpointing(self, function: Callable[..., Any] = checkpoint) -> None:
+        self.transformer.enable_gradient_checkpointing(function)
+
+    @property
+    def checkpointing(self) -> bool:
+        return bool(self.transformer.is_gradient_checkpointing)
+
+    @classmethod
+    def mismatch(cls, files: Files) -> str | None:
+        return index_mismatch(files)
+
+    @classmethod
+    def configurations(cls) -> Mapping[str, Path]:
+        return CONFIGURATIONS
+
+    @classmethod
+    def known_layers(cls) -> Mapping[str, Layers]:
+        return SANA
+
+    @classmethod
+    def write_tiny(cls, folder: Path) -> None:
+        from sunlab.backbones.sana.tiny import write_tiny
+
+        write_tiny(folder)
+
+    @classmethod
+    def load(
+        cls,
+        files: Files,
+        *,
+        options: Mapping[str, Any] = MappingProxyType({}),
+        fresh: Collection[str] = (),
+        dtype: torch.dtype = torch.float32,
+        said: Mapping[str, Any] = MappingProxyType({}),
+        weights: bool = True,
+    ) -> BaseModel:
+        with torch.device("cpu" if weights else "meta"):
+            parts = read_folder(files.place, fresh=fresh, dtype=dtype, weights=weights)
+        scheduler = {**parts.scheduler, **said}
+        backbone = cls(parts.transformer, *read_path(scheduler), **options)
+        backbone.index, backbone.scheduler = parts.index, scheduler
+        described, channels = parts.transformer.config, backbone.sample_shape[0]
+        if not channels == described.out_channels == parts.vae.config.latent_channels:
+            raise ConfigError(
+                f"{files.place}: its transformer takes {channels} channels and returns {described.out_channels}, its "
+                f"autoencoder makes {parts.vae.config.latent_channels}; a text-to-image base is needed"
+            )
+        text = GemmaText(parts.tokenizer, parts.text_encoder)
+        base = BaseModel(backbone, DCAE(parts.vae), text, files.place, parts.weights, said)
+        for part in base.parts:  # what started at random is in float32
+            part.to(dtype)
+        return base
+
+    def save(self, folder: Path, *, dtype: torch.dtype) -> None:
+        (folder / "scheduler").mkdir(parents=True, exist_ok=True)
+        written = {"model_index.json": dict(self.index), "scheduler/scheduler_config.json": dict(self.scheduler)}
+        for name, content in written.items():
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+        save_part(self.transformer, folder / "transformer", dtype)
