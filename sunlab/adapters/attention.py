@@ -93,7 +93,7 @@ class SUNAttention:
 
     def __call__(self, call: AttentionCall, state: PassState) -> Tensor:
         query, layer = call.query(), call.layer
-        z = attend(query, state.own(call, layer.to_k, call.tokens, query, exact=True), call.mask())
+        z = state.attention(call, query)
         size_z, total = size(z, whole_batch=self.compat), z if call.plain else torch.zeros_like(z)
         addcmul = torch.addcmul if torch.is_grad_enabled() else Tensor.addcmul_
         betas: list[Tensor] = []

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sunlab.adapters.kernels import Tokens
+from sunlab.adapters.kernels import Tokens, attend
 from sunlab.backbones.attention import AttentionCall, TextAttention, TokenContext
 from sunlab.errors import ConfigError
 
@@ -129,6 +129,13 @@ class PassState:
             return layer.to_k(tokens), layer.to_v(tokens)
 
         return self.keys_values(owner, layer, tokens, project, query, exact=exact)
+
+    def attention(self, call: AttentionCall, query: Tensor) -> Tensor:
+        """Z (B, P, h) of the layer's own attention, which may be changed in place."""
+        z = call.attention()
+        if z is not None:
+            return z
+        return attend(query, self.own(call, call.layer.to_k, call.tokens, query, exact=True), call.mask())
 
 
 def _bias(mask: Tensor | None, query: Tensor) -> Tensor | None:

@@ -25,11 +25,12 @@ class TokenContext:
 
 @dataclass(frozen=True)
 class Layer:
-    """The shape of a text-attention layer: width h, text width d, number of heads."""
+    """The shape of a text-attention layer: width h, text width d, number of heads, and whether its keys are normalised."""
 
     width: int
     text: int
     heads: int
+    normalised: bool = False
 
 
 Layers = Mapping[str, Layer]
@@ -48,6 +49,7 @@ class TextAttention(ABC):
         heads: number of heads.
         to_k, to_v: the layer's own projections, (B, L, d) -> (B, L, h), wrapped by LoRA or not.
         joint: whether the image attends to itself in the same softmax (joint attention).
+        normalises_keys: whether `norm_k` is a norm.
     """
 
     width: int
@@ -56,6 +58,7 @@ class TextAttention(ABC):
     to_k: nn.Module
     to_v: nn.Module
     joint: bool = False
+    normalises_keys: bool = False
 
     @property
     @abstractmethod
@@ -92,7 +95,7 @@ class AttentionCall(ABC):
     Attributes:
         layer: the layer.
         hidden: its input, of the image (B, P, h).
-        tokens: the positive prompt as the layer receives it (B, L, d).
+        tokens: the positive prompt (B, L, d), equal to that of `Backbone.context`.
         plain: whether `below()` is the layer's plain output, see `TextAttention.plain`.
     """
 
@@ -108,6 +111,11 @@ class AttentionCall(ABC):
     @abstractmethod
     def mask(self) -> Tensor | None:
         """Of the positive tokens, added to the scores: (B, heads or 1, 1 or P, L), or None."""
+
+    def attention(self) -> Tensor | None:
+        """Z (B, P, h), the layer's own attention before its output projection; the caller may change it in place. None if it
+        is that of `query()` to the keys and values of `tokens`; joint attention attends to the image too."""
+        return None
 
     @abstractmethod
     def below(self, state: Any = None) -> Tensor:

@@ -218,5 +218,10 @@ BACKBONES: Registry[Backbone] = Registry(
     "backbone",
     base=Backbone,
     entry_points="sunlab.backbones",
-    components=("sunlab.backbones.sd.family", "sunlab.backbones.sdxl.family", "sunlab.backbones.sana.family"),
+    components=(
+        "sunlab.backbones.sd.family",
+        "sunlab.backbones.sdxl.family",
+        "sunlab.backbones.sana.family",
+        "sunlab.backbones.sd3.transformer",
+    ),
 )

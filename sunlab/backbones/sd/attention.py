@@ -7,7 +7,7 @@ belongs to the call, also in other threads, under activation checkpointing and u
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from inspect import signature
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -197,27 +197,40 @@ class UNetAttachment:
     """Extensions in a U-Net. Other libraries' processors are never removed.
 
     Args:
-        unet: a diffusers U-Net.
-        extensions: by path of a cross-attention layer.
+        unet: a diffusers U-Net, or another of its networks with attention processors.
+        extensions: by path of a text-attention layer.
+
+    Attributes:
+        extended, unextended: the processors of layers with an extension, and of those that are no text attention.
+        composable: names of the processors that an extension can be composed with.
 
     Raises:
-        ConfigError: a path that is no cross-attention layer, or a processor that cannot be composed with.
+        ConfigError: a path that is no text-attention layer, or a processor that cannot be composed with.
     """
+
+    extended: ClassVar[type[Extended]] = Extended
+    unextended: ClassVar[type[Unextended]] = Unextended
+    composable: ClassVar[tuple[str, ...]] = PLAIN + BESIDE
 
     def __init__(self, unet: Any, extensions: Mapping[str, Extension]):
         self.unet, self.placed = unet, dict[str, Wrapper]()
-        found = dict(unet.attn_processors)
-        if unknown := sorted(set(extensions) - text_attention(unet).keys()):
-            raise ConfigError(f"the U-Net has no cross-attention layer {unknown[0]}")
+        found, layers = dict(unet.attn_processors), self.find(unet)
+        if unknown := sorted(set(extensions) - layers.keys()):
+            raise ConfigError(f"the network has no text-attention layer {unknown[0]}")
         for name, processor in found.items():
             path = name.removesuffix(".processor")
             if path in extensions:
-                check_composable(path, processor)
-                self.placed[name] = Extended(processor, extensions[path])
-            elif not isinstance(processor, Wrapper) and not unet.get_submodule(path).is_cross_attention:
-                self.placed[name] = Unextended(processor)
+                check_composable(path, processor, self.composable)
+                self.placed[name] = self.extended(processor, extensions[path])
+            elif not isinstance(processor, Wrapper) and path not in layers:
+                self.placed[name] = self.unextended(processor)
         unet.set_attn_processor({**found, **self.placed})
         unet.extensions = getattr(unet, "extensions", 0) + 1
+
+    @staticmethod
+    def find(unet: Any) -> Mapping[str, UNetTextAttention]:
+        """The text-attention layers by path."""
+        return text_attention(unet)
 
     def intact(self) -> bool:
         now = self.unet.attn_processors
@@ -255,9 +268,9 @@ def wrapped(processor: Any) -> Iterator[Any]:
         yield processor
 
 
-def check_composable(path: str, processor: Any) -> None:
+def check_composable(path: str, processor: Any, composable: tuple[str, ...] = PLAIN + BESIDE) -> None:
     """Raise `ConfigError` for a processor that is neither ours nor one that an extension can be composed with."""
-    if isinstance(processor, Extended) or type(processor).__name__ in PLAIN + BESIDE:
+    if isinstance(processor, Extended) or type(processor).__name__ in composable:
         return
     raise ConfigError(
         f"{path} runs {type(processor).__name__}, which an adapter cannot be composed with; remove it first, for instance "

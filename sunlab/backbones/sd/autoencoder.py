@@ -14,7 +14,7 @@ class VAE(Autoencoder):
     """diffusers' AutoencoderKL (or AutoencoderTiny), its latents scaled to the diffusion model's range.
 
     Args:
-        vae: the model; its config holds `scaling_factor`.
+        vae: the model; its config holds `scaling_factor`, and `shift_factor` if its latents are shifted too.
     """
 
     folders: ClassVar[tuple[str, ...]] = ("vae",)
@@ -28,6 +28,10 @@ class VAE(Autoencoder):
         return float(self.vae.config.scaling_factor)
 
     @property
+    def shift(self) -> float:
+        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
+
+    @property
     def factor(self) -> int:  # type: ignore[override]
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
@@ -36,12 +40,12 @@ class VAE(Autoencoder):
         """Scaled latents of images: the posterior's mean."""
         encoded = nn.Module.to(self.vae, images.device).encode(to_signed(images).to(self.vae.dtype))
         latents = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
-        return latents.float() * self.scale
+        return (latents.float() - self.shift) * self.scale
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         vae = nn.Module.to(self.vae, latents.device)
-        pixels = vae.decode((latents / self.scale).to(vae.dtype), return_dict=False)[0]
+        pixels = vae.decode((latents / self.scale + self.shift).to(vae.dtype), return_dict=False)[0]
         return (pixels.float() / 2 + 0.5).clamp(0, 1)
 
     def save(self, folder: Path, *, dtype: torch.dtype) -> None:

@@ -1,0 +1,226 @@
+"""The image side of SD3's joint attention as `TextAttention`; extensions are diffusers' attention processors.
+
+In joint attention image and text tokens attend to both, with projections of their own. An extension changes the image stream
+alone: it takes the image's queries, and its output passes the image's output projection. The text stream is the base's.
+diffusers hands `joint_attention_kwargs` to every processor, so the state of a pass travels there, see `JointPass`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from sunlab.backbones.attention import AttentionCall
+from sunlab.backbones.sd.attention import Extended, UNetAttachment, Unextended, UNetTextAttention, Wrapper
+from sunlab.errors import ConfigError
+
+PLAIN = ("JointAttnProcessor2_0", "FusedJointAttnProcessor2_0")
+"""diffusers' processors of plain attention: an extension may compute it itself."""
+BESIDE = ("SD3IPAdapterJointAttnProcessor2_0",)
+"""Those that add something to the image stream before W_out, which is linear."""
+
+
+class JointTextAttention(UNetTextAttention):
+    """The image side of a joint attention layer: `to_k`, `to_v` and the norm of keys are those of the text tokens, query and
+    output projection those of the image.
+
+    Args:
+        attn: diffusers' `Attention` with projections of added tokens.
+    """
+
+    @property
+    def text_width(self) -> int:  # type: ignore[override]
+        return int(self.attn.added_kv_proj_dim)
+
+    @property
+    def to_k(self) -> nn.Module:  # type: ignore[override]
+        return self.attn.add_k_proj
+
+    @property
+    def to_v(self) -> nn.Module:  # type: ignore[override]
+        return self.attn.add_v_proj
+
+    @property
+    def plain(self) -> bool:
+        return type(self.attn.processor).__name__ in PLAIN
+
+    @property
+    def normalises_keys(self) -> bool:  # type: ignore[override]
+        return self.attn.norm_added_k is not None
+
+    def norm_k(self, key: Tensor) -> Tensor:
+        return key if self.attn.norm_added_k is None else self.attn.norm_added_k(key)
+
+
+class JointAttention:
+    """What one pass through a layer computes once, however many extensions are stacked there.
+
+    Args:
+        attn: diffusers' layer.
+        hidden: of the image (B, P, h).
+        context: of the text as the block normalised it (B, L, h).
+    """
+
+    def __init__(self, attn: Any, hidden: Tensor, context: Tensor):
+        self.attn, self.hidden, self.context = attn, hidden, context
+        self._query: Tensor | None = None
+        self._attended: Tensor | None = None
+        self.context_out: Tensor | None = None
+        """Output of the text stream, once another processor has computed it."""
+
+    def query(self) -> Tensor:
+        """Of the image (B, heads, P, c)."""
+        if self._query is None:
+            self._query = self._split(self.attn.to_q, self.attn.norm_q, self.hidden)
+        return self._query
+
+    def attended(self) -> Tensor:
+        """The attention over both, before the output projections (B, P + L, h)."""
+        if self._attended is None:
+            attn = self.attn
+            image = (self.query(), self._split(attn.to_k, attn.norm_k, self.hidden), self._split(attn.to_v, None, self.hidden))
+            text = (
+                self._split(attn.add_q_proj, attn.norm_added_q, self.context),
+                self._split(attn.add_k_proj, attn.norm_added_k, self.context),
+                self._split(attn.add_v_proj, None, self.context),
+            )
+            both = (torch.cat(parts, dim=2) for parts in zip(image, text, strict=True))
+            self._attended = scaled_dot_product_attention(*both).transpose(1, 2).flatten(2)
+        return self._attended
+
+    def of_image(self) -> Tensor:
+        """Z (B, P, h), a copy that may be changed in place."""
+        return self.attended()[:, : self.hidden.shape[1]].clone()
+
+    def output_of_text(self) -> Tensor:
+        """The output of the text stream (B, L, h); the last block drops it."""
+        if self.context_out is not None:
+            return self.context_out
+        text = self.attended()[:, self.hidden.shape[1] :]
+        return text if self.attn.context_pre_only else self.attn.to_add_out(text)
+
+    def _split(self, project: nn.Module, norm: nn.Module | None, x: Tensor) -> Tensor:
+        """(B, L, h) -> (B, heads, L, c)."""
+        part = project(x).unflatten(-1, (self.attn.heads, -1)).transpose(1, 2)
+        return part if norm is None else norm(part)
+
+
+@dataclass(frozen=True)
+class JointPass:
+    """What the layers receive in a pass with a state.
+
+    Attributes:
+        state: of the adapter.
+        tokens: returns the prompt's tokens after the network's own projection (B, L, d).
+        joint: of the layer that runs; None before the first extension.
+    """
+
+    state: Any
+    tokens: Callable[[], Tensor]
+    joint: JointAttention | None = None
+
+
+@dataclass(frozen=True)
+class JointCall(AttentionCall):
+    """A call of an extended layer.
+
+    Attributes:
+        processor: the extension's.
+        given: the pass.
+        joint: what is computed once.
+        attention_mask, more: as diffusers passes them.
+    """
+
+    layer: JointTextAttention
+    processor: "JointExtended"
+    given: JointPass
+    joint: JointAttention
+    attention_mask: Tensor | None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> Tensor:  # type: ignore[override]
+        return self.given.tokens()
+
+    @property
+    def plain(self) -> bool:  # type: ignore[override]
+        return type(self.processor.base).__name__ in PLAIN
+
+    def query(self) -> Tensor:
+        return self.joint.query()
+
+    def mask(self) -> Tensor | None:
+        return None
+
+    def attention(self) -> Tensor:
+        return self.joint.of_image()
+
+    def below(self, state: Any = None) -> Tensor:
+        if self.plain:
+            return self.layer.out(self.joint.of_image())
+        given = None if state is None else replace(self.given, state=state, joint=self.joint)
+        joint, processor = self.joint, self.processor
+        image, text = processor.below(joint.attn, joint.hidden, joint.context, self.attention_mask, given, self.more)
+        joint.context_out = text
+        return image
+
+
+class JointWrapper(Wrapper):
+    """A processor on top of another one, which takes what an IP-Adapter's takes."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Any = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        sun: Any = None,
+        ip_hidden_states: Any = None,  # diffusers passes on what a processor's signature names, and warns of the rest
+        **more: Any,
+    ) -> Any:
+        if ip_hidden_states is not None and "ip_hidden_states" in self.takes:
+            more["ip_hidden_states"] = ip_hidden_states
+        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb, sun, **more)
+
+
+class JointExtended(JointWrapper, Extended):
+    """The processor of a joint attention layer with an extension. Without a state it is the one below."""
+
+    def respond(self, attn: Any, hidden: Tensor, context: Any, mask: Tensor | None, state: Any, more: dict[str, Any]) -> Any:
+        if state is None:
+            return self.below(attn, hidden, context, mask, None, more)
+        if len(context) != len(hidden):
+            raise ConfigError(
+                f"the latents have {len(hidden)} rows, the prompt embeddings {len(context)}; a callback that changes the "
+                "batch must change latents, prompt_embeds and negative_prompt_embeds alike"
+            )
+        joint = state.joint or JointAttention(attn, hidden, context)
+        call = JointCall(JointTextAttention(attn), self, state, joint, mask, more)
+        return self.extension(call, state.state), joint.output_of_text()
+
+
+class JointUnextended(JointWrapper, Unextended):
+    """The processor of a layer over the image alone (`attn2` of SD 3.5 medium), which receives the state too and drops it."""
+
+
+def text_attention(transformer: Any) -> dict[str, JointTextAttention]:
+    """The joint attention layers of an SD3Transformer2DModel by path, in its order; `attn2` attends to the image alone."""
+    paths = [name.removesuffix(".processor") for name in transformer.attn_processors]
+    layers = {path: transformer.get_submodule(path) for path in paths}
+    return {path: JointTextAttention(attn) for path, attn in layers.items() if attn.added_kv_proj_dim is not None}
+
+
+class JointAttachment(UNetAttachment):
+    """Extensions in an SD3Transformer2DModel. Other libraries' processors are never removed."""
+
+    extended: ClassVar[type[Extended]] = JointExtended
+    unextended: ClassVar[type[Unextended]] = JointUnextended
+    composable: ClassVar[tuple[str, ...]] = PLAIN + BESIDE
+
+    @staticmethod
+    def find(unet: Any) -> Mapping[str, UNetTextAttention]:
+        return text_attention(unet)

@@ -1,0 +1,109 @@
+"""An SD3Transformer2DModel as adapters attach to it: its joint attention, its layers with weights, the state of its passes."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+
+from sunlab.backbones.attention import Extension, TokenContext
+from sunlab.backbones.sd.attention import STATE
+from sunlab.backbones.sd3.attention import JointAttachment, JointPass, JointTextAttention, text_attention
+from sunlab.backbones.state import carrying
+from sunlab.errors import ConfigError
+from sunlab.types import Conditioning
+
+KEY = "joint_attention_kwargs"
+
+
+class SD3Layers:
+    """A diffusers transformer of Stable Diffusion 3 as adapters attach to it.
+
+    Args:
+        transformer: an SD3Transformer2DModel.
+    """
+
+    def __init__(self, transformer: Any):
+        self.transformer = transformer
+
+    def context(self, conditioning: Conditioning) -> TokenContext:
+        """See `Backbone.context`: the tokens after `context_embedder`, as the first block receives them."""
+        tokens = self.transformer.context_embedder(conditioning.tokens.to(self.transformer.dtype))
+        return TokenContext(tokens, conditioning.mask)
+
+    def text_attention(self) -> dict[str, JointTextAttention]:
+        """The joint attention layers by path, first block to last."""
+        return text_attention(self.transformer)
+
+    def extend(self, extensions: Mapping[str, Extension]) -> "SD3Attachment":
+        """See `Backbone.extend`."""
+        return SD3Attachment(self.transformer, extensions)
+
+    def run(self, state: Any, **kwargs: Any) -> Any:
+        """A pass of the transformer with the state of an adapter, or without one."""
+        extended = state is not None and getattr(self.transformer, "extensions", 0)
+        with carrying(state):
+            return self.transformer(**kwargs, **({KEY: {STATE: state}} if extended else {}))
+
+    def layers(self) -> dict[str, nn.Module]:
+        """See `Backbone.layers`. Raises `ConfigError` if projections are fused: the fused matrix bypasses the layers that it
+        was made of."""
+        if any(getattr(module, "fused_projections", False) for module in self.transformer.modules()):
+            raise ConfigError("this transformer's projections are fused; call transformer.unfuse_qkv_projections() first")
+        named = ((name.replace(".base_layer", ""), module) for name, module in self.transformer.named_modules())
+        kinds = (nn.Linear, nn.Conv2d)
+        return {name: module for name, module in named if isinstance(module, kinds) and ".lora_" not in name}
+
+
+class SD3Attachment(JointAttachment):
+    """Extensions in a transformer, and the hook that gives its layers the projected prompt of each pass.
+
+    Args:
+        transformer, extensions: see `UNetAttachment`.
+    """
+
+    def __init__(self, transformer: Any, extensions: Mapping[str, Extension]):
+        super().__init__(transformer, extensions)
+        self.hook = transformer.register_forward_pre_hook(_Projecting(), with_kwargs=True)
+
+    def remove(self) -> None:
+        super().remove()
+        self.hook.remove()
+
+
+class _Projecting:
+    """Replaces the state in the arguments of a pass by a `JointPass`. Without gradients the projected prompt is kept while the
+    same tensor is given, as in the steps of a generation, so that what is computed of it is kept too."""
+
+    def __init__(self) -> None:
+        self.kept: tuple[Any, Any, Tensor] | None = None
+
+    def __call__(self, transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given = kwargs.get(KEY) or {}
+        state = given.get(STATE)
+        if state is None or isinstance(state, JointPass):  # none, or another attachment's hook came first
+            return None
+        prompt = kwargs["encoder_hidden_states"] if "encoder_hidden_states" in kwargs else args[1]
+        tokens: Callable[[], Tensor] = partial(self.tokens, transformer, prompt)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            # once a pass, outside the blocks that checkpointing recomputes
+            tokens = partial(_same, transformer.context_embedder(prompt))
+        return args, {**kwargs, KEY: {**given, STATE: JointPass(state, tokens)}}
+
+    def tokens(self, transformer: Any, prompt: Tensor) -> Tensor:
+        """Computed in the first layer that uses it: an offloaded transformer has its weights by then."""
+        version = tuple(_version(tensor) for tensor in (prompt, *transformer.context_embedder.parameters()))
+        kept = self.kept
+        if kept is None or kept[0]() is not prompt or kept[1] != version:
+            kept = self.kept = ref(prompt), version, transformer.context_embedder(prompt)
+        return kept[2]
+
+
+def _same(tokens: Tensor) -> Tensor:
+    return tokens
+
+
+def _version(tensor: Tensor) -> tuple[int, int]:
+    return id(tensor), 0 if tensor.is_inference() else tensor._version

@@ -1,0 +1,158 @@
+"""diffusers' SD3Transformer2DModel as a `Backbone`."""
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sunlab.backbones.attention import Extension, Layers, TokenContext
+from sunlab.backbones.base import BACKBONES, Backbone, BaseModel
+from sunlab.backbones.files import Files
+from sunlab.backbones.sd.autoencoder import VAE
+from sunlab.backbones.sd.save import save_part
+from sunlab.backbones.sd.tokenizer import ASSETS, LENGTH
+from sunlab.backbones.sd3.attention import JointTextAttention
+from sunlab.backbones.sd3.folder import index_mismatch, read_folder
+from sunlab.backbones.sd3.layers import SD3Attachment, SD3Layers
+from sunlab.backbones.sd3.schedule import read_flow
+from sunlab.backbones.sd3.shapes import SD3
+from sunlab.backbones.sd3.text import SD3Text
+from sunlab.backbones.state import checkpoint
+from sunlab.diffusion.path import RectifiedFlow
+from sunlab.errors import ConfigError
+from sunlab.types import Conditioning
+
+CONFIGURATIONS = {name: ASSETS / "families" / name for name in ("sd3", "sd35_medium")}
+
+
+@BACKBONES.register("sd3")
+class StableDiffusion3(Backbone):
+    """Stable Diffusion 3 and 3.5: joint attention over image and text, two CLIPs and an optional T5, rectified flow.
+
+    Args:
+        transformer: an SD3Transformer2DModel.
+        path: the probability path that it was trained on.
+        max_sequence_length: T5's tokens of a prompt, as diffusers' pipeline names it; without T5, so many zeros.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, a third more compute.
+        compile: the mode of torch.compile, compiled in the first pass with each shape and state of the adapter; it needs a
+            C++ compiler on CPUs. `none`: not compiled.
+    """
+
+    folders: ClassVar[tuple[str, ...]] = ("transformer", "scheduler")
+    prediction_type = "flow"
+    index: Mapping[str, Any] = MappingProxyType({})
+    scheduler: Mapping[str, Any] = MappingProxyType({})
+    """model_index.json and the scheduler's configuration, as they are saved again."""
+
+    def __init__(
+        self,
+        transformer: Any,
+        path: RectifiedFlow,
+        *,
+        max_sequence_length: int = 256,
+        gradient_checkpointing: bool = False,
+        compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none",
+    ):
+        super().__init__()
+        if not 1 <= max_sequence_length <= 512:
+            raise ConfigError(f"model.backbone.max_sequence_length: expected 1 ... 512, got {max_sequence_length}")
+        self.transformer: Any = transformer
+        self.path, self.max_sequence_length = path, max_sequence_length
+        described: Any = transformer.config
+        self.sample_shape = (described.in_channels, described.sample_size, described.sample_size)
+        if gradient_checkpointing:
+            self.enable_checkpointing()
+        if compile != "none":
+            self.transformer.compile(mode=compile)  # in place: names of parameters and the module itself stay as they are
+
+    def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
+        if conditioning.mask is not None:
+            raise ConfigError("Stable Diffusion 3 attends to every token; it takes no mask of the positive prompt")
+        if conditioning.pooled is None:
+            raise ConfigError("Stable Diffusion 3 needs the pooled embedding of its CLIPs; these prompts have none")
+        dtype = self.transformer.dtype
+        output = SD3Layers(self.transformer).run(
+            state,
+            hidden_states=x.to(dtype),
+            timestep=self.network_time(t),
+            encoder_hidden_states=conditioning.tokens.to(dtype),
+            pooled_projections=conditioning.pooled.to(dtype),
+            return_dict=False,
+        )[0]
+        return output.to(x.dtype)
+
+    def context(self, conditioning: Conditioning) -> TokenContext:
+        return SD3Layers(self.transformer).context(conditioning)
+
+    def text_attention(self) -> dict[str, JointTextAttention]:
+        return SD3Layers(self.transformer).text_attention()
+
+    def extend(self, extensions: Mapping[str, Extension]) -> SD3Attachment:
+        return SD3Layers(self.transformer).extend(extensions)
+
+    def layers(self) -> dict[str, nn.Module]:
+        return SD3Layers(self.transformer).layers()
+
+    def blank(self, rows: int) -> Conditioning:
+        described, dtype = self.transformer.config, self.transformer.dtype
+        tokens = torch.zeros(rows, LENGTH + self.max_sequence_length, described.joint_attention_dim, dtype=dtype)
+        return Conditioning(tokens, torch.zeros(rows, described.pooled_projection_dim, dtype=dtype))
+
+    def enable_checkpointing(self, function: Callable[..., Any] = checkpoint) -> None:
+        self.transformer.enable_gradient_checkpointing(function)
+
+    @property
+    def checkpointing(self) -> bool:
+        return bool(self.transformer.is_gradient_checkpointing)
+
+    @classmethod
+    def mismatch(cls, files: Files) -> str | None:
+        return index_mismatch(files.index)
+
+    @classmethod
+    def configurations(cls) -> Mapping[str, Path]:
+        return CONFIGURATIONS
+
+    @classmethod
+    def known_layers(cls) -> Mapping[str, Layers]:
+        return SD3
+
+    @classmethod
+    def load(
+        cls,
+        files: Files,
+        *,
+        options: Mapping[str, Any] = MappingProxyType({}),
+        fresh: Collection[str] = (),
+        dtype: torch.dtype = torch.float32,
+        said: Mapping[str, Any] = MappingProxyType({}),
+        weights: bool = True,
+    ) -> BaseModel:
+        folder = files.configurations or files.place
+        with torch.device("cpu" if weights else "meta"):
+            parts = read_folder(folder, fresh=fresh, dtype=dtype, weights=weights)
+        backbone = cls(parts.transformer, read_flow({**parts.scheduler, **said}), **options)
+        backbone.index, backbone.scheduler = parts.index, parts.scheduler
+        if backbone.sample_shape[0] != parts.vae.config.latent_channels:
+            raise ConfigError(
+                f"{parts.folder}: its transformer takes {backbone.sample_shape[0]} channels, its autoencoder makes "
+                f"{parts.vae.config.latent_channels}; a text-to-image base is needed"
+            )
+        width = parts.transformer.config.joint_attention_dim
+        text = SD3Text(parts.clips, parts.t5, width=width, length=backbone.max_sequence_length)
+        base = BaseModel(backbone, VAE(parts.vae), text, parts.folder, parts.weights, said)
+        if not weights:
+            for part in base.parts:
+                part.to(dtype)
+        return base
+
+    def save(self, folder: Path, *, dtype: torch.dtype) -> None:
+        (folder / "scheduler").mkdir(parents=True, exist_ok=True)
+        written = {"model_index.json": dict(self.index), "scheduler/scheduler_config.json": dict(self.scheduler)}
+        for name, content in written.items():
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+        save_part(self.transformer, folder / "transformer", dtype)
