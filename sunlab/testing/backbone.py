@@ -174,7 +174,9 @@ class BackboneContract(RegisteredContract):
 
 def recomputed(call: Any, state: Any) -> Tensor:
     """A multiple of the layer's own attention, from what the contract offers."""
-    layer = call.layer
-    key, value = (to(call.tokens).unflatten(-1, (layer.heads, -1)).transpose(1, 2) for to in (layer.to_k, layer.to_v))
-    z = scaled_dot_product_attention(call.query(), layer.norm_k(key), value, attn_mask=call.mask())
-    return layer.out(state * z.transpose(1, 2).flatten(2))
+    layer, z = call.layer, call.attention()
+    if z is None:
+        key, value = (to(call.tokens).unflatten(-1, (layer.heads, -1)).transpose(1, 2) for to in (layer.to_k, layer.to_v))
+        z = scaled_dot_product_attention(call.query(), layer.norm_k(key), value, attn_mask=call.mask())
+        z = z.transpose(1, 2).flatten(2)
+    return layer.out(state * z)
