@@ -1,4 +1,4 @@
-"""A small base of Stable Diffusion 3.5: the shipped configurations with fewer channels, random weights, small vocabularies."""
+"""A small base of Stable Diffusion 3 or 3.5: the shipped configurations with fewer channels, and random weights."""
 
 import json
 import shutil

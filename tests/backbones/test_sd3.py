@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: the contract of a backbone, sampling equal to diffusers' own, and the traps of joint attention."""
+"""Stable Diffusion 3 and 3.5: the contract of a backbone, sampling equal to diffusers' own, the traps of joint attention."""
 
 from dataclasses import replace
 
@@ -84,7 +84,7 @@ def test_latents_are_shifted_and_scaled(folders):
 
 
 def test_the_branch_sees_projected_tokens_normalised_keys_and_the_image_alone(folders):
-    """An extension that computes attention to tokens of its own, as SUN's does: the block's output is that of the formula."""
+    """An extension that computes attention to tokens of its own, as SUN's does: its output is that of the formula."""
     backbone = load_base(folders["sd35_medium"]).freeze().backbone
     layers, seen = backbone.text_attention(), {}
     assert list(layers) == [f"transformer_blocks.{i}.attn" for i in range(3)], "attn2 has no text"
@@ -117,9 +117,8 @@ def test_the_branch_sees_projected_tokens_normalised_keys_and_the_image_alone(fo
     def rms(x, weight):
         return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
 
-    query, key, value = (
-        part.unflatten(-1, (2, 8)).transpose(1, 2) for part in (attn.to_q(hidden), attn.add_k_proj(own), attn.add_v_proj(own))
-    )
+    parts = attn.to_q(hidden), attn.add_k_proj(own), attn.add_v_proj(own)
+    query, key, value = (part.unflatten(-1, (2, 8)).transpose(1, 2) for part in parts)
     query, key = rms(query, attn.norm_q.weight), rms(key, attn.norm_added_k.weight)
     n = (query @ key.mT / 8**0.5).softmax(-1) @ value
     wanted = plain["image"] - 0.7 * n.transpose(1, 2).flatten(2) @ attn.to_out[0].weight.T

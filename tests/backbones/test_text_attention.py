@@ -110,7 +110,7 @@ def test_the_state_belongs_to_the_call(backbone, checkpointing):
 
 
 def test_an_unknown_layer_or_a_foreign_processor_is_refused(backbone):
-    with pytest.raises(ConfigError, match="no cross-attention layer nowhere"):
+    with pytest.raises(ConfigError, match="no text-attention layer nowhere"):
         backbone.extend({"nowhere": own})
     path = list(backbone.text_attention())[-1]
     foreign = type("Foreign", (), {"__call__": lambda self, attn, hidden_states, **_: hidden_states})()

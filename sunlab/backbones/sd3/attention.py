@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from sunlab.backbones.attention import AttentionCall
-from sunlab.backbones.sd.attention import Extended, UNetAttachment, Unextended, UNetTextAttention, Wrapper
+from sunlab.backbones.sd.attention import Extended, UNetAttachment, UNetTextAttention, Unextended, Wrapper
 from sunlab.errors import ConfigError
 
 PLAIN = ("JointAttnProcessor2_0", "FusedJointAttnProcessor2_0")
@@ -81,14 +81,18 @@ class JointAttention:
         """The attention over both, before the output projections (B, P + L, h)."""
         if self._attended is None:
             attn = self.attn
-            image = (self.query(), self._split(attn.to_k, attn.norm_k, self.hidden), self._split(attn.to_v, None, self.hidden))
+            image = (
+                self.query(),
+                self._split(attn.to_k, attn.norm_k, self.hidden),
+                self._split(attn.to_v, None, self.hidden),
+            )
             text = (
                 self._split(attn.add_q_proj, attn.norm_added_q, self.context),
                 self._split(attn.add_k_proj, attn.norm_added_k, self.context),
                 self._split(attn.add_v_proj, None, self.context),
             )
-            both = (torch.cat(parts, dim=2) for parts in zip(image, text, strict=True))
-            self._attended = scaled_dot_product_attention(*both).transpose(1, 2).flatten(2)
+            query, key, value = (torch.cat(parts, dim=2) for parts in zip(image, text, strict=True))
+            self._attended = scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         return self._attended
 
     def of_image(self) -> Tensor:
@@ -171,7 +175,7 @@ class JointCall(AttentionCall):
 class JointWrapper(Wrapper):
     """A processor on top of another one, which takes what an IP-Adapter's takes."""
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self,
         attn: Any,
         hidden_states: Tensor,
@@ -204,7 +208,7 @@ class JointExtended(JointWrapper, Extended):
 
 
 class JointUnextended(JointWrapper, Unextended):
-    """The processor of a layer over the image alone (`attn2` of SD 3.5 medium), which receives the state too and drops it."""
+    """The processor of a layer over the image alone (`attn2`), which receives the state too and drops it."""
 
 
 def text_attention(transformer: Any) -> dict[str, JointTextAttention]:

@@ -13,7 +13,7 @@ from sunlab.backbones.sd.tokenizer import read_tokenizer
 from sunlab.backbones.weight_files import reading, require_all, require_whole, variant_of, weights_of
 
 NETWORKS = {"transformer": "SD3Transformer2DModel", "vae": "AutoencoderKL"}
-CLIPS = {name: "CLIPTextModelWithProjection" for name in ("text_encoder", "text_encoder_2")}
+CLIPS = dict.fromkeys(("text_encoder", "text_encoder_2"), "CLIPTextModelWithProjection")
 T5 = "text_encoder_3"
 ENCODERS = {**CLIPS, T5: "T5EncoderModel"}
 TIED = {"encoder.embed_tokens.weight", "shared.weight"}

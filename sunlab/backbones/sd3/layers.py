@@ -1,4 +1,4 @@
-"""An SD3Transformer2DModel as adapters attach to it: its joint attention, its layers with weights, the state of its passes."""
+"""An SD3Transformer2DModel as adapters attach to it: joint attention, layers with weights, and the state of its passes."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -43,7 +43,7 @@ class SD3Layers:
 
     def run(self, state: Any, **kwargs: Any) -> Any:
         """A pass of the transformer with the state of an adapter, or without one."""
-        extended = state is not None and getattr(self.transformer, "extensions", 0)
+        extended = state is not None and bool(getattr(self.transformer, "extensions", False))
         with carrying(state):
             return self.transformer(**kwargs, **({KEY: {STATE: state}} if extended else {}))
 
@@ -74,8 +74,8 @@ class SD3Attachment(JointAttachment):
 
 
 class _Projecting:
-    """Replaces the state in the arguments of a pass by a `JointPass`. Without gradients the projected prompt is kept while the
-    same tensor is given, as in the steps of a generation, so that what is computed of it is kept too."""
+    """Replaces the state in the arguments of a pass by a `JointPass`. Without gradients the projected prompt is kept while
+    the same tensor is given, as in the steps of a generation, so that what is computed of it is kept too."""
 
     def __init__(self) -> None:
         self.kept: tuple[Any, Any, Tensor] | None = None

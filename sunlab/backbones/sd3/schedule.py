@@ -19,7 +19,7 @@ def read_flow(config: Mapping[str, Any]) -> RectifiedFlow:
             "scheduler/scheduler_config.json and give the shift of the resolution to train at as `shift`"
         )
     if config.get("prediction_type", "flow") not in ("flow", "flow_prediction"):
-        raise ConfigError(f"model.prediction_type={config['prediction_type']}: Stable Diffusion 3 predicts the flow; omit it")
+        raise ConfigError(f"model.prediction_type={config['prediction_type']}: this family predicts the flow; omit it")
     if config.get("rescale_betas_zero_snr"):
         raise ConfigError("model.zero_terminal_snr: rectified flow ends in pure noise by itself; omit it")
     return RectifiedFlow(shift=config.get("shift", 1.0), steps=config.get("num_train_timesteps", 1000))

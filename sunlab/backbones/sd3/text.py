@@ -17,8 +17,8 @@ class SD3Text(CLIPEncoder):
     """Two CLIP text models and an optional T5.
 
     The tokens are the CLIPs' penultimate hidden states beside each other, padded with zeros to the transformer's text width,
-    then T5's hidden states. The pooled embedding is that of both CLIPs. T5 attends to its padding and so does the transformer:
-    SD 3 was trained without a mask. Without T5 its tokens are zeros, as in diffusers' pipeline.
+    then T5's hidden states. The pooled embedding is that of both CLIPs. T5 and the transformer attend to T5's padding: SD 3
+    was trained without a mask. Without T5 its tokens are zeros, as in diffusers' pipeline.
 
     Args:
         clips: (tokenizer, CLIPTextModelWithProjection) of the two.
@@ -42,7 +42,7 @@ class SD3Text(CLIPEncoder):
     ):
         super().__init__(memory=memory)
         self.tokenizers = [tokenizer for tokenizer, _ in clips]
-        self.t5_tokenizer = None if t5 is None else t5[0]
+        self.t5_tokenizer: Any = None if t5 is None else t5[0]
         self.width, self.length = width, length
         self.model: Any = nn.ModuleList([model for _, model in (*clips, *([] if t5 is None else [t5]))])
 
