@@ -32,12 +32,14 @@ class Backbone(nn.Module, ABC):
         path: alpha(t) and sigma(t).
         prediction_type: what its output means.
         sample_shape: (C, H, W) of its latents.
+        masked: whether `predict` takes a mask of the prompt's tokens; else a prompt with one raises `ConfigError`.
     """
 
     folders: ClassVar[tuple[str, ...]]
     path: ProbabilityPath
     prediction_type: PredictionType
     sample_shape: tuple[int, int, int]
+    masked: ClassVar[bool] = True
 
     def network_time(self, t: Tensor) -> Tensor:
         """The network's time input for t in [0, 1] (B,), float32: the training step."""

@@ -13,6 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from sunlab.backbones.base import BaseModel
 from sunlab.backbones.files import describe_files
 from sunlab.backbones.pretrained import chosen, load_base, outline_base, save_base
+from sunlab.errors import ConfigError
 from sunlab.testing.component import RegisteredContract
 from sunlab.types import Conditioning
 
@@ -91,6 +92,10 @@ class BackboneContract(RegisteredContract):
         mask[:, 3:] = False
         other = prompts.tokens.clone()
         other[:, 3:] = 7
+        if not base.backbone.masked:
+            with pytest.raises(ConfigError, match="mask"):
+                base.backbone.predict(x, t, replace(prompts, mask=mask))
+            return
         results = [base.backbone.predict(x, t, replace(prompts, tokens=k, mask=mask)) for k in (prompts.tokens, other)]
         torch.testing.assert_close(*results, atol=1e-6, rtol=1e-5)
         assert not torch.allclose(results[0], base.backbone.predict(x, t, replace(prompts, mask=None)), atol=1e-5)

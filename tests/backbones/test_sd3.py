@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: the contract of a backbone, sampling equal to diffusers' own, the traps of joint attention."""
+"""Stable Diffusion 3 and 3.5: sampling equal to diffusers' own, the traps of joint attention."""
 
 from dataclasses import replace
 
@@ -15,7 +15,6 @@ from sunlab.errors import ConfigError
 from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.solvers import Sampler
 from sunlab.solvers.ddim import DDIM
-from sunlab.testing.backbone import BackboneContract
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in diffusers
 PROMPTS, NEGATIVES, SEEDS = ["a pizza", "a large tiger"], ["green", ""], [3, 4]
@@ -29,21 +28,6 @@ def folders(tmp_path_factory):
         "sd3": tiny_sd3(root / "sd3", "sd3"),
         "without T5": tiny_sd3(root / "small", t5=False),
     }
-
-
-class TestContract(BackboneContract):
-    component = "sd3"
-
-    @pytest.fixture
-    def place(self, folders):
-        return folders["sd35_medium"]
-
-    def test_padding_does_not_change_the_result(self, base):
-        """It attends to padding, as it was trained: a mask would be dropped by its processors, so it is refused."""
-        x, t, prompts = self.inputs(base)
-        mask = torch.ones(prompts.tokens.shape[:2], dtype=torch.bool)
-        with pytest.raises(ConfigError, match="takes no mask"):
-            base.backbone.predict(x, t, replace(prompts, mask=mask))
 
 
 @pytest.mark.parametrize("name", ["sd35_medium", "sd3", "without T5"])
@@ -123,6 +107,14 @@ def test_the_branch_sees_projected_tokens_normalised_keys_and_the_image_alone(fo
     n = (query @ key.mT / 8**0.5).softmax(-1) @ value
     wanted = plain["image"] - 0.7 * n.transpose(1, 2).flatten(2) @ attn.to_out[0].weight.T
     torch.testing.assert_close(seen["image"], wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_a_mask_is_refused(folders):
+    """Its layers attend to padding, as they were trained to, and would drop a mask."""
+    backbone = load_base(folders["sd35_medium"]).freeze().backbone
+    prompts = replace(backbone.blank(1), mask=torch.ones(1, 333, dtype=torch.bool))
+    with pytest.raises(ConfigError, match="takes no mask"):
+        backbone.predict(torch.zeros(1, 16, 8, 8), torch.tensor([0.5]), prompts)
 
 
 def test_what_is_stated_but_does_not_apply_is_refused(folders):

@@ -56,24 +56,26 @@ class SD3Text(CLIPEncoder):
 
     def forward(self, prompts: Sequence[str]) -> Conditioning:
         device = self.model[0].device
-        outputs = [
-            model(ids.to(device), output_hidden_states=True)
-            for ids, (_, model) in zip(self.tokenize(prompts), self.parts(), strict=True)
-        ]
+        tokenized, words = self.tokenize(prompts)
+        pairs = zip(tokenized, self.parts(), strict=True)
+        outputs = [model(ids.to(device), output_hidden_states=True) for ids, (_, model) in pairs]
         clip = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         clip = pad(clip, (0, self.width - clip.shape[-1]))
         pooled = torch.cat([output.text_embeds for output in outputs], dim=-1)
-        return Conditioning(torch.cat([clip, self._t5_states(prompts, clip)], dim=1), pooled)
+        states, known = self._t5_states(prompts, clip)
+        words = torch.cat([words.to(device), known.to(device)], dim=1)
+        return Conditioning(torch.cat([clip, states], dim=1), pooled, words=words)
 
-    def _t5_states(self, prompts: Sequence[str], like: Tensor) -> Tensor:
-        """(B, length, d)."""
+    def _t5_states(self, prompts: Sequence[str], like: Tensor) -> tuple[Tensor, Tensor]:
+        """The hidden states (B, length, d), and which of them are words (B, length)."""
         if self.t5 is None:
-            return like.new_zeros(len(prompts), self.length, self.width)
+            words = torch.zeros(len(prompts), self.length, dtype=torch.bool)
+            return like.new_zeros(len(prompts), self.length, self.width), words
         rows = self.t5_tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
         )
         states: Tensor = self.t5(rows.input_ids.to(self.t5.device)).last_hidden_state
-        return states.to(like)
+        return states.to(like), rows.attention_mask.bool()
 
     def save(self, folder: Path, *, dtype: torch.dtype) -> None:
         super().save(folder, dtype=dtype)

@@ -44,6 +44,7 @@ class StableDiffusion3(Backbone):
 
     folders: ClassVar[tuple[str, ...]] = ("transformer", "scheduler")
     prediction_type = "flow"
+    masked: ClassVar[bool] = False
     index: Mapping[str, Any] = MappingProxyType({})
     scheduler: Mapping[str, Any] = MappingProxyType({})
     """model_index.json and the scheduler's configuration, as they are saved again."""
