@@ -30,7 +30,7 @@ class NAG(Stacked):
             are this adapter's.
 
     Raises:
-        ConfigError: parameters out of range.
+        ConfigError: parameters out of range; joint attention, when it is attached.
     """
 
     def __init__(self, *, phi: float = 2.0, tau: float = 2.5, blend: float = 0.5, inner: str | dict[str, Any] | None = None):
@@ -40,6 +40,11 @@ class NAG(Stacked):
         self.phi, self.tau, self.blend = phi, tau, blend
 
     def extension(self, path: str, layer: TextAttention) -> "NAGAttention":
+        if layer.joint:
+            raise ConfigError(
+                f"nag: {path} is joint attention, where the negative prompt has a stream of its own through the blocks, which "
+                "this adapter does not compute; use sun"
+            )
         return NAGAttention(phi=self.phi, tau=self.tau, blend=self.blend)
 
 

@@ -48,7 +48,7 @@ class VSF(Stacked):
 
     def extension(self, path: str, layer: TextAttention) -> "VSFAttention":
         if layer.joint:
-            raise ConfigError(f"vsf: {path} is joint attention; the form for cross-attention does not apply, use nag")
+            raise ConfigError(f"vsf: {path} is joint attention; the form for cross-attention does not apply, use sun")
         return VSFAttention(alpha=self.alpha, beta=self.beta)
 
 

@@ -31,6 +31,8 @@ class JointTextAttention(UNetTextAttention):
         attn: diffusers' `Attention` with projections of added tokens.
     """
 
+    joint = True
+
     @property
     def text_width(self) -> int:  # type: ignore[override]
         return int(self.attn.added_kv_proj_dim)
@@ -144,6 +146,10 @@ class JointCall(AttentionCall):
     joint: JointAttention
     attention_mask: Tensor | None
     more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def hidden(self) -> Tensor:  # type: ignore[override]
+        return self.joint.hidden
 
     @property
     def tokens(self) -> Tensor:  # type: ignore[override]

@@ -21,7 +21,7 @@ from sunlab.backbones.sd3.layers import SD3Attachment, SD3Layers
 from sunlab.backbones.sd3.schedule import read_flow
 from sunlab.backbones.sd3.shapes import SD3
 from sunlab.backbones.sd3.text import SD3Text
-from sunlab.backbones.state import checkpoint
+from sunlab.backbones.state import at_time, checkpoint
 from sunlab.diffusion.path import RectifiedFlow
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
@@ -75,11 +75,11 @@ class StableDiffusion3(Backbone):
             raise ConfigError("Stable Diffusion 3 attends to every token; it takes no mask of the positive prompt")
         if conditioning.pooled is None:
             raise ConfigError("Stable Diffusion 3 needs the pooled embedding of its CLIPs; these prompts have none")
-        dtype = self.transformer.dtype
+        dtype, time = self.transformer.dtype, self.network_time(t)
         output = SD3Layers(self.transformer).run(
-            state,
+            at_time(state, time),
             hidden_states=x.to(dtype),
-            timestep=self.network_time(t),
+            timestep=time,
             encoder_hidden_states=conditioning.tokens.to(dtype),
             pooled_projections=conditioning.pooled.to(dtype),
             return_dict=False,
