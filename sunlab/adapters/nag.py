@@ -42,8 +42,8 @@ class NAG(Stacked):
     def extension(self, path: str, layer: TextAttention) -> "NAGAttention":
         if layer.joint:
             raise ConfigError(
-                f"nag: {path} is joint attention, where the negative prompt has a stream of its own through the blocks, which "
-                "this adapter does not compute; use sun"
+                f"nag: {path} is joint attention, where the negative prompt has a stream of its own through the blocks, "
+                "which this adapter does not compute; use sun"
             )
         return NAGAttention(phi=self.phi, tau=self.tau, blend=self.blend)
 

@@ -1,5 +1,6 @@
 """The contract of adapters over Stable Diffusion 3.5's joint attention."""
 
+from copy import deepcopy
 from typing import Any, ClassVar
 
 import pytest
@@ -16,19 +17,20 @@ LINEAR = ("to_q", "to_k", "to_v", "add_k_proj", "to_out.0", "net.2")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tiny_sd3(tmp_path_factory.mktemp("sd3") / "base")
+def frozen(tmp_path_factory):
+    """A backbone that no test changes."""
+    return load_base(tiny_sd3(tmp_path_factory.mktemp("sd3") / "base", t5=False)).freeze().backbone
 
 
 class OnSD3(AdapterContract):
     __test__ = False
 
     @pytest.fixture(params=["sd3"], autouse=True)
-    def _over_each_network(self, request: pytest.FixtureRequest, place) -> None:
-        self.network, self.place = request.param, place
+    def _over_each_network(self, request: pytest.FixtureRequest, frozen) -> None:
+        self.network, self.frozen = request.param, frozen
 
     def backbone(self, *, checkpointing: bool = False):
-        backbone = load_base(self.place).freeze().backbone
+        backbone = deepcopy(self.frozen)
         if checkpointing:
             backbone.enable_checkpointing()
         return backbone
@@ -59,9 +61,9 @@ class TestLoRA(OnSD3):
     component: ClassVar[Any] = {"name": "lora", "rank": 4, "targets": LINEAR}
 
 
-def test_the_same_prompt_twice_leaves_the_base(place):
+def test_the_same_prompt_twice_leaves_the_base(frozen):
     """Initialised from one projection, P' and N' of one prompt are equal: both branches see tokens of one kind."""
-    backbone, sun = load_base(place).freeze().backbone, ADAPTERS.build("sun")
+    backbone, sun = deepcopy(frozen), ADAPTERS.build("sun")
     prompts = OnSD3().prompts(1)
     x, t = torch.randn(3, 16, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0.9, 0.5, 0.3])
     wanted = backbone.predict(x, t, prompts)
@@ -71,8 +73,8 @@ def test_the_same_prompt_twice_leaves_the_base(place):
 
 
 @pytest.mark.parametrize("adapter", ["nag", "vsf"])
-def test_what_is_defined_for_cross_attention_is_refused(place, adapter):
-    backbone = load_base(place).backbone
+def test_what_is_defined_for_cross_attention_is_refused(frozen, adapter):
+    backbone = deepcopy(frozen)
     with pytest.raises(ConfigError, match=r"transformer_blocks\.0\.attn is joint attention.*use sun"):
         ADAPTERS.build(adapter).attach(backbone)
     assert not any(layer.extended for layer in backbone.text_attention().values())
