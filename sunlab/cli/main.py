@@ -6,14 +6,29 @@ import traceback
 from collections.abc import Sequence
 
 from sunlab import __version__
-from sunlab.cli import comfyui, config, convert, data, doctor, evaluate, export, fit, inspect, sample, submit, sweep
+from sunlab.cli import comfyui, config, convert, data, demo, doctor, evaluate, export, fit, inspect, sample, submit, sweep
 from sunlab.cli import list as list_command
 from sunlab.cli.quiet import brief_warnings
 from sunlab.distributed.ranks import leaves_last, prefix
 from sunlab.errors import INTERNAL, INTERRUPTED, Preempted, exit_code, message
 from sunlab.threads import share_processors
 
-COMMANDS = (fit, submit, sample, evaluate, sweep, export, convert, inspect, list_command, config, doctor, data, comfyui)
+COMMANDS = (
+    fit,
+    submit,
+    sample,
+    evaluate,
+    sweep,
+    export,
+    convert,
+    inspect,
+    list_command,
+    config,
+    doctor,
+    data,
+    comfyui,
+    demo,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
