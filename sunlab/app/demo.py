@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from sunlab.adapters.strength import Strength
 from sunlab.app.compose import own_device
 from sunlab.backbones.base import BaseModel
 from sunlab.backbones.locate import is_hub_id, locate
@@ -37,6 +38,7 @@ class Settings:
         steps: of an adapter, one network evaluation each.
         teacher_steps: of the teacher, two each.
         guidance: w of the teacher, and of the adapters on which it acts.
+        scale, lora_scale: of the adapters that take them, see `Strength`.
     """
 
     prompt: str
@@ -45,6 +47,8 @@ class Settings:
     steps: int = 4
     teacher_steps: int = 25
     guidance: float = 3.0
+    scale: float = 1.0
+    lora_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,11 @@ class Studio:
         quiet(online=any(map(is_hub_id, self.bases)))
         for base in self.bases:
             locate(base)
-        files = {Path(file).stem: asset(file) for file in adapters}
-        files |= {run.name: run.adapter for run in self.runs if run.adapter is not None}
-        self.adapters: dict[str, AdapterFile] = {name: read_adapter(file) for name, file in files.items()}
+        files = [(Path(file).stem, asset(file)) for file in adapters]
+        files += [(run.name, run.adapter) for run in self.runs if run.adapter is not None]
+        self.adapters: dict[str, AdapterFile] = {}
+        for name, file in files:
+            self.adapters[str(file) if name in self.adapters else name] = read_adapter(file)
         self._device, self._lock = own_device(), threading.Lock()
         self._loaded: tuple[str, BaseModel] | None = None
 
@@ -124,9 +130,12 @@ class Studio:
         adapter, header = load_adapter(self.adapters[method], model.backbone)
         try:
             solver, w = header.get("solver", "ddim"), scale_of(adapter, header, settings.guidance)
-            how = f"{solver}, {_steps(settings.steps)}" + (f", guidance {w:g}" if adapter.steered else "")
-            sampling, bind = _sampling(solver, settings.steps, model), with_adapter(model, adapter.to(model.device))
-            return self._shown(model, method, how, sampling, bind, settings, w)
+            factors = {name: getattr(settings, name) for name in sorted(adapter.scales, reverse=True)}
+            how = [f"{solver}, {_steps(settings.steps)}", *([f"guidance {w:g}"] if adapter.steered else [])]
+            how += [f"{name.replace('_', ' ')} {value:g}" for name, value in factors.items() if value != 1]
+            sampling = _sampling(solver, settings.steps, model)
+            bind = with_adapter(model, adapter.to(model.device), Strength(**factors))
+            return self._shown(model, method, ", ".join(how), sampling, bind, settings, w)
         finally:
             adapter.detach()
 

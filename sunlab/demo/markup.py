@@ -16,12 +16,13 @@ STYLE = """
 .sun-row figure img { width: 100%; border-radius: 0.5rem; display: block; }
 .sun-row figcaption { padding: 0.4rem 0.1rem; line-height: 1.35; }
 .sun-row figcaption b { display: block; }
-.sun-row .how { color: var(--body-text-color-subdued); display: block; }
+.sun-row .how { opacity: 0.65; display: block; }
 .sun-run img { max-width: 100%; border-radius: 0.5rem; }
-.sun-run table { border-collapse: collapse; margin: 0 0 1rem; }
-.sun-run th, .sun-run td { padding: 0.2rem 0.9rem 0.2rem 0; text-align: right; font-variant-numeric: tabular-nums; }
+.sun-run table { border-collapse: collapse; margin: 0 0 1rem !important; width: auto; }
+.sun-run th, .sun-run td { padding: 0.25rem 0.75rem !important; text-align: right; font-variant-numeric: tabular-nums; }
+.sun-run th, .sun-run td { border: 1px solid var(--border-color-primary) !important; }
 .sun-run th:first-child, .sun-run td:first-child { text-align: left; }
-.sun-note { color: var(--body-text-color-subdued); }
+.sun-note { opacity: 0.65; }
 """
 
 

@@ -30,6 +30,10 @@ def page(studio: Studio, *, prompt: str = "", negative: str = "") -> gradio.Bloc
                 guidance = gradio.Slider(
                     1, MOST_GUIDANCE, 3, step=0.5, label="Guidance", info="of the teacher and of steered adapters"
                 )
+                scale = gradio.Slider(
+                    0, 3, 1, step=0.05, label="Scale", info="of an adapter's offset; 1: as trained", elem_id="scale"
+                )
+                lora = gradio.Slider(0, 2, 1, step=0.05, label="LoRA scale", info="of an adapter's LoRA")
                 seed = gradio.Number(0, label="Seed", precision=0, minimum=0, maximum=SEEDS, elem_id="seed")
                 many = len(studio.bases) > 1
                 base = gradio.Dropdown(studio.bases, value=studio.bases[0], label="Pretrained model", visible=many)
@@ -42,10 +46,11 @@ def page(studio: Studio, *, prompt: str = "", negative: str = "") -> gradio.Bloc
                 gradio.HTML(gallery(run), elem_id=f"run-{run.name}")
 
         def drawn(
-            prompt: str, negative: str, steps: float, teacher: float, guidance: float, seed: int | None, base: str,
-            methods: list[str],
+            prompt: str, negative: str, steps: float, teacher: float, guidance: float, scale: float, lora: float,
+            seed: int | None, base: str, methods: list[str],
         ) -> Iterator[str]:  # fmt: skip
-            settings = Settings(prompt, negative, int(seed or 0), int(steps), int(teacher), float(guidance))
+            counts, factors = (int(seed or 0), int(steps), int(teacher)), (float(guidance), float(scale), float(lora))
+            settings = Settings(prompt, negative, *counts, *factors)
             done = []
             for name in (name for name in studio.methods if name in methods):  # the teacher first
                 try:
@@ -56,6 +61,6 @@ def page(studio: Studio, *, prompt: str = "", negative: str = "") -> gradio.Bloc
             if not done:
                 yield note("Nothing is chosen under “Draw with”.")
 
-        inputs = [asked, refused, steps, teacher, guidance, seed, base, methods]
+        inputs = [asked, refused, steps, teacher, guidance, scale, lora, seed, base, methods]
         gradio.on([button.click, asked.submit, refused.submit], drawn, inputs, shown, concurrency_limit=1, api_name=False)
     return blocks
