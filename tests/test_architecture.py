@@ -43,6 +43,7 @@ COMPOSERS = {
     "sunlab/export/load.py",  # an adapter file says which adapter it holds
     "sunlab/backbones/pretrained.py",  # a folder of weights is wrapped as it is read
     "sunlab/app/sample.py",  # an adapter file says which solver it was trained for
+    "sunlab/app/demo.py",  # likewise
 }
 PACKAGES = sorted({path.parent for path in SOURCES if path.relative_to(ROOT).parts[0] != "tools"})
 
