@@ -121,6 +121,7 @@ class Samples:
             of the captions: a prompt that was dropped ("") has its own.
         trajectory: stored teacher states, or None.
         guidance: the guidance scale w of each stored trajectory (B,), or None.
+        bases: the number in `model.bases` of the network that each sample is for, all the same, or None: any.
     """
 
     keys: tuple[str, ...]
@@ -134,6 +135,7 @@ class Samples:
     pooled: Tensor | None = None
     trajectory: Trajectory | None = None
     guidance: Tensor | None = None
+    bases: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)

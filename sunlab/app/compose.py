@@ -1,5 +1,6 @@
 """From a checked configuration to runtime objects: what several use cases build alike."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Config
 from sunlab.config.schema import Sampler as SamplerConfig
 from sunlab.data.base import Source
+from sunlab.data.by_base import ByBase
 from sunlab.data.cache import cache_tag, cached
 from sunlab.data.datamodule import DataModule
 from sunlab.diffusion.grid import grid
 from sunlab.distributed.ranks import Ranks, first_rank
 from sunlab.errors import ConfigError
 from sunlab.modules.base import Module
+from sunlab.modules.bases import Bases, Member
 from sunlab.precision import dtype_on, native, warn_if_slow
 from sunlab.registries import registry_of
 from sunlab.solvers import Sampler
@@ -73,10 +76,56 @@ def build_source(config: Config, base: BaseModel, source: Source | None = None) 
     """The data source, given or built; its latents made once, where `data.cache` asks for it."""
     source = given_source(config) if source is None else source  # one without samples is false
     source.require_origin(teacher=base.fingerprint, encoders=lambda: encoders_hash(base))
+    source = _by_base(config, base, source)
     if config.data.cache is not None and source.holds_images:
         tag = cache_tag(base.encoders_identity(text=False)[:16], source)
         return cached(source, base.autoencoder.encode, config.data.cache, tag)
     return source
+
+
+def build_bases(config: Config, base: BaseModel) -> Bases | None:
+    """The networks of `model.bases`; None: there are none. Raises `ConfigError` for one that is no fine-tune of the base."""
+    if not config.model.bases:
+        return None
+    members = [
+        Member(
+            f"model.bases.{number}",
+            None if given.base is None else load_base(given.base, **base_options(config)).freeze(),
+            given.strength,
+            given.rank,
+            given.weight,
+        )
+        for number, given in enumerate(config.model.bases)
+    ]
+    return Bases(base, members, seed=config.seed)
+
+
+def _by_base(config: Config, base: BaseModel, source: Source) -> Source:
+    """A source for each of `model.bases`, where any has its own; else the one.
+
+    Raises:
+        ConfigError: stored trajectories for a perturbed network, whose trajectories they cannot be, or unequal weights.
+        DataError: trajectories of another network.
+    """
+    given, sources = config.model.bases, []
+    for number, one in enumerate(given):
+        own = source if one.source is None else component("sources", one.source)
+        if own.stored_nfe and one.strength:
+            raise ConfigError(
+                f"model.bases.{number}.strength: a perturbed network has no stored trajectories; give samples with pictures "
+                "or prompts and a loss with a live teacher (loss.states: data or student)"
+            )
+        if one.base is not None and own.stored_nfe:
+            teacher = load_base(one.base, **base_options(config))
+            own.require_origin(teacher=teacher.fingerprint, encoders=partial(encoders_hash, teacher))
+        elif one.source is not None:
+            own.require_origin(teacher=base.fingerprint, encoders=lambda: encoders_hash(base))
+        sources.append(own)
+    if all(one.source is None for one in given):
+        return source
+    if len({one.weight for one in given}) > 1:
+        raise ConfigError("model.bases: with sources of their own, bases are drawn by their number of samples; omit weight")
+    return ByBase(sources)
 
 
 def build_data(config: Config, base: BaseModel, *, accumulate: int = 1, source: Source | None = None) -> DataModule:

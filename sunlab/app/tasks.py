@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from registry import Registry
-from sunlab.app.compose import build_sampler, component
+from sunlab.app.compose import build_bases, build_sampler, component
 from sunlab.backbones.base import BaseModel
 from sunlab.config.schema import Config
 from sunlab.errors import ConfigError
@@ -27,6 +27,9 @@ class Task(ABC):
     evaluated: bool = False
     """Whether a sweep evaluates what it trains, unless the sweep's file says what to do."""
 
+    over_bases: bool = False
+    """Whether it trains over `model.bases`."""
+
     trains_network: bool = True
     """Whether a step keeps activations of the denoising network, which it or an adapter over it is trained in."""
 
@@ -34,6 +37,8 @@ class Task(ABC):
         """(key, message) of what the configuration lacks for this task. Called before anything is loaded."""
         if config.budget.nfe is not None and not self.counts_nfe:
             yield "budget.nfe", "this task counts no network evaluations; give budget.seconds"
+        if config.model.bases and not self.over_bases:
+            yield "model.bases", "only the task 'adapter' trains over several bases; remove it"
 
     @abstractmethod
     def build(self, config: Config, base: BaseModel) -> Module:
@@ -94,15 +99,21 @@ class Distillation(Task):
 
 @TASKS.register("adapter")
 class AdapterTask(Distillation):
-    """Train an adapter over the frozen pretrained model."""
+    """Train an adapter over the frozen pretrained model, or over several (`model.bases`)."""
+
+    over_bases = True
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         yield from super().problems(config)
         if config.adapter is None:
             yield "adapter", "task 'adapter' needs one: name it, or set task: student for a full copy of the network"
+        strategy = str(config.trainer.get("strategy", ""))
+        if config.model.bases and any(word in strategy for word in ("fsdp", "deepspeed", "model_parallel")):
+            yield "trainer.strategy", f"model.bases needs whole weights on each rank, {strategy} shards them; use ddp"
 
     def build(self, config: Config, base: BaseModel) -> Module:
-        return AdapterModule(base, component("adapters", config.adapter), **self.parts(config, base))
+        bases = build_bases(config, base)
+        return AdapterModule(base, component("adapters", config.adapter), bases=bases, **self.parts(config, base))
 
 
 @TASKS.register("student")

@@ -32,6 +32,17 @@ class Run:
 
 
 @dataclass
+class DrawnBase:
+    """A network in `model.bases`."""
+
+    base: str | None = None  # a fine-tune of model.base; null: model.base itself
+    strength: float = 0.0  # |delta W| / |W| of a random low-rank perturbation of every layer, new in each step; 0: none
+    rank: int = 8  # of the perturbation
+    weight: float = 1.0  # how often it is drawn, relative to the others
+    source: Component | None = component("sources", None)  # of its own trajectories; null: data.source
+
+
+@dataclass
 class Model:
     """The base model."""
 
@@ -42,6 +53,7 @@ class Model:
     backbone: Component | None = component("backbones", None)  # its family, sd or sdxl, with options; null: by its files
     fresh: list[Literal["vae", "unet", "text_encoder"]] = field(default_factory=list)  # parts to start at random weights
     train_text: bool = True  # task teacher: the text encoder learns too; false: it stays as it is
+    bases: list[DrawnBase] = field(default_factory=list)  # task adapter: each step trains on one of them; empty: on base
     lora: Component | None = component("adapters", None)  # task teacher: this LoRA learns a style, the network is frozen
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # of frozen weights; auto: bfloat16 where native
 

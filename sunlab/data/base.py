@@ -33,6 +33,7 @@ class Sample:
         trajectory: stored teacher states (1, T, C, h, w), or None.
         negative: the negative prompt, where the source fixes it (stored trajectories).
         guidance: the guidance scale, where the source fixes it.
+        base: number in `model.bases` of the network that it is for, or None: any.
     """
 
     key: str
@@ -46,6 +47,7 @@ class Sample:
     trajectory: Trajectory | None = None
     negative: str | None = None
     guidance: float | None = None
+    base: int | None = None
 
 
 # of `Source.pipeline`: its arguments, and what they are where they are not given

@@ -28,7 +28,8 @@ def collate(samples: Sequence[Sample], drawn: Sequence[Drawn]) -> Samples:
     crops = [sample.crop for sample in samples]
     _same(samples, "crop", [crop is not None for crop in crops])
     _same(samples, "guidance", [sample.guidance is not None for sample in samples])
-    first = trajectories[0]
+    _same(samples, "base", [sample.base for sample in samples])
+    first, bases = trajectories[0], tuple(sample.base for sample in samples if sample.base is not None)
     return Samples(
         keys=tuple(sample.key for sample in samples),
         prompts=tuple(one.prompt for one in drawn),
@@ -41,6 +42,7 @@ def collate(samples: Sequence[Sample], drawn: Sequence[Drawn]) -> Samples:
         pooled=_stack(samples, "pooled"),
         trajectory=first and Trajectory(torch.cat([path.states for path in trajectories if path]), first.times),
         guidance=None if samples[0].guidance is None else torch.tensor([sample.guidance for sample in samples]),
+        bases=bases or None,
     )
 
 

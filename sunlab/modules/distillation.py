@@ -1,6 +1,7 @@
 """Distillation of a guided teacher into a one-pass student, over one U-Net in memory."""
 
 from abc import abstractmethod
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from sunlab.losses import BoundSampler, Distance, Loss, Weighting
 from sunlab.losses.distances import L2
 from sunlab.losses.weighting import Uniform
 from sunlab.modules.base import Module
+from sunlab.modules.bases import Bases
 from sunlab.modules.conditioning import negative_of, positive_of
 from sunlab.modules.optimization import Optimization
 from sunlab.modules.turns import Turns
@@ -38,6 +40,7 @@ class DistillationModule(Module):
         distance, weighting: of the loss; squared and uniform by default.
         teacher, student: how each is sampled; 24-step DPM-Solver++ (2M) and 4-step DDIM by default.
         guidance: the teacher's w, drawn a sample from [low, high].
+        bases: networks of which each optimizer step trains on one; None: `base` alone.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class DistillationModule(Module):
         student: Sampler | None = None,
         guidance: tuple[float, float] = (3.0, 3.0),
         optimization: Optimization | None = None,
+        bases: Bases | None = None,
     ):
         super().__init__()
         self.base = base.freeze()
@@ -59,7 +63,7 @@ class DistillationModule(Module):
         self.loss, self.distance, self.weighting = loss, distance or L2(), weighting or Uniform()
         self.teacher = teacher or Sampler(DPMpp2M(path), grid(24, path=path))
         self.student = student or Sampler(DDIM(path), grid(4, path=path))
-        self.guidance = guidance
+        self.guidance, self.bases = guidance, bases
         self.optimization = optimization or Optimization()
         self.turns = Turns(loss, base.backbone)
         self.alternates = bool(self.turns.critics)
@@ -105,7 +109,19 @@ class DistillationModule(Module):
         return self.turns.configure(self.optimization, self.trainable().values(), self.total_steps(), spent=self.spent)
 
     def training_step(self, samples: Samples, index: int) -> dict[str, Any]:
-        batch = self.encode(samples)
+        if self.bases is None:
+            return self._step(samples, self.encode(samples))
+        number = self.bases.draw(self.global_step) if samples.bases is None else samples.bases[0]
+        with self.bases.drawn(number, self.global_step) as base:
+            self.note(len(samples), base=torch.tensor(float(number)))
+            return self._step(samples, self.encode(samples, base))
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Over the network that the step was drawn on, whose activations may be recomputed."""
+        with nullcontext() if self.bases is None else self.bases.again():
+            super().backward(loss, *args, **kwargs)
+
+    def _step(self, samples: Samples, batch: Batch) -> dict[str, Any]:
         if not self.alternates:
             return self.student_step(samples, batch)
         turn = self.turns.take(self.global_step)
@@ -131,15 +147,20 @@ class DistillationModule(Module):
         return {"loss": loss}
 
     @torch.no_grad()
-    def encode(self, samples: Samples) -> Batch:
-        """Prompts and pictures -> embeddings and latents."""
+    def encode(self, samples: Samples, base: BaseModel | None = None) -> Batch:
+        """Prompts and pictures -> embeddings and latents.
+
+        Args:
+            base: whose text encoder; None: the base's own.
+        """
+        base = base or self.base
         latents = samples.latents
         if latents is None and samples.images is not None:
             latents = self.base.autoencoder.encode(samples.images)
         draws = Draws(samples.seeds, device=self.device)
         return Batch(
-            positive=positive_of(self.base, samples),
-            negative=negative_of(self.base, samples),
+            positive=positive_of(base, samples),
+            negative=negative_of(base, samples),
             guidance=samples.guidance if samples.guidance is not None else draws.uniform("guidance", *self.guidance),
             draws=draws,
             shape=self.base.backbone.sample_shape,

@@ -42,6 +42,7 @@ def shrunk(path: Path, base: Path, shards: str, bank: Path, folder: Path) -> lis
     else:
         stored = [f"data.source.path={bank}", "student.steps=4"]  # the times of the tiny trajectories
         words += stored if name == "trajectories" else [f"data.source.urls=[{shards}]"]
+    words += [f"model.bases.{n}.base={base}" for n, drawn in enumerate(config.model.bases) if drawn.base is not None]
     if config.data.cache is not None:
         words.append(f"data.cache={folder / 'cache'}")
     smaller = {"every": 1, "measured": 2, "steps": 2, "longer": "null", "measured_urls": "null"}
