@@ -28,9 +28,9 @@ from sunlab.evaluation.pairs import lines_of, random_pairs
 from sunlab.evaluation.protocol import Protocol, evaluate_base
 from sunlab.evaluation.seeds import over_seeds
 from sunlab.export import read_adapter
+from sunlab.export.file import locate_adapter
 from sunlab.export.load import adapter_of
 from sunlab.memory import keep_freed_memory
-from sunlab.packaged import asset
 from sunlab.pipelines.draw import Request
 from sunlab.progress import Lines
 from sunlab.registries import registry_of
@@ -49,7 +49,7 @@ def evaluate(loaded: LoadedConfig, *, matrix: bool = False, pictures: Path | Non
         BelowBar: a cell of the matrix misses a bar; the report is written.
     """
     keep_freed_memory()
-    quiet(online=any(map(is_hub_id, loaded.config.evaluate.bases or [loaded.config.model.base])))
+    quiet(online=any(map(is_hub_id, named(loaded.config))))
     device = own_device()
     loaded = settle(loaded, device)
     config = loaded.config
@@ -117,15 +117,22 @@ def crossed(config: Config) -> dict[Crossed, Accelerated]:
     return lines
 
 
+def named(config: Config) -> list[str]:
+    """The bases and adapters that an evaluation draws with."""
+    asked = config.evaluate
+    return [*(asked.bases or [config.model.base]), *(v.adapter for v in asked.variants if v.adapter is not None)]
+
+
 def _require_files(config: Config, bases: Sequence[str]) -> None:
     """Raise `ConfigError` before anything is drawn where a base or an adapter is not there."""
     for base in bases:
         locate(base)
     for number, variant in enumerate(config.evaluate.variants):
         _require_strength(variant, f"evaluate.variants.{number}.")
-        if variant.adapter is not None and not asset(variant.adapter).is_file():
+        if variant.adapter is not None and not locate_adapter(variant.adapter).is_file():
             raise ConfigError(
-                f"evaluate.variants.{number}.adapter: {variant.adapter} is neither a file nor one inside the package"
+                f"evaluate.variants.{number}.adapter: {variant.adapter} is neither a file, nor one inside the package, "
+                "nor a hub id"
             )
 
 
@@ -138,9 +145,9 @@ def _require_strength(variant: Accelerated, where: str) -> None:
         raise ConfigError(f"{where}scale: for variants with an adapter; the base is guided by {where}guidance")
     if variant.adapter is None:
         strength.check(component("adapters", variant.over), where=where)
-    elif asset(variant.adapter).is_file():
+    elif locate_adapter(variant.adapter).is_file():
         over = {"name": variant.over} if isinstance(variant.over, str) else variant.over
-        strength.check(adapter_of(read_adapter(asset(variant.adapter)), over=over), where=where)
+        strength.check(adapter_of(read_adapter(variant.adapter), over=over), where=where)
 
 
 def _load(config: Config, name: str) -> BaseModel:
@@ -199,7 +206,7 @@ def solver_spec(request: Any) -> dict[str, Any]:
 
 def build_method(settings: Accelerated, guidance: float, base: BaseModel) -> Method:
     """The way to draw that one of `evaluate.variants` names; what it leaves open is the adapter's own."""
-    file = None if settings.adapter is None else asset(settings.adapter)
+    file = None if settings.adapter is None else locate_adapter(settings.adapter)
     own = read_adapter(file).header.get("solver", "ddim") if file is not None else "dpmpp_2m"
     solver = solver_spec(settings.solver or own)
     sampling = build_sampler(Sampler(solver=solver, steps=settings.steps), base)

@@ -9,8 +9,7 @@ from sunlab.backbones.pretrained import load_base, quiet
 from sunlab.diffusion.grid import grid
 from sunlab.errors import DataError
 from sunlab.export import load_adapter
-from sunlab.export.file import require_file
-from sunlab.packaged import asset
+from sunlab.export.file import locate_adapter, require_file
 from sunlab.pipelines.draw import Request, draw, with_adapter, with_guidance
 from sunlab.pipelines.effects import scale_of, without_effect
 from sunlab.pipelines.picture import grid_image, save_png
@@ -34,7 +33,7 @@ def sample_grid(
     """A row of `count` pictures for each prompt, the same seeds in every row.
 
     Args:
-        adapter: its file, or one of that name inside the package; None: the base with classifier-free guidance.
+        adapter: its file, one of that name inside the package, or a hub id; None: the base with classifier-free guidance.
         guidance: w; None: the adapter's training mean, or 3.
         solver: by name; None: the adapter's, or dpmpp_2m.
 
@@ -42,14 +41,14 @@ def sample_grid(
         ConfigError: no such base, an unknown solver, or an impossible number of steps.
         DataError: an unusable adapter file, or pictures that are not finite.
     """
-    quiet(online=is_hub_id(base))
+    quiet(online=any(map(is_hub_id, filter(None, (base, adapter)))))
     if adapter is not None:
-        require_file(asset(adapter))
+        require_file(locate_adapter(adapter))
     model = load_base(base, dtype=dtype_on(AUTO, "cpu")).freeze()
     if adapter is None:
         bind, name, w = with_guidance(model), "dpmpp_2m", 3.0
     else:
-        plugged, header = load_adapter(asset(adapter), model.backbone)
+        plugged, header = load_adapter(adapter, model.backbone)
         bind, name, w = with_adapter(model, plugged), header.get("solver", "ddim"), scale_of(plugged, header, guidance)
         negative = "--negative" if any(negatives) else None
         for sentence in without_effect(plugged, header, scale="--guidance", w=guidance, negative=negative):

@@ -1,14 +1,13 @@
 """Where a base is: a folder, a file, a model inside the package, or one on the hub."""
 
 import os
-import re
 from pathlib import Path
 
+from sunlab import hub
 from sunlab.backbones.weight_files import PICKLED, refuse_pickle
-from sunlab.errors import ConfigError, StorageError
+from sunlab.errors import ConfigError
 from sunlab.packaged import asset, folders
 
-HUB = re.compile(r"[\w.-]+/[\w.-]+")
 WANTED = ["model_index.json", "*/*.json", "*/merges.txt", "*/tokenizer.model", "unet/*.safetensors",
           "transformer/*.safetensors", "vae/*.safetensors",
           "text_encoder*/*.safetensors"]  # fmt: skip
@@ -16,9 +15,8 @@ UNWANTED = ["safety_checker/*", "feature_extractor/*", "*.non_ema.*", "*flax*", 
 
 
 def is_hub_id(base: str | Path) -> bool:
-    """Whether `base` can only be a repository's name: `owner/name`, and nothing of that name is here."""
-    given = str(base)
-    return bool(HUB.fullmatch(given)) and not asset(given).exists() and Path(given).suffix not in (".safetensors", *PICKLED)
+    """Whether `base` can only be a hub id, `owner/name`, also with `@revision` and `:file`: no such path is here."""
+    return hub.parse(str(base)) is not None and not asset(base).exists()
 
 
 def locate(base: str | Path) -> Path:
@@ -62,18 +60,10 @@ def packaged_bases() -> list[str]:
 
 def fetch(name: str) -> Path:
     """A model of the hub, from the usual cache or the network, without what is not read."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=WANTED, ignore_patterns=UNWANTED))
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise ConfigError(f"model.base: there is no {name!r} here nor on the hub, or it is closed: {error}") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise StorageError(
-            f"model.base: {name!r} is not in the hub's cache and cannot be fetched ({type(error).__name__}); connect, unset "
-            "HF_HUB_OFFLINE, or give a folder or a .safetensors file instead"
-        ) from None
+    place = hub.parse(name)
+    assert place is not None
+    key = f"model.base: {name}"
+    return hub.fetch_file(place, key) if place.file else hub.fetch_folder(place, key, wanted=WANTED, unwanted=UNWANTED)
 
 
 def quiet(*, online: bool = False) -> None:

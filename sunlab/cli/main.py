@@ -6,7 +6,22 @@ import traceback
 from collections.abc import Sequence
 
 from sunlab import __version__
-from sunlab.cli import comfyui, config, convert, data, demo, doctor, evaluate, export, fit, inspect, sample, submit, sweep
+from sunlab.cli import (
+    comfyui,
+    config,
+    convert,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    fit,
+    inspect,
+    push,
+    sample,
+    submit,
+    sweep,
+)
 from sunlab.cli import list as list_command
 from sunlab.cli.quiet import brief_warnings
 from sunlab.distributed.ranks import leaves_last, prefix
@@ -20,6 +35,7 @@ COMMANDS = (
     evaluate,
     sweep,
     export,
+    push,
     convert,
     inspect,
     list_command,

@@ -25,7 +25,9 @@ def add(subparsers: Any) -> None:
         metavar="FOLDER",
         help="a diffusers folder, a .safetensors file, a hub id, or a model inside the package",
     )
-    parser.add_argument("--adapter", metavar="FILE", help="safetensors; without it: the base with classifier-free guidance")
+    parser.add_argument(
+        "--adapter", metavar="FILE", help="safetensors, or a hub id; without it: the base with classifier-free guidance"
+    )
     parser.add_argument("--guidance", type=finite, metavar="W", help="guidance scale (default: the adapter's, or 3)")
     parser.add_argument("--solver", metavar="NAME", help="default: the adapter's, or dpmpp_2m; see `sunlab list solvers`")
     parser.add_argument("--out", default="grid.png", metavar="PNG", help="(default grid.png)")

@@ -8,7 +8,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sunlab.errors import ConfigError, DataError
-from sunlab.export.card import FIRST_LINES, model_card
+from sunlab.export.card import Publication, is_card, model_card
 from sunlab.export.file import DTYPES, AdapterFile, read_adapter, write_bytes, write_tensors
 from sunlab.export.load import adapter_of
 from sunlab.export.lora import check_is_lora, to_diffusers, to_kohya
@@ -18,11 +18,14 @@ from sunlab.export.shapes import families
 LAYOUTS = ("sunlab", "published", "diffusers", "kohya")
 
 
-def export_adapter(source: str | Path, *, layout: str, out: str | Path) -> list[Path]:
+def export_adapter(
+    source: str | Path, *, layout: str, out: str | Path, publication: Publication | None = None
+) -> list[Path]:
     """Write an adapter file again in another layout, and README.md, the model card, beside it.
 
     Args:
         layout: `sunlab`; `published`, the authors' (SUN); `diffusers` or `kohya` (LoRA students).
+        publication: what the card states of an adapter on the Hub, or None.
 
     Raises:
         ConfigError: an unknown layout, `out` is the source, or a README.md is there that is no card of ours.
@@ -36,7 +39,7 @@ def export_adapter(source: str | Path, *, layout: str, out: str | Path) -> list[
     if out.resolve() == Path(source).resolve():
         raise ConfigError(f"--out: {out} is the adapter itself; choose another name")
     card = out.parent / "README.md"
-    if card.exists() and not card.read_text(encoding="utf-8", errors="replace").startswith(FIRST_LINES):
+    if card.exists() and not is_card(card.read_text(encoding="utf-8", errors="replace")):
         raise ConfigError(f"--out: {card} is there and is no model card of sunlab's; choose another folder")
     file = named_by_layer(read_adapter(source))
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +55,7 @@ def export_adapter(source: str | Path, *, layout: str, out: str | Path) -> list[
         else:
             tensors, settings = to_diffusers(file.tensors, spec)
             _write(out, tensors, {"lora_adapter_metadata": json.dumps(settings, sort_keys=True)})
-    card.write_text(model_card(file.header, adapter_of(file), out.name, layout), encoding="utf-8")
+    card.write_text(model_card(file.header, adapter_of(file), out.name, layout, publication), encoding="utf-8")
     return [out, card]
 
 

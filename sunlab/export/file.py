@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 import sunlab
+from sunlab import hub
 from sunlab.adapters import Adapter
 from sunlab.errors import DataError
 from sunlab.export import published
 from sunlab.export.header import FORMAT, check_header, with_times
 from sunlab.export.seal import pack, unpack, verify
 from sunlab.files import replacing
+from sunlab.packaged import asset
 
 __all__ = ["FORMAT", "AdapterFile", "check_finite", "read_adapter", "save_adapter", "write_tensors"]
 
@@ -63,13 +65,28 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def locate_adapter(name: str | Path) -> Path:
+    """The file that `name` stands for: a path, a file inside the package, or one on the Hub (`owner/name`, also with
+    `@revision` and `:file`), which is fetched first. A path that is not there is returned as it is.
+
+    Raises:
+        ConfigError, DataError, StorageError: see `sunlab.hub.fetch_file`.
+    """
+    place = asset(name)
+    found = None if place.exists() else hub.parse(str(name))
+    return place if found is None else hub.fetch_file(found, f"adapter {name}")
+
+
 def read_adapter(path: str | Path) -> AdapterFile:
     """Read and check a file, ours or one in the authors' published layout.
+
+    Args:
+        path: see `locate_adapter`.
 
     Raises:
         DataError: a file that is damaged, foreign, or of another format than this version's.
     """
-    path = Path(path)
+    path = locate_adapter(path)
     require_file(path)
     data = path.read_bytes()
     tensors, header = unpack(data, str(path))

@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sunlab import hub
 from sunlab.adapters.strength import Strength
 from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.errors import ConfigError
 from sunlab.export import attach_untrained, load_adapter, read_adapter
 from sunlab.export.load import adapter_of, fitted
+from sunlab.packaged import asset
 from sunlab.pipelines.attachment import Attachment, network, receive_state
 from sunlab.pipelines.plugged import is_plugged, plugged_class
 from sunlab.pipelines.schedulers import scheduler_for
@@ -22,6 +24,8 @@ def plug(
     pipe: Any,
     file: str | Path | None = None,
     *,
+    weight_name: str | None = None,
+    revision: str | None = None,
     scale: float = 1.0,
     lora_scale: float = 1.0,
     over: str | Mapping[str, Any] | None = None,
@@ -36,7 +40,10 @@ def plug(
 
     Args:
         pipe: for instance a StableDiffusionPipeline, changed in place until `unplug(pipe)`.
-        file: in our layout or the authors'; None: `over` alone, with the pipeline's own scheduler and steps.
+        file: in our layout or the authors': a path, or a hub id `owner/name`, whose only .safetensors file is fetched;
+            None: `over` alone, with the pipeline's own scheduler and steps.
+        weight_name: the file of the repository, where it holds several.
+        revision: of the repository: a branch, tag or commit.
         scale: factor on the offset that the adapter adds to its attention layers, P' - N' of SUN: how strong the guidance
             is. 1: as trained. A steered adapter also follows the `guidance_scale` of each call.
         lora_scale: factor on the update of the adapter's LoRA (`lora`, `sun_lora`).
@@ -49,7 +56,9 @@ def plug(
             that this adapter cannot be composed with, `compat` for an adapter that is not SUN's, neither `file` nor
             `over`, or a scale that is not finite or that this adapter has no use for.
         DataError: a damaged file, or an adapter of another base; the pipeline is left as it was.
+        StorageError: a hub id that is not in the cache and cannot be fetched.
     """
+    file = _on_the_hub(file, weight_name, revision) if weight_name or revision else file
     if is_plugged(pipe):
         raise ConfigError(f"{pipe._sunlab.file} is plugged into this pipeline; call sunlab.unplug(pipe) first")
     _check_pipeline(pipe)
@@ -104,6 +113,14 @@ def unplug(pipe: Any) -> Any:
     pipe.scheduler = attachment.scheduler
     del pipe._sunlab
     return pipe
+
+
+def _on_the_hub(file: str | Path | None, weight_name: str | None, revision: str | None) -> str:
+    """The hub id with file and revision. Raises `ConfigError` for a path, which has neither."""
+    place = hub.parse(str(file))
+    if place is None or asset(str(file)).exists():
+        raise ConfigError(f"weight_name and revision are for a hub id (owner/name), {str(file)!r} is none; omit them")
+    return str(replace(place, file=weight_name or place.file, revision=revision or place.revision))
 
 
 def _compatible(spec: Mapping[str, Any]) -> dict[str, Any]:
