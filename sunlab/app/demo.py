@@ -87,7 +87,7 @@ class Studio:
         self.bases = list(dict.fromkeys(bases or [run.base for run in self.runs]))
         if not self.bases:
             raise ConfigError("demo: no pretrained model; name one with --base, or a run with --run")
-        quiet(online=any(map(is_hub_id, self.bases)))
+        quiet(online=any(map(is_hub_id, [*self.bases, *adapters])))
         for base in self.bases:
             locate(base)
         files = [(Path(file).stem, asset(file)) for file in adapters]
