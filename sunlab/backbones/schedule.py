@@ -20,7 +20,7 @@ def read_path(config: Mapping[str, Any]) -> tuple[ProbabilityPath, PredictionTyp
     Raises:
         ConfigError: a prediction that the path cannot be sampled with.
     """
-    kind = config.get("prediction_type", "epsilon")
+    kind: Any = config.get("prediction_type", "epsilon")
     matching = str(config.get("_class_name", "")).startswith("FlowMatch")
     if matching or config.get("use_flow_sigmas") or kind in FLOW:
         flow = RectifiedFlow(

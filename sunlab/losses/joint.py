@@ -19,7 +19,7 @@ class JointOptimizer(torch.optim.Optimizer):
         self.optimizers = list(optimizers)
         super().__init__([group for optimizer in self.optimizers for group in optimizer.param_groups], {})
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         result = None
         if closure is not None:
             with torch.enable_grad():

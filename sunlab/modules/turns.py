@@ -94,7 +94,8 @@ class Turns:
             return optimization.factor(step // self.cycle, own, spent)
 
         count = len(joint.optimizers[0].param_groups)
-        factors = [student] * count + [_constant] * (len(joint.param_groups) - count)
+        factors: list[Callable[[int], float]] = [student for _ in range(count)]
+        factors += [_constant] * (len(joint.param_groups) - count)
         schedule = torch.optim.lr_scheduler.LambdaLR(joint, factors)
         return {"optimizer": joint, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
