@@ -30,7 +30,7 @@ def write(path, layers, *, kind="sun", seed=0, dtype=torch.float16, without=(), 
         "format": 2, "sunlab": "0.0", "dtype": str(dtype).removeprefix("torch."), "prediction_type": "epsilon",
         "solver": "ddim", "spacing": "trailing", "steps": 4, "times": [999, 749, 499, 249, -1], "guidance": [2.0, 4.0],
         "adapter": {"name": kind, "extra_positive": True, "negative": True, "normalise": True, "scale": True, "init": "copy",
-                    "compat": False, **dict(spec)},
+                    "compat": False, **({"saturation": 1.0} if kind == "sun_w" else {}), **dict(spec)},
         "base": {"family": "other", "cross_attention": sha256(lines.encode()).hexdigest()},
     }  # fmt: skip
     path.write_bytes(pack(tensors, {**stated, **header}))

@@ -21,7 +21,7 @@ from sunlab.backbones.sana.text import LENGTH, GemmaText
 from sunlab.backbones.schedule import read_path
 from sunlab.backbones.sd.save import save_part
 from sunlab.backbones.sd.tokenizer import ASSETS
-from sunlab.backbones.state import carrying, checkpoint
+from sunlab.backbones.state import at_time, carrying, checkpoint
 from sunlab.diffusion.path import ProbabilityPath
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning, PredictionType
@@ -71,12 +71,12 @@ class Sana(Backbone):
         return self.path.step(t).float() * self.transformer.config.timestep_scale
 
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
-        dtype = self.transformer.dtype
-        with carrying(state):
+        dtype, time = self.transformer.dtype, self.network_time(t)
+        with carrying(at_time(state, time)):
             output = self.transformer(
                 x.to(dtype),
                 encoder_hidden_states=conditioning.tokens.to(dtype),
-                timestep=self.network_time(t),
+                timestep=time,
                 encoder_attention_mask=conditioning.mask,
                 return_dict=False,
             )[0]

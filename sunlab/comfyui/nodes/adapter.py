@@ -139,7 +139,7 @@ def _layers(tensors: Mapping[str, Tensor], spec: Mapping[str, Any], where: str) 
     scale = ("alpha", "beta") if spec.get("scale", True) else ()
     wanted = {"negative": ("to_k", "to_v", *scale)} if spec.get("negative", True) else {}
     wanted |= {"positive": ("to_k", "to_v", *scale)} if spec.get("extra_positive", True) else {}
-    wanted |= {"steering": ("curve",)} if spec["name"] == "sun_w" else {}
+    wanted |= {"steering": ("curve",)} if "saturation" in spec else {}  # the parameter of adapters that w steers
     for path, branches in grouped.items():
         found = {name: tuple(sorted(parts)) for name, parts in branches.items()}
         if found != {name: tuple(sorted(parts)) for name, parts in wanted.items()}:
