@@ -17,10 +17,10 @@ KINDS: dict[str, tuple[str, str]] = {
     "launchers": ("sunlab.sweep.launchers", "LAUNCHERS"),
     "losses": ("sunlab.losses.base", "LOSSES"),
     "metrics": ("sunlab.evaluation.base", "METRICS"),
-    "negatives": ("sunlab.data.base", "NEGATIVES"),
+    "negatives": ("sunlab.data.negatives", "NEGATIVES"),
     "solvers": ("sunlab.solvers.base", "SOLVERS"),
     "sources": ("sunlab.data.base", "SOURCES"),
-    "stages": ("sunlab.data.stages.base", "STAGES"),
+    "stages": ("sunlab.data.pipeline", "STAGES"),
     "tasks": ("sunlab.app.tasks", "TASKS"),
     "weightings": ("sunlab.losses.weighting", "WEIGHTINGS"),
 }

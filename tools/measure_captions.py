@@ -14,7 +14,7 @@ from torch import Tensor
 from emoji.captions import phrase
 from sunlab.backbones.base import BaseModel
 from sunlab.backbones.pretrained import load_base, quiet
-from sunlab.data.base import Sample
+from sunlab.data.sample import Sample
 from sunlab.data.shards import Shards
 from sunlab.lab import ASSETS
 from sunlab.lab.classifier import truth

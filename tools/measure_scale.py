@@ -21,7 +21,7 @@ from torch import Tensor
 from sunlab.adapters.strength import Strength
 from sunlab.backbones.base import BaseModel
 from sunlab.backbones.pretrained import load_base, quiet
-from sunlab.data.base import NEGATIVES, Pool
+from sunlab.data.negatives import NEGATIVES, Pool
 from sunlab.data.shards import Shards
 from sunlab.diffusion.grid import grid
 from sunlab.draws import keyed_seed

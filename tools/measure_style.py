@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sunlab.backbones.base import BaseModel
 from sunlab.backbones.pretrained import load_base, quiet
-from sunlab.data.base import Sample
+from sunlab.data.sample import Sample
 from sunlab.data.shards import Shards
 from sunlab.diffusion.grid import grid
 from sunlab.evaluation.base import EXTRACTORS

@@ -18,7 +18,7 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from sunlab.backbones import Autoencoder
 from sunlab.backbones.pretrained import load_base, quiet
-from sunlab.data.base import Sample
+from sunlab.data.sample import Sample
 from sunlab.data.shards import Shards
 from sunlab.draws import keyed_seed
 from sunlab.lab.classifier import Classifier, judge, share, truth

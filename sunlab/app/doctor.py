@@ -7,9 +7,10 @@ from typing import Any
 
 from sunlab.config.load import load_config
 from sunlab.data.base import SOURCES
-from sunlab.data.doctor import Report, examine, examine_filters, few_of
-from sunlab.data.selection import Dropped, Named
-from sunlab.data.shards import Shards, build_filters
+from sunlab.data.doctor import Report, examine, examine_filters
+from sunlab.data.filters.base import Dropped, Named
+from sunlab.data.pipeline import build_filters
+from sunlab.data.shards import Shards
 from sunlab.errors import ConfigError
 
 
@@ -18,15 +19,13 @@ class Diagnosis:
     """What was seen.
 
     Attributes:
-        source: the shards that were looked at.
-        shards: how many there are.
+        source: the shards.
         report: of the samples that were decoded.
         filters: by name.
         dropped: of the samples that were filtered; None without filters.
     """
 
     source: Shards
-    shards: int
     report: Report
     filters: Named
     dropped: Dropped | None
@@ -47,9 +46,10 @@ def examine_data(
     filters: Sequence[str | dict[str, Any]] = (),
     samples: int = 200,
     filtered: int = 10_000,
+    every: bool = False,
 ) -> Diagnosis:
-    """Decode some samples of shards, past the bad ones, and filter some; of many remote shards without a manifest only a few
-    are fetched.
+    """Decode some samples of shards, past the bad ones, and filter some. Of shards that no manifest lists only a few are
+    read.
 
     Args:
         shards: tar files, or patterns of them.
@@ -57,6 +57,7 @@ def examine_data(
         filters: in place of the source's own, as in a configuration.
         samples: how many to decode.
         filtered: how many to filter.
+        every: count the samples of all shards first, and look for them in all.
 
     Raises:
         ConfigError: both or neither of `shards` and `configs`, or a source that reads no shards.
@@ -64,12 +65,9 @@ def examine_data(
     """
     kind, given = _source_of(shards, configs, filters)
     named = build_filters(given.pop("filters", None))
-    source = kind(**{**given, "on_error": "quarantine"})
-    every = len(source.streamed.urls)
-    if len(some := few_of(source)) < every:
-        source = kind(**{**given, "on_error": "quarantine", "urls": some, "order": "exact", "keys": "path", "stages": None})
+    source = kind(**{**given, "on_error": "quarantine", **({"order": "exact"} if every else {})})
     report = examine(source, samples)
-    return Diagnosis(source, every, report, named, examine_filters(source, named, filtered) if named else None)
+    return Diagnosis(source, report, named, examine_filters(source, named, filtered) if named else None)
 
 
 def plan_of(

@@ -16,7 +16,8 @@ from sunlab.backbones.locate import is_hub_id, locate
 from sunlab.backbones.pretrained import load_base, quiet
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Accelerated, Config, Sampler
-from sunlab.data.base import Pool, Source
+from sunlab.data.base import Source
+from sunlab.data.negatives import Pool
 from sunlab.errors import BelowBar, ConfigError
 from sunlab.evaluation.base import Alignment, Extractor, Metric
 from sunlab.evaluation.control import NegativeControl

@@ -9,8 +9,9 @@ from torch import Tensor
 from registry import load_plugins
 from sunlab.app.compose import build_base, encoders_hash, given_source, own_device, settle
 from sunlab.config.load import LoadedConfig
-from sunlab.data.base import Sample, Source
+from sunlab.data.base import Source
 from sunlab.data.precompute import images_of, write_latents
+from sunlab.data.sample import Sample
 from sunlab.distributed.ranks import launched
 from sunlab.memory import keep_freed_memory
 from sunlab.progress import Lines

@@ -5,7 +5,8 @@ from pathlib import Path
 from registry import load_plugins
 from sunlab.app.compose import build_base, build_sampler, component, given_source, own_device, settle
 from sunlab.config.load import LoadedConfig
-from sunlab.data.base import Pool, Source
+from sunlab.data.base import Source
+from sunlab.data.negatives import Pool
 from sunlab.distributed.ranks import first_rank, launched
 from sunlab.memory import keep_freed_memory
 from sunlab.pipelines.trajectories import TrajectoryWriter

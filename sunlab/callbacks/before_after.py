@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sunlab.backbones.base import BaseModel
 from sunlab.callbacks.base import CALLBACKS, averaged
-from sunlab.data.base import NEGATIVES, NegativeSampler, Pool
+from sunlab.data.negatives import NEGATIVES, NegativeSampler, Pool
 from sunlab.data.shards import Shards
 from sunlab.diffusion.grid import grid
 from sunlab.errors import ConfigError

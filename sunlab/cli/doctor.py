@@ -8,7 +8,7 @@ from sunlab.cli.numbers import amount
 
 if TYPE_CHECKING:
     from sunlab.data.doctor import Report
-    from sunlab.data.selection import Dropped
+    from sunlab.data.filters.base import Dropped
     from sunlab.data.shards import Shards
 
 
@@ -27,6 +27,7 @@ def add(subparsers: Any) -> None:
     )
     data.add_argument("--samples", type=amount, default=200, metavar="N", help="how many to decode (default 200)")
     data.add_argument("--filtered", type=amount, default=10_000, metavar="N", help="how many to filter (default 10000)")
+    data.add_argument("--all", action="store_true", help="count the samples of all shards, also of those without a manifest")
     data.add_argument("--plan", action="store_true", help="print the stages of the pipeline, and read nothing")
     data.set_defaults(run=run)
 
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     from sunlab.app.doctor import examine_data, plan_of
     from sunlab.config.read import read_override
-    from sunlab.data.doctor import bucket_sizes
+    from sunlab.data.doctor import bucket_sizes, few_of
     from sunlab.errors import DataError
 
     overrides = [read_override(f"filter={text}")[1] for text in args.filter]
@@ -52,12 +53,14 @@ def run(args: argparse.Namespace) -> int:
         filters=overrides,
         samples=args.samples,
         filtered=args.filtered,
+        every=args.all,
     )
     source = found.source
     table = Table(box=box.SIMPLE, show_header=False)
-    table.add_row("shards", f"{len(source.streamed.urls):,} of {found.shards:,}")
-    if source.unread:
-        table.add_row("not read", escape(str(source.unread)))
+    counted = f"{len(source):,} samples" if source.order == "exact" else "their samples are not counted (--all counts them)"
+    table.add_row("shards", f"{len(few_of(source)):,} of {len(source.stream.urls):,}, {counted}")
+    if found.report.unread:
+        table.add_row("not read", escape(str(found.report.unread)))
     for name, value in rows(found.report):
         table.add_row(name, escape(value))
     for (width, height), count in bucket_sizes(source) if source.choices else ():
@@ -83,7 +86,7 @@ def show_plan(source: "Shards") -> None:
     for name, summary in source.plan():
         table.add_row(name, escape(summary))
     console = Console()
-    console.print(f"{len(source.streamed.urls):,} shards; training reads them in the order '{source.order}'")
+    console.print(f"{len(source.stream.urls):,} shards; training reads them in the order '{source.order}'")
     console.print(table)
 
 

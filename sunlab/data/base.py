@@ -1,68 +1,18 @@
-"""The contracts of a data source and of a negative-prompt sampler."""
+"""The contract of a data source."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from random import Random
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-from torch import Tensor
+from typing import Any, ClassVar, Literal
 
 from registry import Registry
+from sunlab.data.cursor import Request
+from sunlab.data.filters.base import Dropped
+from sunlab.data.pipeline import Pipeline
+from sunlab.data.sample import Sample
+from sunlab.data.stages.ranges import Range, Ranges, ReadRange
+from sunlab.data.stages.samples import finished
 from sunlab.errors import ConfigError
-from sunlab.types import Trajectory
-
-if TYPE_CHECKING:
-    from sunlab.data.pipeline import Pipeline
-    from sunlab.data.selection import Dropped
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One sample, as a source yields it.
-
-    Attributes:
-        key: unique in the source.
-        prompt: the caption.
-        record: the json beside it: LAION's fields, keywords, ...
-        image: (3, H, W) uint8, or None.
-        crop: original height and width, top and left of the crop, its height and width, in pixels; None: not cropped.
-        latent: (C, h, w) scaled, or None.
-        tokens, pooled: the prompt's embedding (L, d) and (p,), where it was computed ahead, or None.
-        trajectory: stored teacher states (1, T, C, h, w), or None.
-        negative: the negative prompt, where the source fixes it (stored trajectories).
-        guidance: the guidance scale, where the source fixes it.
-        base: number in `model.bases` of the network that it is for, or None: any.
-    """
-
-    key: str
-    prompt: str
-    record: Mapping[str, Any] = field(default_factory=dict)
-    image: Tensor | None = None
-    crop: tuple[int, ...] | None = None
-    latent: Tensor | None = None
-    tokens: Tensor | None = None
-    pooled: Tensor | None = None
-    trajectory: Trajectory | None = None
-    negative: str | None = None
-    guidance: float | None = None
-    base: int | None = None
-
-
-# of `Source.pipeline`: its arguments, and what they are where they are not given
-PIPELINE: dict[str, Any] = {
-    "seed": 0,
-    "streams": 1,
-    "stream": None,
-    "start": None,
-    "draws": None,
-    "together": 1,
-    "batch": None,
-    "passes": None,
-    "tally": None,
-    "last": None,
-}
 
 
 class Source(ABC):
@@ -87,26 +37,17 @@ class Source(ABC):
 
     order: Literal["exact", "stream"] = "exact"
 
-    def pipeline(self, **given: Any) -> "Pipeline":
-        """An ordinary `webdataset.DataPipeline` of one stream; sources whose `order` is "stream" are trained on by it. Its
-        items are dictionaries with a `Sample` under `sample` and the `Cursor` after it under `__cursor__`.
+    def pipeline(self, **given: Any) -> Pipeline:
+        """An ordinary `webdataset.DataPipeline` of one stream, by which it is trained on. Its items are dictionaries with a
+        `Sample` under `sample` and the `Cursor` after it under `__cursor__`.
 
         Args:
-            seed: of the order and of what is drawn.
-            streams: of the training, over all ranks and dataloader workers.
-            stream: which one; None: that of this process, as webdataset splits by node and worker.
-            start: `Cursor` where it goes on; None: the beginning.
-            draws: `PromptDraws` of prompts and negative prompts, under `drawn`; None: none.
-            together: neighbours that have one shape, where there are aspect-ratio buckets.
-            batch: `Samples` of so many instead of items.
-            passes: over all shards; None: without end.
-            tally: `Tally` of what was read.
-            last: name of the stage after which it ends; None: all.
-
-        Raises:
-            ConfigError: the source has no such order.
+            given: the fields of `sunlab.data.cursor.Request`.
         """
-        raise ConfigError(f"{type(self).__name__} has no order 'stream'")
+        request = Request(**given)
+        range = Range.of(request, len(self))
+        named = [("ranges", Ranges(range)), ("read", ReadRange(self, range, request.seed)), *finished(request)]
+        return Pipeline(named, last=request.last)
 
     @property
     def shaped(self) -> bool:
@@ -114,7 +55,7 @@ class Source(ABC):
         return False
 
     @property
-    def dropped(self) -> "Dropped | None":
+    def dropped(self) -> Dropped | None:
         """What filters dropped of the epoch, in the order "exact"; None: there are none, or samples are not counted."""
         return None
 
@@ -136,7 +77,7 @@ class Source(ABC):
         return (self,)
 
     def notice(self) -> str | None:
-        """What whoever trains on it should be told once, or None."""
+        """A warning that is logged once before training, or None."""
         return None
 
     def identity(self) -> str | None:
@@ -176,22 +117,6 @@ class Source(ABC):
         """
 
 
-@dataclass(frozen=True)
-class Pool:
-    """What a negative-prompt sampler may draw on besides its own configuration."""
-
-    prompts: Sequence[str] = ()
-    keywords: Sequence[str] = ()
-
-
-class NegativeSampler(ABC):
-    """Chooses the negative prompt of a sample."""
-
-    @abstractmethod
-    def __call__(self, random: Random, prompt: str, pool: Pool) -> str:
-        """Args: random, keyed by (seed, epoch, key); prompt, the sample's own; pool, other captions and keywords."""
-
-
 SOURCES: Registry[Source] = Registry(
     "data source",
     base=Source,
@@ -203,10 +128,4 @@ SOURCES: Registry[Source] = Registry(
         "sunlab.data.prompt_files",
         "sunlab.data.hf_dataset",
     ),
-)
-NEGATIVES: Registry[NegativeSampler] = Registry(
-    "negative-prompt sampler",
-    base=NegativeSampler,
-    entry_points="sunlab.negatives",
-    components=("sunlab.data.negatives", "sunlab.lab.negatives"),
 )

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sunlab.data.base import Sample, Source
+from sunlab.data.base import Source
+from sunlab.data.sample import Sample
 from sunlab.errors import ConfigError
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from sunlab.data.base import Sample
-from sunlab.data.prompts import Drawn
+from sunlab.data.negatives import Drawn
+from sunlab.data.sample import Sample
 from sunlab.errors import DataError
 from sunlab.types import Samples, Trajectory
 

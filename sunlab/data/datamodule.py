@@ -7,13 +7,12 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
-from sunlab.data.base import NegativeSampler, Pool, Source
-from sunlab.data.endless import Endless
+from sunlab.data.base import Source
+from sunlab.data.filters.base import Dropped
 from sunlab.data.loader import Loader
+from sunlab.data.negatives import NegativeSampler, Pool, PromptDraws
 from sunlab.data.positions import Positions
-from sunlab.data.prompts import PromptDraws
-from sunlab.data.selection import Dropped
-from sunlab.data.streams import Layout, Reader, Streams
+from sunlab.data.streams import Layout, Reader
 from sunlab.errors import ConfigError
 from sunlab.files import write_text
 from sunlab.types import Samples
@@ -87,22 +86,21 @@ class DataModule(LightningDataModule):
         endless = self.source.order == "stream"
         pool = Pool() if endless else Pool(self.source.prompts(POOL), self.source.keywords(POOL))
         draws = PromptDraws(self.negatives, pool, self.seed, self.caption_dropout)
-        common: dict[str, Any] = {"seed": self.seed, "rank": rank, "ranks": ranks}
 
-        def streams(first_step: int) -> Reader:
-            if endless:
-                cursors = self.positions.at(first_step)
-                return Endless(self.source, draws, self.layout, **common, cursors=cursors)
-            return Streams(self.source, draws, self.layout, **common, first_step=first_step)
+        def reader(step: int) -> Reader:
+            cursors = self.positions.at(step) if endless else None
+            return Reader(
+                self.source, draws, self.layout, seed=self.seed, rank=rank, ranks=ranks, step=step, cursors=cursors
+            )
 
         return Loader(
-            streams,
+            reader,
             self.workers,
             self._accumulate(),
             self.step,
             self.timeout,
             self.dead_after,
-            endless and self.source.shaped,
+            self.source.shaped,
             self.positions.note,
         )
 

@@ -13,12 +13,11 @@ from PIL import Image
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from sunlab.data.base import Sample
 from sunlab.data.captions import Captions
 from sunlab.data.fields import text
 from sunlab.data.filters.base import Facts
 from sunlab.data.framing import Framing
-from sunlab.data.opened import Raw, bad_sample
+from sunlab.data.sample import Raw, Sample, bad_sample
 from sunlab.data.tar import IMAGES, LATENT, MEMBERS
 from sunlab.files import decode_text
 

@@ -7,14 +7,13 @@ img2dataset wrote, need no further look; of others the keys themselves are compa
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
+from sunlab.data.archive import open_tar
 from sunlab.data.manifest import Shard
-from sunlab.data.opened import open_tar
-from sunlab.data.remembered import Found, remembered
+from sunlab.data.passes import Found, name_of, remembered
 from sunlab.data.remote import Remote
 from sunlab.data.tar import groups, members
 from sunlab.errors import DataError
@@ -32,7 +31,7 @@ def require_distinct(shards: Sequence[Shard], remote: Remote, folder: Path | Non
         if folder is None:
             _compare(group, remote)
         else:
-            name = sha256(repr([shard.identity() for shard in group]).encode()).hexdigest()[:32]
+            name = name_of([shard.identity() for shard in group])
             remembered(folder, f"distinct-{name}", lambda group=group: _compare(group, remote))  # type: ignore[misc]
 
 

@@ -2,13 +2,19 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from random import Random
 
-from sunlab.data.opened import BadSample
-from sunlab.data.remote import is_remote
-from sunlab.data.selection import PROBE_SHARDS, Dropped, Named, look
+from sunlab.data.cursor import Request, Tally
+from sunlab.data.decode import facts_of
+from sunlab.data.exact import Exact
+from sunlab.data.filters.base import Dropped, Named
+from sunlab.data.passes import PROBE_SHARDS, look
+from sunlab.data.sample import BadSample
 from sunlab.data.shards import Shards
+from sunlab.data.stages.samples import raw_of
+from sunlab.data.tar import Unread
 from sunlab.errors import DataError
 
 NAMED = 20  # bad samples that a report names
@@ -19,7 +25,7 @@ class Report:
     """What `examine` saw.
 
     Attributes:
-        examined, ok: samples.
+        ok: samples that were decoded.
         reasons: samples by why they cannot be decoded ("undecodable image", "missing caption", "bad json", ...).
         bad: the first bad samples: shard, key, what is wrong.
         sizes: samples by image size (height, width).
@@ -27,9 +33,9 @@ class Report:
         captions: samples by the length of the caption in characters.
         repeated: keys seen more than once; their draws would be alike.
         stopped: why reading ended early (a damaged shard), or None.
+        unread: members that are not read because of their names.
     """
 
-    examined: int = 0
     ok: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     bad: list[tuple[str, str, str]] = field(default_factory=list)
@@ -38,6 +44,12 @@ class Report:
     captions: Counter[int] = field(default_factory=Counter)
     repeated: list[str] = field(default_factory=list)
     stopped: str | None = None
+    unread: Unread = field(default_factory=Unread)
+
+    @property
+    def examined(self) -> int:
+        """Samples."""
+        return self.ok + self.reasons.total()
 
     @property
     def healthy(self) -> bool:
@@ -45,50 +57,68 @@ class Report:
 
 
 def few_of(source: Shards) -> list[str]:
-    """The shards to look at: of remote ones that no manifest lists `PROBE_SHARDS` at random, because counting the samples of
-    a shard fetches it as a whole; else all."""
-    urls = list(source.streamed.urls)
-    if source.order == "exact" or len(urls) <= PROBE_SHARDS or not any(map(is_remote, urls)):
-        return urls
-    return Random(0).sample(urls, PROBE_SHARDS)
+    """The shards to look at: all counted ones, of others a few at random."""
+    urls = list(source.stream.urls)
+    return urls if source.order == "exact" else Random(0).sample(urls, min(PROBE_SHARDS, len(urls)))
 
 
 def examine(source: Shards, samples: int, *, seed: int = 0) -> Report:
-    """Decode `samples` samples (at most all) of randomly ordered shards, past the bad ones."""
-    report, keys = Report(), Counter[str]()
+    """Decode `samples` samples (at most all) of the shards to look at, in random order, past the bad ones."""
+    report, keys, tally = Report(), Counter[str](), Tally()
+
+    def bad(error: BadSample) -> None:
+        report.reasons[error.reason] += 1
+        if len(report.bad) < NAMED:
+            report.bad.append((error.shard, error.key, str(error)))
+
     try:
-        for item in source.attempts(seed=seed, epoch=0, start=0, stop=min(samples, len(source))):
-            report.examined += 1
-            if isinstance(item, BadSample):
-                report.reasons[item.reason] += 1
-                if len(report.bad) < NAMED:
-                    report.bad.append((item.shard, item.key, str(item)))
-                continue
+        request = Request(seed=seed, stream=0, passes=1, bad=bad, tally=tally, last="decode")
+        if source.order == "exact":
+            items = source.exact.pipeline(**vars(request))
+        else:
+            items = replace(source.stream, urls=few_of(source), filters=()).pipeline(request)
+        for item in islice(items, max(0, samples)):
+            sample = item["sample"]
             report.ok += 1
-            keys[item.key] += 1
-            report.captions[len(item.prompt)] += 1
-            if item.image is not None:
-                report.sizes[item.image.shape[1], item.image.shape[2]] += 1
-            if item.latent is not None:
-                report.latents[tuple(item.latent.shape)] += 1
+            keys[sample.key] += 1
+            report.captions[len(sample.prompt)] += 1
+            if sample.image is not None:
+                report.sizes[sample.image.shape[1], sample.image.shape[2]] += 1
+            if sample.latent is not None:
+                report.latents[tuple(sample.latent.shape)] += 1
+            if report.examined >= samples:
+                break
     except DataError as error:
         report.stopped = str(error)
     report.repeated = [key for key, count in keys.items() if count > 1]
+    report.unread = source.unread if source.order == "exact" else tally.unread
     return report
 
 
 def examine_filters(source: Shards, filters: Named, samples: int) -> Dropped:
-    """What the filters do with the first `samples` samples, evenly from all shards."""
+    """What the filters do with `samples` samples: of counted shards evenly from all, else from a few at random."""
     dropped = Dropped()
-    share = max(1, -(-samples // len(source.whole)))
-    shards = source.whole[:: max(1, len(source.whole) * share // samples)] if samples else source.whole
-    for shard in shards:
-        for _ in look(shard, filters, source.remote, dropped, share, lenient=True):
-            pass
+    if source.order == "exact":
+        whole = source.counts[0]
+        share = max(1, -(-samples // len(whole)))
+        for shard in whole[:: max(1, len(whole) * share // samples)] if samples else whole:
+            for _ in look(shard, filters, source.remote, dropped, share, lenient=True):
+                pass
+        return dropped
+    some, picture = few_of(source), any(one.picture for _, one in filters)
+
+    def bad(error: BadSample) -> None:
+        dropped.bad += 1
+
+    for url in some:
+        stream = replace(source.stream, urls=[url], inserted=(), filters=())
+        items = stream.pipeline(Request(stream=0, passes=1, bad=bad, last="verify"))
+        for item in islice(items, max(1, -(-samples // len(some)))):
+            dropped.look(filters, facts_of(raw_of(item), picture=picture), url)
     return dropped
 
 
 def bucket_sizes(source: Shards) -> Sequence[tuple[tuple[int, int], int]]:
     """Width and height of each bucket, and its samples."""
-    framings = [(part.reading.decoder.framing, len(part)) for part in source.parts() if hasattr(part, "reading")]
+    framings = [(part.decoder.framing, len(part)) for part in source.parts() if isinstance(part, Exact)]
     return [((framing.width, framing.height), count) for framing, count in framings if framing is not None]

@@ -1,5 +1,7 @@
-"""Resize and crop, with the crop recorded, as SDXL's conditioning has it."""
+"""Resize and crop, with the crop recorded, as SDXL's conditioning has it; shapes of the aspect-ratio buckets."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -53,3 +55,17 @@ class Framing:
         if self.flip and random.random() < self.flip:
             picture, left = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), spare_x - left
         return picture, (size[1], size[0], top, left, self.height, self.width)
+
+
+def shapes(size: int, step: int, longest: float = 2.0) -> list[tuple[int, int]]:
+    """Widths and heights, multiples of `step`, of at most size x size pixels, none more than `longest` times as long as
+    wide; from the tallest to the widest."""
+    widths = range(step, size * size // step + 1, step)
+    found = {(width, size * size // width // step * step) for width in widths}
+    return sorted((w, h) for w, h in found if h >= step and max(w, h) <= longest * min(w, h))
+
+
+def nearest(width: float, height: float, choices: Sequence[tuple[int, int]]) -> int:
+    """The choice whose aspect ratio is nearest, by its logarithm."""
+    ratio = math.log(width / height)
+    return min(range(len(choices)), key=lambda i: (abs(math.log(choices[i][0] / choices[i][1]) - ratio), i))

@@ -1,30 +1,23 @@
 """The source "hf_dataset": a dataset of the library `datasets`, streamed."""
 
 import io
-import json
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from hashlib import blake2b
-from itertools import islice
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal
 
-from sunlab.data.base import PIPELINE, SOURCES, Sample, Source
+from sunlab.data.base import SOURCES
 from sunlab.data.captions import Captions
-from sunlab.data.cursor import Cursor
 from sunlab.data.decode import MAX_PIXELS, Decoder
 from sunlab.data.framing import Framing
-from sunlab.data.opened import bad_sample
-from sunlab.data.pipeline import Pipeline, build_stages
+from sunlab.data.pipeline import build_filters, build_stages
 from sunlab.data.quarantine import Quarantine
-from sunlab.data.remote import Remote
-from sunlab.data.shards import build_filters
-from sunlab.data.stages.base import Bad, Item
-from sunlab.data.streamed import Streamed
+from sunlab.data.stages.rows import Rows
+from sunlab.data.stream import Stream, Streamed, short_hash
 from sunlab.errors import ConfigError, DataError, StorageError
 
 
 @SOURCES.register("hf_dataset")
-class HFDataset(Source):
+class HFDataset(Streamed):
     """A dataset of the Hugging Face Hub, or of local files, by the library `datasets` in streaming mode.
 
     Its shards are dealt to the virtual streams like tar shards. Code of a dataset is not run.
@@ -46,8 +39,6 @@ class HFDataset(Source):
         DataError: no such dataset, split or column.
     """
 
-    order = "stream"
-
     def __init__(
         self,
         *,
@@ -66,93 +57,32 @@ class HFDataset(Source):
         on_error: Literal["raise", "quarantine"] = "raise",
     ):
         self.holds_images = image is not None
-        self.place = f"{path}/{subset}/{split}" if subset else f"{path}/{split}"
         self.data = _opened(path, subset, split, data_files, image, caption)
-        framing = None if size is None else Framing(size, size, crop, flip)
         self.columns = caption, image
-        self.quarantine = Quarantine() if on_error == "quarantine" else None
-        self.streamed = Streamed(
-            [f"{self.place}/{number:05d}" for number in range(self.data.num_shards)],
-            Remote(),
-            None,
-            build_filters(filters),
-            build_stages(stages),
+        place = f"{path}/{subset}/{split}" if subset else f"{path}/{split}"
+        framing = None if size is None else Framing(size, size, crop, flip)
+        self._stream = Stream(
+            [f"{place}/{number:05d}" for number in range(self.data.num_shards)],
             Decoder(framing, Captions({"caption": 1.0}), MAX_PIXELS, pictures=image is not None),
             shuffle,
-            (),
-            self.quarantine,
-            rows=lambda bad, start, found: Examples(self.data, *self.columns, bad, start, found),
+            build_filters(filters),
+            build_stages(stages),
+            quarantine=Quarantine() if on_error == "quarantine" else None,
+            rows=partial(Rows, self._rows, caption, picture=None if image is None else _bytes, image=image),
         )
 
-    def pipeline(self, **given: Any) -> Pipeline:
-        return self.streamed.pipeline(**{**PIPELINE, **given})
-
-    def quarantine_in(self, folder: Any) -> None:
-        if self.quarantine is not None:
-            self.quarantine.path = folder / self.quarantine.path.name
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def read(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample]:
-        yield from self._all[start + skip : stop]
+    @property
+    def stream(self) -> Stream:
+        return self._stream
 
     def identity(self) -> str:
-        return blake2b(repr((self.streamed.identity(), self.columns)).encode(), digest_size=8).hexdigest()
+        return short_hash((self.stream.identity(), self.columns))
 
-    def prompts(self, limit: int) -> Sequence[str]:
-        return [item["sample"].prompt for item in islice(self.pipeline(stream=0, passes=1), limit)]
-
-    @cached_property
-    def _all(self) -> list[Sample]:
-        """Read where somebody counts them: training does not."""
-        return [item["sample"] for item in self.pipeline(stream=0, passes=1)]
-
-
-class Examples:
-    """Shards of a dataset -> a sample an example.
-
-    Args:
-        data: the streamed dataset, pictures undecoded.
-        caption, image: columns.
-        bad: what becomes of an example without a caption.
-        start: the first one that is wanted.
-        found: called for each.
-    """
-
-    def __init__(self, data: Any, caption: str, image: str | None, bad: Bad, start: Cursor, found: Callable[[], None]):
-        self.data, self.caption, self.image, self.bad, self.start, self.found = data, caption, image, bad, start, found
-
-    def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
-        for item in items:
-            part, parts = item.get("__part__", (0, 1))
-            about = {key: value for key, value in item.items() if key.startswith("__")}
-            shard = int(item["url"].rpartition("/")[2])
-            for number, row in enumerate(self._rows(shard, item["url"])):
-                if number % parts != part or (item["__epoch__"], item["__position__"], number) < self.start[:3]:
-                    continue
-                self.found()
-                members = self._members(row)
-                if "txt" not in members:
-                    key = f"{number:09d}"
-                    self.bad(bad_sample(item["url"], key, "missing caption", f"no text in the column {self.caption!r}"))
-                    continue
-                yield {"__key__": f"{number:09d}", "__url__": item["url"], **about, "__number__": number, **members}
-
-    def _rows(self, shard: int, url: str) -> Iterator[Any]:
+    def _rows(self, url: str) -> Iterator[Any]:
         try:
-            yield from self.data.shard(self.data.num_shards, shard)
+            yield from self.data.shard(self.data.num_shards, int(url.rpartition("/")[2]))
         except OSError as error:
             raise StorageError(f"{url}: {error}") from error
-
-    def _members(self, row: dict[str, Any]) -> dict[str, bytes]:
-        found = {}
-        if isinstance(row.get(self.caption), str):
-            found["txt"] = row[self.caption].encode()
-        if self.image is not None:
-            found["png"] = _bytes(row.get(self.image))  # what kind of picture it is, its bytes say
-        record = {k: v for k, v in row.items() if isinstance(v, str | int | float | list) and k != self.image}
-        return {**found, "json": json.dumps(record, default=str).encode()}
 
 
 def _bytes(value: Any) -> bytes:

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from sunlab.data.archive import open_tar
 from sunlab.data.distinct import require_distinct
 from sunlab.data.index import DIGEST, LONGEST, Index, index_path
 from sunlab.data.manifest import MANIFEST, described, parse_manifest, seal
-from sunlab.data.opened import open_tar
 from sunlab.data.remote import Remote
 from sunlab.data.tar import BLOCK, Damage, Member, Unread, groups, members
 from sunlab.distributed.parent import die_with

@@ -3,10 +3,13 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from sunlab.data.base import SOURCES, Sample, Source
+from sunlab.data.base import SOURCES, Source
 from sunlab.data.manifest import MANIFEST
+from sunlab.data.pipeline import Pipeline
 from sunlab.data.precompute import missing
+from sunlab.data.sample import Sample
 from sunlab.data.shards import Shards
 from sunlab.errors import DataError
 
@@ -55,6 +58,9 @@ class Latents(Source):
 
     def read(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample]:
         return self.inner.read(seed=seed, epoch=epoch, start=start, stop=stop, skip=skip)
+
+    def pipeline(self, **given: Any) -> Pipeline:
+        return self.inner.pipeline(**given)
 
     def notice(self) -> str | None:
         return self.inner.notice()

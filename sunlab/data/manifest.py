@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from sunlab.data.archive import largest, open_tar
 from sunlab.data.index import SUFFIX, Index, index_path, parse_index
-from sunlab.data.opened import largest, open_tar
 from sunlab.data.remote import Remote, is_remote
 from sunlab.data.tar import BLOCK, Damage, Unread, groups, members
 from sunlab.errors import DataError, StorageError

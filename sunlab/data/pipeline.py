@@ -1,17 +1,37 @@
 """The data pipeline: a `webdataset.DataPipeline` of named stages, and the stages that a configuration inserts."""
 
 import inspect
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from webdataset.pipeline import DataPipeline
 
-from sunlab.data.stages.base import STAGES, Stage
+from registry import Registry
+from sunlab.data.filters.base import FILTERS, Filter
+from sunlab.data.sample import Item
 from sunlab.errors import ConfigError
 
+
+class Stage(ABC):
+    """One step of a data pipeline.
+
+    Items are dictionaries as in webdataset: before the stage `decode`, a sample's bytes by suffix beside `__key__` and
+    `__url__`; after it, a `Sample` under `sample`. Keys that begin with two underscores must be kept as they are.
+
+    Resuming reads a part of the stream again, so a stage must be a function of its items: it may change them, and drop them
+    in the order "stream", keeps their order, and holds none back.
+    """
+
+    @abstractmethod
+    def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The items that the next stage sees."""
+
+
+STAGES: Registry[Stage] = Registry(
+    "stage", base=Stage, entry_points="sunlab.stages", components=("sunlab.data.stages.subsample",)
+)
 Named = Sequence[tuple[str, Any]]  # stages with their names
-
-
 Inserted = Sequence[tuple[str, str, Stage]]  # the name of the stage that each follows, its own name, and the stage
 
 
@@ -43,6 +63,15 @@ class Pipeline(DataPipeline):
         return [(name, _summary(stage)) for name, stage in zip(self.names, self.pipeline, strict=True)]
 
 
+def build_filters(requests: Sequence[str | dict[str, Any]] | None) -> list[tuple[str, Filter]]:
+    """The filters of a configuration, each with a name for tables: the component's, with its field where it has one."""
+    built = []
+    for place, one in enumerate(requests or []):
+        name = one if isinstance(one, str) else " ".join(str(one[key]) for key in ("name", "field") if key in one)
+        built.append((name, FILTERS.build(one, key=f"data.source.filters.{place}")))
+    return built
+
+
 def build_stages(requests: Sequence[dict[str, Any]] | None) -> Inserted:
     """The stages that a configuration inserts: `{name: subsample, after: select, share: 0.5}`.
 
@@ -71,5 +100,5 @@ def _last(named: Named, anchor: str) -> int:
 
 
 def _summary(stage: Any) -> str:
-    function = getattr(stage, "summary", None) or inspect.getdoc(stage if inspect.isfunction(stage) else type(stage)) or ""
+    function = getattr(stage, "summary", None) or inspect.getdoc(stage if inspect.isroutine(stage) else type(stage)) or ""
     return " ".join(function.partition("\n\n")[0].split())

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 import torch.distributed as dist
 
 from sunlab.data.cursor import Cursor, Tally
-from sunlab.data.selection import Dropped
+from sunlab.data.filters.base import Dropped
 from sunlab.data.streams import Share
 from sunlab.errors import ConfigError
+
+KEPT = 256  # steps: more than any trainer fetches ahead
 
 
 class Positions:
@@ -27,6 +29,7 @@ class Positions:
         cursors = {stream: cursor for share in shares for stream, cursor in share.cursors.items()}
         if cursors:
             self._steps[step + 1] = {**self._steps.get(step, {}), **cursors}
+            self._steps.pop(step - KEPT, None)
         for share in shares:
             if share.tally is not None:
                 self.tally.add(share.tally)

@@ -10,10 +10,11 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from webdataset.writer import TarWriter
 
-from sunlab.data.base import Sample, Source
+from sunlab.data.base import Source
 from sunlab.data.index import index_path
 from sunlab.data.indexing import Indexed, index_shard, write_manifests
 from sunlab.data.manifest import MANIFEST, entries_of
+from sunlab.data.sample import Sample
 from sunlab.data.tar import LATENT
 from sunlab.errors import ConfigError, DataError, StorageError
 from sunlab.files import locked, remove_leftovers, replacing, write_json

@@ -4,34 +4,28 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from hashlib import blake2b
-from itertools import islice
+from collections.abc import Iterator
+from functools import cached_property, partial
 from pathlib import Path
-from random import Random
 from typing import IO, Any
 
+from sunlab.data.archive import unpacked
 from sunlab.data.arriving import Arriving, file_system
-from sunlab.data.base import PIPELINE, SOURCES, Sample, Source
-from sunlab.data.cursor import Cursor
+from sunlab.data.base import SOURCES
 from sunlab.data.decode import Decoder
-from sunlab.data.opened import bad_sample, unpacked
 from sunlab.data.paths import expand
-from sunlab.data.pipeline import Pipeline, build_stages
+from sunlab.data.pipeline import build_filters, build_stages
 from sunlab.data.remote import Remote, is_remote
-from sunlab.data.shards import build_filters
-from sunlab.data.stages.base import Bad, Item
-from sunlab.data.streamed import Streamed
+from sunlab.data.stages.rows import Rows
+from sunlab.data.stream import Stream, Streamed, short_hash
 from sunlab.data.urls import shard_urls
-from sunlab.draws import keyed_seed
 from sunlab.errors import ConfigError, StorageError
 
 KINDS = (".txt", ".jsonl", ".csv", ".parquet")
 
 
 @SOURCES.register("prompts")
-class Prompts(Source):
+class Prompts(Streamed):
     """Prompts alone, for losses that need no picture: SUN from the teacher's trajectories, and stored trajectories.
 
     Args:
@@ -48,7 +42,6 @@ class Prompts(Source):
         StorageError: a file that cannot be read.
     """
 
-    order = "stream"
     holds_images = False
 
     def __init__(
@@ -67,79 +60,15 @@ class Prompts(Source):
         for url in self.urls:
             if _kind(url) not in KINDS:
                 raise ConfigError(f"urls of prompts: {url} is none of {', '.join(KINDS)}")
-        self.streamed = Streamed(
-            self.urls,
-            remote,
-            None,
-            build_filters(filters),
-            build_stages(stages),
-            Decoder(pictures=False),
-            shuffle,
-            (),
-            None,
-            rows=lambda bad, start, found: Rows(column, bad, start, found),
-        )
-
-    def pipeline(self, **given: Any) -> Pipeline:
-        return self.streamed.pipeline(**{**PIPELINE, **given})
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def read(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample]:
-        order = list(range(len(self._all)))
-        Random(keyed_seed(seed, epoch, "prompts")).shuffle(order)
-        yield from (self._all[index] for index in order[start + skip : stop])
-
-    def identity(self) -> str:
-        return blake2b(repr((self.streamed.identity(), self.column)).encode(), digest_size=8).hexdigest()
-
-    def prompts(self, limit: int) -> Sequence[str]:
-        items = self.pipeline(stream=0, passes=1)
-        return [item["sample"].prompt for item in islice(items, limit)]
+        self.shuffle, self.filters, self.stages = shuffle, build_filters(filters), build_stages(stages)
 
     @cached_property
-    def _all(self) -> list[Sample]:
-        """Read where somebody counts them: training does not."""
-        return [item["sample"] for item in self.pipeline(stream=0, passes=1)]
+    def stream(self) -> Stream:
+        rows = partial(Rows, partial(rows_of, column=self.column), self.column)
+        return Stream(self.urls, Decoder(pictures=False), self.shuffle, self.filters, self.stages, rows=rows)
 
-
-class Rows:
-    """Files -> a sample a row: `txt`, and the row as `json`.
-
-    Args:
-        column: of the prompt.
-        bad: what becomes of a row without one.
-        start: the first row that is wanted.
-        found: called for each.
-    """
-
-    def __init__(self, column: str, bad: Bad, start: Cursor, found: Callable[[], None]):
-        self.column, self.bad, self.start, self.found = column, bad, start, found
-
-    def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
-        for item in items:
-            part, parts = item.get("__part__", (0, 1))
-            about = {key: value for key, value in item.items() if key.startswith("__")}
-            for number, row in enumerate(rows_of(item["url"], self.column)):
-                here = (item["__epoch__"], item["__position__"], number)
-                if number % parts != part or here < self.start[:3]:
-                    continue
-                self.found()
-                text = row.get(self.column) if isinstance(row, dict) else None
-                if not isinstance(text, str):
-                    key = f"{number:09d}"
-                    self.bad(bad_sample(item["url"], key, "missing caption", f"no text in the column {self.column!r}"))
-                    continue
-                record = {key: value for key, value in row.items() if isinstance(value, str | int | float | list)}
-                yield {
-                    "__key__": f"{number:09d}",
-                    "__url__": item["url"],
-                    **about,
-                    "__number__": number,
-                    "txt": text.encode(),
-                    "json": json.dumps(record, default=str).encode(),
-                }
+    def identity(self) -> str:
+        return short_hash((self.stream.identity(), self.column))
 
 
 def rows_of(url: str, column: str) -> Iterator[Any]:

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from sunlab.data.opened import BadSample
+from sunlab.data.sample import Bad, BadSample
 from sunlab.errors import DataError, StorageError
 from sunlab.files import locked
 
@@ -50,22 +50,31 @@ class Quarantine:
 
 
 class Patience:
-    """What a stream does with a bad sample: raise it, or write it down and leave it out, unless nothing but bad ones come.
+    """What a pipeline does with a bad sample: raise it, or record it and leave it out, unless only bad ones come.
 
     Args:
         quarantine: of bad samples; None: the first one is raised.
+        instead: called instead of both; None: nothing is.
     """
 
-    def __init__(self, quarantine: Quarantine | None):
-        self.quarantine, self.row = quarantine, 0
+    def __init__(self, quarantine: Quarantine | None, instead: Bad | None = None):
+        self.quarantine, self.instead, self.row = quarantine, instead, 0
 
     def __call__(self, bad: BadSample) -> None:
         self.row += 1
-        if self.quarantine is None:
+        if self.instead is not None:
+            self.instead(bad)
+        elif self.quarantine is None:
             raise bad
-        self.quarantine.add(bad)
+        else:
+            self.quarantine.add(bad)
         if self.row > LONGEST:
             raise DataError(f"{self.row:,} samples in a row are bad, the last: {bad}")
+
+    @property
+    def lenient(self) -> bool:
+        """Whether it does not raise the first one."""
+        return self.quarantine is not None or self.instead is not None
 
     def good(self) -> None:
         self.row = 0

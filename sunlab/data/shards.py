@@ -2,31 +2,29 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from sunlab.data.base import PIPELINE, SOURCES, Pool, Sample, Source
-from sunlab.data.buckets import into_buckets, shapes
+from sunlab.data.base import SOURCES, Source
 from sunlab.data.captions import Captions
-from sunlab.data.counted import Counted
+from sunlab.data.cursor import Request
 from sunlab.data.decode import MAX_PIXELS, Decoder, texts
-from sunlab.data.filters.base import FILTERS, Filter
-from sunlab.data.framing import Framing
+from sunlab.data.exact import Exact, counted, passes_of, unread_of
+from sunlab.data.filters.base import Dropped
+from sunlab.data.framing import Framing, shapes
 from sunlab.data.indexing import file_sha256
 from sunlab.data.manifest import Shard, all_listed
-from sunlab.data.negatives import Empty
-from sunlab.data.opened import BadSample, Raw
-from sunlab.data.pipeline import Pipeline, build_stages
-from sunlab.data.prompts import PromptDraws
+from sunlab.data.negatives import Empty, Pool, PromptDraws
+from sunlab.data.passes import TEXTS, into_buckets, scan
+from sunlab.data.pipeline import Pipeline, build_filters, build_stages
 from sunlab.data.quarantine import Quarantine
-from sunlab.data.reading import Reading
 from sunlab.data.remote import Remote, default_folder
-from sunlab.data.scan import scan
-from sunlab.data.selection import TEXTS, Dropped
+from sunlab.data.sample import BadSample, Raw, Sample
 from sunlab.data.stages.samples import raw_of
-from sunlab.data.streamed import Streamed
+from sunlab.data.stream import Stream, short_hash
 from sunlab.data.tar import Unread
 from sunlab.data.urls import shard_urls
 from sunlab.errors import ConfigError
@@ -99,127 +97,128 @@ class Shards(Source):
                 f"buckets of shards: no shape of {size}x{size} pixels has sides that are multiples of {buckets}"
             )
         self.urls = [urls] if isinstance(urls, str) else list(urls)
-        self.filters, self.stages = build_filters(filters), build_stages(stages)
         self.remote = Remote(Path(cache) if cache else default_folder(), int(cache_gb * 2**30))
-        addresses = shard_urls(self.urls, self.remote)
+        self.addresses = shard_urls(self.urls, self.remote)
         framing = None if size is None else Framing(size, size, crop, flip)
-        decoder = Decoder(framing, None if captions is None else Captions(captions, most_keywords), max_pixels)
         quarantine = Quarantine(limit=quarantine_limit) if on_error == "quarantine" else None
-        self.counted = Counted(addresses, self.remote, self.filters, decoder, shuffle, quarantine, keys == "path", limit)
-        kept = None if cache is None else self.remote
-        self.streamed = Streamed(
-            addresses.urls, self.remote, kept, self.filters, self.stages, decoder, shuffle, self.choices, quarantine
+        self.stream = Stream(
+            self.addresses.urls,
+            Decoder(framing, None if captions is None else Captions(captions, most_keywords), max_pixels),
+            shuffle,
+            build_filters(filters),
+            build_stages(stages),
+            self.remote,
+            None if cache is None else self.remote,
+            self.choices,
+            quarantine,
         )
-        self.order = order or ("exact" if limit is not None or all_listed(addresses.urls, self.remote) else "stream")
+        self.limit, self.qualified = limit, keys == "path"
+        self.order = order or ("exact" if limit is not None or all_listed(self.stream.urls, self.remote) else "stream")
         if self.order == "stream" and limit is not None:
             raise ConfigError("limit of shards needs counted samples: set order to exact, or leave limit out")
         if self.order == "exact":
-            if self.stages:
-                raise ConfigError("stages of shards are inserted into a stream: set order to stream")
-            _ = self.reading
+            _ = self.exact
         self._texts: dict[int, list[tuple[str, tuple[str, ...]]]] = {}  # by limit, read once
-        self._parts: tuple[Source, ...] | None = None
 
-    @property
-    def whole(self) -> Sequence[Shard]:
-        """All shards, counted."""
-        return self.counted.whole
+    @cached_property
+    def counts(self) -> tuple[list[Shard], list[Shard], Dropped | None]:
+        """All shards; those with samples that are read, with the numbers of these; what the filters dropped."""
+        stream, lenient = self.stream, self.stream.quarantine is not None
+        return counted(
+            self.addresses, self.remote, stream.filters, qualified=self.qualified, limit=self.limit, lenient=lenient
+        )
+
+    @cached_property
+    def exact(self) -> Exact:
+        """The counted samples. Counting reads every shard that no manifest lists."""
+        stream = self.stream
+        return Exact(
+            self.counts[1],
+            stream.decoder,
+            stream.shuffle,
+            self.remote,
+            stream.quarantine,
+            self.qualified,
+            stream.inserted,
+        )
 
     @property
     def dropped(self) -> Dropped | None:
-        return self.counted.selected[1] if self.order == "exact" else None
-
-    @property
-    def reading(self) -> Reading:
-        return self.counted.reading
+        return self.counts[2] if self.order == "exact" else None
 
     def pipeline(self, **given: Any) -> Pipeline:
-        return self.streamed.pipeline(**{**PIPELINE, **given})
+        return self.exact.pipeline(**given) if self.order == "exact" else self.stream.pipeline(Request(**given))
 
     def plan(self) -> list[tuple[str, str]]:
-        """The stages that training reads the stream by: each one's name, and what it does."""
+        """The stages of the pipeline that training reads: each one's name, and what it does."""
         return self.pipeline(draws=PromptDraws(Empty(), Pool()), batch=1).plan()
 
     @property
     def shaped(self) -> bool:
-        return bool(self.choices)
+        return bool(self.choices) and self.order == "stream"
 
     def __len__(self) -> int:
-        return len(self.reading)
-
-    @property
-    def shards(self) -> Sequence[Shard]:
-        """With the numbers of the samples that are read."""
-        return self.reading.shards
+        return len(self.exact)
 
     def read(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample]:
-        return self.reading.read(seed, epoch, start, stop, skip)
+        return self.exact.read(seed=seed, epoch=epoch, start=start, stop=stop, skip=skip)
 
     @property
     def window(self) -> int | None:
-        return self.reading.shuffle
-
-    def attempts(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample | BadSample]:
-        """As `read`, with the error in the place of each bad sample."""
-        return self.reading.attempts(seed, epoch, start, stop, skip)
+        return self.stream.shuffle
 
     def sound(self, *, start: int, stop: int) -> Iterator[Sample]:
-        return self.reading.sound(start, stop)
+        return self.exact.sound(start=start, stop=stop)
 
     def parts(self) -> Sequence[Source]:
-        if not self.choices:
-            return (self,)
-        if self._parts is None:
-            self._parts = tuple(self._buckets())
-        return self._parts
+        return self._buckets if self.choices and self.order == "exact" else (self,)
 
     def quarantine_in(self, folder: Path) -> None:
-        """Write bad samples down in the run's folder."""
-        if self.counted.quarantine is not None:
-            self.counted.quarantine.path = folder / self.counted.quarantine.path.name
+        """Record bad samples in the run's folder."""
+        if self.stream.quarantine is not None:
+            self.stream.quarantine.path = folder / self.stream.quarantine.path.name
 
     def notice(self) -> str | None:
         if self.order == "stream":
-            if self.streamed.indexes.some:
+            if self.stream.indexes.some:
                 return None
-            first = self.streamed.urls[0]
+            first = self.stream.urls[0]
             return (
                 f"shards have no index ({first}, ...): altered bytes in them cannot be noticed, and a sample's key begins "
                 "with its shard's name. `sunlab data index` makes one"
             )
-        blind = [shard for shard in self.shards if shard.index is None]
-        said = [str(self.unread)] if self.unread else []
+        shards, unread = self.exact.shards, self.unread
+        blind = [shard for shard in shards if shard.index is None]
+        parts = [str(unread)] if unread else []
         if blind:
-            said.append(
-                f"{len(blind)} of {len(self.shards)} shards have no index ({blind[0]}, ...): altered bytes in them cannot "
+            parts.append(
+                f"{len(blind)} of {len(shards)} shards have no index ({blind[0]}, ...): altered bytes in them cannot "
                 "be noticed. `sunlab data index` makes one"
             )
-        return ". ".join(said) or None
+        return ". ".join(parts) or None
 
     @property
     def indexed(self) -> bool:
         """Whether every sample is verified against a digest."""
         if self.order == "stream":
-            return self.streamed.indexes.some
-        return all(shard.index is not None for shard in self.shards)
+            return self.stream.indexes.some
+        return all(shard.index is not None for shard in self.exact.shards)
 
     @property
     def unread(self) -> Unread:
-        """Members that are not read because of their names."""
-        found = Unread()
-        for shard in self.whole:
-            found.add(shard.unread)
-        return found
+        """Members of counted shards that are not read because of their names."""
+        return unread_of(self.counts[0])
 
     def identity(self) -> str:
         """Of sizes and counts, and of digests where a manifest has them; not of places, so that data may move."""
         if self.order == "stream":
-            return _hash(self.streamed.identity())
-        return _hash([(s.samples, s.bytes, s.sha256, _brief(s)) for s in self.shards], self.choices, self.reading.shuffle)
+            return short_hash(self.stream.identity())
+        contents = [(s.samples, s.bytes, s.sha256, _brief(s)) for s in self.exact.shards]
+        return short_hash(contents, self.choices, self.stream.shuffle)
 
     def fingerprint(self) -> str:
-        contents = [(len(s), s.sha256 or self._sha256(s), _brief(s)) for s in self.shards]
-        return _hash(contents, self.reading.decoder)
+        contents = [(len(s), s.sha256 or self._sha256(s), _brief(s)) for s in self.exact.shards]
+        return short_hash(contents, self.stream.decoder)
 
     def _sha256(self, shard: Shard) -> str:
         with self.remote.held(shard.url, shard.bytes) as path:
@@ -232,15 +231,16 @@ class Shards(Source):
         words = dict.fromkeys(word for _, some in self._captions(limit) for word in some)
         return tuple(islice(words, limit))
 
-    def _buckets(self) -> Iterator[Source]:
-        decoder = self.reading.decoder
-        assert decoder.framing is not None
-        for (width, height), shards in zip(
-            self.choices, into_buckets(self.shards, self.choices, self.remote, self.counted.passes), strict=True
-        ):
-            framing = replace(decoder.framing, width=width, height=height)
+    @cached_property
+    def _buckets(self) -> tuple[Exact, ...]:
+        framing, found = self.stream.decoder.framing, []
+        assert framing is not None
+        buckets = into_buckets(self.exact.shards, self.choices, self.remote, passes_of(self.remote))
+        for (width, height), shards in zip(self.choices, buckets, strict=True):
+            decoder = replace(self.stream.decoder, framing=replace(framing, width=width, height=height))
             if shards:
-                yield Bucket(replace(self.reading, shards=shards, decoder=replace(decoder, framing=framing)))
+                found.append(replace(self.exact, shards=shards, decoder=decoder))
+        return tuple(found)
 
     def _captions(self, limit: int) -> list[tuple[str, tuple[str, ...]]]:
         if limit not in self._texts:
@@ -248,48 +248,17 @@ class Shards(Source):
         return self._texts[limit]
 
     def _raws(self) -> Iterator[Raw]:
-        """Captions and json of the samples; bad ones are passed over where they are quarantined."""
+        """Captions and json of the samples; bad ones are left out if they are quarantined."""
         if self.order == "stream":
-            yield from (
-                raw_of(item) for item in self.pipeline(stream=0, passes=1, last="select" if self.filters else "verify")
-            )
+            last = "select" if self.stream.filters else "verify"
+            yield from map(raw_of, self.pipeline(stream=0, passes=1, last=last))
             return
-        for raw in (raw for shard in self.shards for _, raw in scan(shard, self.remote, TEXTS)):
+        for raw in (raw for shard in self.exact.shards for raw in scan(shard, self.remote, TEXTS)):
             if not isinstance(raw, BadSample):
                 yield raw
-            elif self.counted.quarantine is None:
+            elif self.stream.quarantine is None:
                 raise raw
-
-
-def build_filters(requests: Sequence[str | dict[str, Any]] | None) -> list[tuple[str, Filter]]:
-    """Filters with a name each, for tables."""
-    keyed = enumerate(requests or [])
-    return [(_name_of(one), FILTERS.build(one, key=f"data.source.filters.{number}")) for number, one in keyed]
-
-
-class Bucket(Source):
-    """The samples of one aspect ratio. Args: reading, of them."""
-
-    def __init__(self, reading: Reading):
-        self.reading = reading
-
-    def __len__(self) -> int:
-        return len(self.reading)
-
-    def read(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample]:
-        return self.reading.read(seed, epoch, start, stop, skip)
 
 
 def _brief(shard: Shard) -> str:
     return "" if shard.kept is None else blake2b(shard.kept.tobytes(), digest_size=8).hexdigest()
-
-
-def _hash(*told: object) -> str:
-    return blake2b(repr(told).encode(), digest_size=8).hexdigest()
-
-
-def _name_of(request: str | dict[str, Any]) -> str:
-    """For tables: the component's name, with its field where it has one."""
-    if isinstance(request, str):
-        return request
-    return " ".join(str(request[key]) for key in ("name", "field") if key in request)

@@ -1,20 +1,20 @@
 """Virtual streams: the global order of samples, cut so that any number of ranks and workers reads the same batches."""
 
-from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import count, islice
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, groupby, islice, repeat
 from random import Random
 from typing import NamedTuple
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from sunlab.data.base import Sample, Source
-from sunlab.data.collate import collate
+from sunlab.data.base import Source
 from sunlab.data.cursor import Cursor, Tally
-from sunlab.data.prompts import PromptDraws
+from sunlab.data.negatives import PromptDraws
+from sunlab.data.sample import Item
 from sunlab.data.shared import no_room, share
+from sunlab.data.stages.samples import joined
 from sunlab.draws import keyed_seed
 from sunlab.errors import ConfigError, DataError, SunlabError
 from sunlab.types import Samples
@@ -117,14 +117,81 @@ class Share(NamedTuple):
 
 
 class Reader(IterableDataset):
-    """One rank's (or one dataloader worker's) shares of the steps. Args: layout; rank, ranks: of the process."""
+    """One rank's (or one dataloader worker's) share of each optimizer step: `layout.chunk` samples of each of its streams.
 
-    def __init__(self, layout: Layout, rank: int, ranks: int):
-        self.layout, self.rank, self.ranks = layout, rank, ranks
+    Args:
+        source: what is read.
+        draws: prompts, negatives and seeds.
+        layout: of the steps.
+        seed: of the order.
+        rank, ranks: of the process.
+        step: the optimizer step to begin at, counted over all epochs.
+        cursors: in the order "stream", where each stream stands at that step; a stream that is missing begins.
+    """
 
-    @abstractmethod
+    def __init__(
+        self,
+        source: Source,
+        draws: PromptDraws,
+        layout: Layout,
+        *,
+        seed: int,
+        rank: int,
+        ranks: int,
+        step: int = 0,
+        cursors: Mapping[int, Cursor] | None = None,
+    ):
+        self.source, self.draws, self.layout, self.seed = source, draws, layout, seed
+        self.rank, self.ranks, self.step, self.cursors = rank, ranks, step, cursors or {}
+
     def steps(self, reader: int, readers: int) -> Iterator[Share]:
         """The shares of one of `readers` readers."""
+        tally, own, parts = Tally(), self.layout.deal(reader, readers), self.source.parts()
+        epoch, gone = (0, 0) if self.source.order == "stream" else divmod(self.step, self.layout.steps)
+        passed = Counter({0: gone}) if len(parts) == 1 else Counter(map(int, self.layout.turns(self.seed, epoch)[:gone]))
+        streams: dict[int, list[Iterator[list[Item]]]] = {}
+        for part in self._turns(len(parts), epoch, gone):
+            if part not in streams:
+                start = Cursor(epoch=epoch, offset=passed[part] * self.layout.chunk)
+                streams[part] = [self._chunks(parts[part], v, self.cursors.get(v, start), tally) for v in own]
+            chunks = [next(stream) for stream in streams[part]]
+            cursors = {}
+            if self.source.order == "stream":  # else the step alone tells them
+                cursors = {stream: chunk[-1]["__cursor__"] for stream, chunk in zip(own, chunks, strict=True)}
+            items = [item for chunk in chunks for item in chunk]
+            yield Share(
+                [joined(chunk) for chunk in chunks] if self.source.shaped else [joined(items)], cursors, tally.emptied()
+            )
+
+    def _turns(self, parts: int, epoch: int, gone: int) -> Iterator[int]:
+        """The part of each step from the first on."""
+        if parts == 1:
+            yield from repeat(0)
+        for number in count(epoch):
+            yield from map(int, self.layout.turns(self.seed, number)[gone:])
+            gone = 0
+
+    def _chunks(self, part: Source, stream: int, start: Cursor, tally: Tally) -> Iterator[list[Item]]:
+        """The samples of a stream in each step. Raises `DataError` where there are fewer than were counted."""
+        size, streams = self.layout.chunk, self.layout.streams
+        items = iter(
+            part.pipeline(
+                seed=self.seed, streams=streams, stream=stream, start=start, draws=self.draws, together=size, tally=tally
+            )
+        )
+        if self.source.shaped:
+            for _, group in groupby(items, key=lambda item: (item["__window__"], item["__group__"])):
+                yield _filled(list(group), size)
+        ends: Iterator[Cursor | None] = repeat(None)
+        if self.source.order == "exact":
+            length = len(part) // (streams * size) * size
+            first = start.epoch * length + start.offset + size
+            ends = (Cursor(epoch=(end - 1) // length, offset=(end - 1) % length + 1) for end in count(first, size))
+        for end in ends:
+            chunk = list(islice(items, size))
+            if len(chunk) < size or end not in (None, chunk[-1]["__cursor__"]):
+                raise DataError(f"{type(part).__name__} has fewer samples than it counted, or a stage dropped some")
+            yield chunk
 
     def __iter__(self) -> Iterator[Share | SunlabError]:
         """A dataloader worker yields an error as an item, because torch would put its message at the end of a traceback."""
@@ -145,51 +212,14 @@ class Reader(IterableDataset):
             yield no_room(error)
 
 
-class Streams(Reader):
-    """An endless stream of one rank's (or one worker's) share of each optimizer step, from `first_step` on.
-
-    Args:
-        source: what is read.
-        draws: prompts, negatives and seeds.
-        layout: of the epoch.
-        seed: of the order.
-        rank, ranks: of the process.
-        first_step: the optimizer step, counted over all epochs, to begin at.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        draws: PromptDraws,
-        layout: Layout,
-        *,
-        seed: int,
-        rank: int,
-        ranks: int,
-        first_step: int = 0,
-    ):
-        super().__init__(layout, rank, ranks)
-        self.source, self.draws, self.seed, self.first_step = source, draws, seed, first_step
-
-    def steps(self, reader: int, readers: int) -> Iterator[Share]:
-        layout, own = self.layout, self.layout.deal(reader, readers)
-        first, skip = divmod(self.first_step, layout.steps)
-        parts = self.source.parts()
-        for epoch in count(first):
-            turns = layout.turns(self.seed, epoch)
-            passed, reads = Counter(map(int, turns[:skip])), dict[int, list[Iterator[Sample]]]()
-            for part in map(int, turns[skip:]):
-                if part not in reads:
-                    gone = passed[part] * layout.chunk
-                    reads[part] = [self._read(parts[part], epoch, *layout.range(stream, part), gone) for stream in own]
-                samples = [sample for read in reads[part] for sample in islice(read, layout.chunk)]
-                if len(samples) != layout.chunk * len(own):
-                    raise DataError(f"{type(self.source).__name__} has fewer samples than it counted")
-                yield Share([collate(samples, [self.draws(sample, epoch) for sample in samples])])
-            skip = 0
-
-    def _read(self, part: Source, epoch: int, start: int, stop: int, skip: int) -> Iterator[Sample]:
-        return part.read(seed=self.seed, epoch=epoch, start=start, stop=stop, skip=skip)
+def _filled(group: Sequence[Item], count: int) -> list[Item]:
+    """A group of one shape, of which bad samples were left out; others of it are repeated instead."""
+    filled = list(group)
+    while len(filled) < count:
+        again = group[len(filled) % len(group)]
+        key = f"{again['sample'].key} (again {len(filled)})"
+        filled.insert(0, {**again, "sample": replace(again["sample"], key=key)})  # the cursor is the last one's
+    return filled
 
 
 def _divisor(number: int, near: int) -> int:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from sunlab.data.base import SOURCES, Sample, Source
+from sunlab.data.base import SOURCES, Source
 from sunlab.data.paths import expand
+from sunlab.data.sample import Sample
 from sunlab.data.trajectory_file import TrajectoryHeader, noise_of, open_trajectories, times_of
 from sunlab.draws import keyed_seed
 from sunlab.errors import ConfigError, DataError

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from sunlab.data.base import Sample
+from sunlab.data.sample import Sample
 from sunlab.errors import DataError
 from sunlab.files import replacing
 from sunlab.packaged import asset

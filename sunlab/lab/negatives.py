@@ -1,7 +1,6 @@
 """Negative prompts of the lab: the usual mixture, whose pool names backgrounds and sizes too."""
 
-from sunlab.data.base import NEGATIVES
-from sunlab.data.negatives import COMMON, Mixture
+from sunlab.data.negatives import COMMON, NEGATIVES, Mixture
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "white", "black")
 ATTRIBUTES = (*(f"{colour} background" for colour in COLOURS), "small", "large")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sunlab.backbones.base import BaseModel
-from sunlab.data.base import NegativeSampler, Pool
+from sunlab.data.negatives import NegativeSampler, Pool
 from sunlab.data.trajectory_file import TrajectoryHeader, noise_of, open_trajectories, times_of, write_trajectories
 from sunlab.diffusion.guidance import guided
 from sunlab.draws import Draws, keyed_seed

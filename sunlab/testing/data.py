@@ -5,10 +5,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from sunlab.data.base import Pool, Source
+from sunlab.data.base import Source
 from sunlab.data.filters.base import Facts
-from sunlab.data.negatives import Empty
-from sunlab.data.prompts import PromptDraws
+from sunlab.data.negatives import Empty, Pool, PromptDraws
 from sunlab.testing.component import ComponentContract
 
 FEW = 64  # samples that are read of an endless stream

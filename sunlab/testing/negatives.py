@@ -3,7 +3,7 @@
 from random import Random
 from typing import ClassVar
 
-from sunlab.data.base import Pool
+from sunlab.data.negatives import Pool
 from sunlab.errors import SunlabError
 from sunlab.testing.component import ComponentContract
 

@@ -148,14 +148,14 @@ def test_accumulation_is_told_once(source):
 
 SCRIPT = """
 import sys
-from sunlab.data.base import Pool
+from sunlab.data.negatives import Pool
 from sunlab.data.loader import Loader
 from sunlab.data.negatives import Empty
-from sunlab.data.prompts import PromptDraws
+from sunlab.data.negatives import PromptDraws
 from sunlab.data.shards import Shards
-from sunlab.data.streams import Layout, Streams
+from sunlab.data.streams import Layout, Reader
 source = Shards(urls=[sys.argv[1] + "/train-*.tar"])
-streams = Streams(source, PromptDraws(Empty(), Pool()), Layout(len(source), 8, 4), seed=0, rank=0, ranks=1)
+streams = Reader(source, PromptDraws(Empty(), Pool()), Layout(len(source), 8, 4), seed=0, rank=0, ranks=1)
 batches = iter(Loader(lambda step: streams, 2, 1, lambda: 0))
 next(batches)
 import multiprocessing

@@ -39,7 +39,7 @@ def test_repeated_keys_and_damage(tmp_path):
         Shards(order="exact", urls=[f"{tmp_path}/*.tar"])
     shards = Shards(order="exact", urls=[f"{tmp_path}/*.tar"], keys="path")
     assert not examine(shards, 8).repeated
-    assert {s.key for s in shards.attempts(seed=0, epoch=0, start=0, stop=8)} >= {f"{tmp_path.name}/a/00000"}
+    assert {sample.key for sample in shards.read(seed=0, epoch=0, start=0, stop=8)} >= {f"{tmp_path.name}/a/00000"}
     os.truncate(tmp_path / "b.tar", 3000)
     assert examine(shards, 8).reasons == {"damaged shard": 4}
 

@@ -129,6 +129,40 @@ def test_filters_are_counted_and_stop_where_nothing_passes(stream, folder):
         batches(nothing, steps=1)
 
 
+def test_a_filter_that_drops_nothing_is_reported(stream):
+    dropped = stream(filters=[{"name": "caption_length", "missing": "keep"}])
+    _, modules = batches(dropped, steps=2)
+    nothing = {"dropped": 0, "dropped_alone": 0, "missing": 0}
+    assert modules[0].positions.tally.dropped.report()["filters"] == {"caption_length": nothing}
+
+
+def test_manifests_decide_the_default_order(folder):
+    from sunlab.data.indexing import index_all
+
+    paths, given = sorted(folder.glob("train-*.tar")), {"urls": [f"{folder}/train-*.tar"]}
+    assert Shards(**given).order == "stream" and Shards(**given, limit=3).order == "exact"
+    index_all(paths[:4])
+    assert Shards(**given).order == "stream"  # one shard is not listed
+    index_all(paths[4:])
+    assert Shards(**given).order == "exact" and Shards(**given, order="stream").order == "stream"
+    for path in folder.glob("*.index"):
+        path.unlink()
+    assert Shards(**given).order == "exact"  # counts alone decide
+
+
+def test_stages_of_a_user_in_counted_shards(source):
+    """A stage sees undecoded samples in both orders; there it may not drop any."""
+    shards = source(stages=[{"name": "subsample", "after": "verify", "share": 1.0}])
+    assert [name for name, _ in shards.plan()] == [
+        *("shards", "split", "open", "shuffle", "verify", "subsample", "decode", "prompts", "batch")
+    ]
+    found = batches(shards, steps=6)[0]
+    assert found == batches(source(), steps=6)[0]
+    some = source(stages=[{"name": "subsample", "after": "verify", "share": 0.5}])
+    with pytest.raises(DataError, match="fewer samples than it counted, or a stage dropped some"):
+        batches(some, steps=6)
+
+
 def test_filters_are_counted_over_all_ranks(stream, folder, monkeypatch):
     source = stream(filters=[{"name": "json_field", "field": "number", "min": 26, "missing": "drop"}])
     _, modules = batches(source, ranks=2, steps=10)

@@ -10,10 +10,10 @@ import torch
 from conftest import members, write_tar
 from PIL import Image
 
-from sunlab.data.buckets import nearest, shapes
 from sunlab.data.datamodule import DataModule
+from sunlab.data.framing import nearest, shapes
 from sunlab.data.negatives import Empty
-from sunlab.data.opened import BadSample
+from sunlab.data.sample import BadSample
 from sunlab.data.shards import Shards
 from sunlab.errors import ConfigError
 

@@ -14,7 +14,7 @@ from sunlab.data import indexing
 from sunlab.data.datamodule import DataModule
 from sunlab.data.index import parse_index
 from sunlab.data.negatives import Empty
-from sunlab.data.opened import BadSample
+from sunlab.data.sample import BadSample
 from sunlab.data.shards import Shards
 from sunlab.errors import DataError, StorageError
 
@@ -33,7 +33,7 @@ def keys(source, **given):
 def test_the_order_is_the_same_with_and_without_an_index(folder, source):
     before = keys(source(), skip=3), keys(source(), start=11, stop=40, epoch=1)
     main(["data", "index", f"{folder}/*.tar"])
-    assert all(shard.index for shard in source().shards) and source().notice() is None
+    assert all(shard.index for shard in source().exact.shards) and source().notice() is None
     assert (keys(source(), skip=3), keys(source(), start=11, stop=40, epoch=1)) == before
 
 
@@ -98,8 +98,9 @@ def test_flips_and_cuts_are_all_noticed_and_counted(indexed, tmp_path_factory):
             Shards(urls=[str(path)])
         lost = sum(_region(path, number)[1] > cut for number in range(20))
         lenient = Shards(urls=[str(path)], on_error="quarantine")
-        found = list(lenient.attempts(seed=0, epoch=0, start=0, stop=20))
-        assert sum(isinstance(item, BadSample) for item in found) == lost
+        bad: list[BadSample] = []
+        found = list(lenient.pipeline(stream=0, passes=1, bad=bad.append))
+        assert len(bad) == lost and len(found) == 20 - lost
 
 
 def test_a_quarantine_is_exact_over_workers_epochs_and_resuming(indexed, source):

@@ -5,8 +5,7 @@ from random import Random
 
 import pytest
 
-from sunlab.data.base import NEGATIVES, Pool
-from sunlab.data.negatives import COMMON, Mixture
+from sunlab.data.negatives import COMMON, NEGATIVES, Mixture, Pool
 from sunlab.errors import ConfigError, DataError
 
 POOL = Pool(prompts=[f"caption {n}" for n in range(50)], keywords=[f"word{n}" for n in range(50)])

@@ -15,8 +15,8 @@ from sunlab.cli.main import main
 from sunlab.config.load import load_config
 from sunlab.data import precompute as precompute_module
 from sunlab.data.latents import Latents
+from sunlab.data.passes import scan
 from sunlab.data.remote import Remote
-from sunlab.data.scan import scan
 from sunlab.data.shards import Shards
 from sunlab.data.tar import LATENT
 from sunlab.errors import ConfigError, DataError
@@ -55,8 +55,8 @@ def test_ranks_share_the_work_and_what_is_there_is_kept(made, tiny_config, tmp_p
 
 
 def test_members_are_bfloat16_and_what_the_encoders_say(made, tiny_config, tiny_base, tiny_shards):
-    shard = Shards(urls=[f"{made}/latents-000000000.tar"]).shards[0]
-    _, raw = next(scan(shard, Remote(), (LATENT,)))
+    shard = Shards(urls=[f"{made}/latents-000000000.tar"]).exact.shards[0]
+    raw = next(scan(shard, Remote(), (LATENT,)))
     tensors = load_safetensors(raw.members[LATENT])
     assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16} and set(tensors) == {"latent", "tokens"}
     plain = {s.key: s for s in Shards(urls=[tiny_shards]).read(seed=0, epoch=0, start=0, stop=48)}[raw.key]

@@ -6,7 +6,7 @@ import pytest
 from conftest import members, png, write_tar
 
 from sunlab.cli.main import main
-from sunlab.data.opened import BadSample
+from sunlab.data.sample import BadSample
 from sunlab.data.shards import Shards
 from sunlab.errors import DataError
 
@@ -52,7 +52,7 @@ def test_a_sample_is_not_dropped_by_an_altered_value(tmp_path):
     with pytest.raises(BadSample, match="'00000': altered bytes"):
         Shards(order="exact", urls=[str(path)], filters=RARE)
     lenient = Shards(order="exact", urls=[str(path)], filters=RARE, on_error="quarantine")
-    assert lenient.dropped.bad == 2 and "2 more are bad" in lenient.dropped.table(lenient.filters)
+    assert lenient.dropped.bad == 2 and "2 more are bad" in lenient.dropped.table(lenient.stream.filters)
     found = [sample.key for sample in read(lenient, tmp_path)]
     noted = [json.loads(line)["key"] for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
     assert sorted(noted) == ["00000", "00006"] and sum(" (for " not in key for key in found) == 5
@@ -78,9 +78,9 @@ def test_a_cut_shard_in_quarantine(tmp_path, given, cut):
 
 def test_a_rare_filter_is_looked_for_longer(tmp_path, monkeypatch):
     path = write_tar(tmp_path / "a.tar", [scored(n, 7.0 if n == 30 else 1.0) for n in range(40)])
-    monkeypatch.setattr("sunlab.data.selection.PROBES", (10, 40))
+    monkeypatch.setattr("sunlab.data.passes.PROBES", (10, 40))
     assert [s.key for s in read(Shards(order="exact", urls=[str(path)], filters=RARE), tmp_path)] == ["00030"]
-    monkeypatch.setattr("sunlab.data.selection.PROBES", (10, 20))
+    monkeypatch.setattr("sunlab.data.passes.PROBES", (10, 20))
     with pytest.raises(DataError, match="0 of 20 samples kept"):
         Shards(order="exact", urls=[str(path)], filters=RARE)
 

@@ -9,10 +9,10 @@ import torch
 from conftest import members, png, write_tar
 from PIL import Image
 
-import sunlab.data.reading as reading_module
 from sunlab.cli.main import main
+from sunlab.data.archive import Archive
 from sunlab.data.decode import Decoder
-from sunlab.data.opened import BadSample
+from sunlab.data.sample import BadSample
 from sunlab.data.shards import Shards
 from sunlab.errors import ConfigError, DataError
 
@@ -47,10 +47,9 @@ def test_skipping_continues_exactly_and_decodes_nothing_that_is_skipped(source, 
 
 
 def test_shards_that_hold_nothing_wanted_stay_closed(source, monkeypatch):
-    opened = []
-    loads_of = reading_module.loads_of
-    monkeypatch.setattr(reading_module, "loads_of", lambda path, *a: opened.append(path) or loads_of(path, *a))
-    assert len(keys(source(shuffle=1), 0, 51, skip=50)) == 1
+    shards, opened, begin = source(shuffle=1), [], Archive.__init__
+    monkeypatch.setattr(Archive, "__init__", lambda self, *a: opened.append(a) or begin(self, *a))
+    assert len(keys(shards, 0, 51, skip=50)) == 1
     assert len(opened) == 1
 
 
@@ -137,8 +136,9 @@ def test_bad_samples_are_named(reason, tmp_path):
     with pytest.raises(BadSample, match=f"{path}: sample '00001': {reason}") as caught:
         keys(Shards(order="exact", urls=[str(path)]), 0, 3)
     assert (caught.value.reason, caught.value.key, caught.value.shard) == (reason, "00001", str(path))
-    looked = [s.key for s in Shards(order="exact", urls=[str(path)]).attempts(seed=0, epoch=0, start=0, stop=3)]
-    assert sorted(looked) == ["00000", "00001", "00002"]
+    bad = []
+    good = [item["__key__"] for item in Shards(order="exact", urls=[str(path)]).pipeline(stream=0, passes=1, bad=bad.append)]
+    assert sorted(good) == ["00000", "00002"] and [error.key for error in bad] == ["00001"]
 
 
 def test_other_members_are_never_read(tmp_path):

@@ -1,13 +1,14 @@
-"""The contract of a filter."""
+"""The contract of a filter, and counts of what filters drop."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from registry import Registry
 from sunlab.data.fields import number
-from sunlab.errors import ConfigError
+from sunlab.errors import ConfigError, DataError
 
 Missing = Literal["keep", "drop", "error"]
 
@@ -74,15 +75,88 @@ class Range(Filter):
         return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
 
+PROBES = (250, 4000)  # samples that are filtered first; the second number if none of the first is kept
 FILTERS: Registry[Filter] = Registry(
-    "filter",
-    base=Filter,
-    entry_points="sunlab.filters",
-    components=tuple(
-        f"sunlab.data.filters.{name}"
-        for name in (
-            *("aesthetic", "aspect_ratio", "caption_length", "json_field", "language", "nsfw", "similarity", "size"),
-            "watermark",
-        )
-    ),
+    "filter", base=Filter, entry_points="sunlab.filters", components=("sunlab.data.filters.fields",)
 )
+Named = Sequence[tuple[str, Filter]]  # filters with a name each, for tables
+
+
+@dataclass
+class Dropped:
+    """What filters did.
+
+    Attributes:
+        seen, kept: samples.
+        bad: samples that could not be looked at.
+        first: by filter, samples that it was the first to drop.
+        alone: by filter, samples that it would drop were it the only one.
+        missing: by filter, samples without its value, whatever became of them.
+    """
+
+    seen: int = 0
+    kept: int = 0
+    bad: int = 0
+    first: Counter[str] = field(default_factory=Counter)
+    alone: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
+
+    def look(self, filters: Named, facts: Facts, where: str) -> bool:
+        """Count a sample. Returns whether it is kept. Raises `DataError` for a missing value that is an error."""
+        self.seen += 1
+        culprit = None
+        for name, one in filters:
+            value = one.value(facts)
+            if value is None:
+                self.missing[name] += 1
+                if one.missing == "error":
+                    raise DataError(
+                        f"{where}: sample {facts.key!r} has no value for the filter {name}, whose missing is 'error'; "
+                        "set it to keep or drop"
+                    )
+            dropped = one.missing == "drop" if value is None else not one.keeps(value)
+            self.alone[name] += dropped  # 0 too: a report lists every filter
+            culprit = culprit or (name if dropped else None)
+        if culprit is None:
+            self.kept += 1
+            return True
+        self.first[culprit] += 1
+        return False
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON and checkpoints."""
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> "Dropped":
+        values: dict[str, Any] = {name: Counter(v) if isinstance(v, dict) else v for name, v in given.items()}
+        return cls(**values)
+
+    def report(self) -> dict[str, Any]:
+        """The table as JSON: samples seen, kept and bad, and by filter those that it dropped first, would drop alone, and
+        found without a value."""
+        counts = {"dropped": self.first, "dropped_alone": self.alone, "missing": self.missing}
+        filters = {name: {column: count[name] for column, count in counts.items()} for name in self.alone}
+        return {"seen": self.seen, "kept": self.kept, "bad": self.bad, "filters": filters}
+
+    def emptied(self) -> "Dropped":
+        """What was counted; this one begins anew."""
+        found = Dropped()
+        found.add(self)
+        self.seen = self.kept = self.bad = 0
+        for counter in (self.first, self.alone, self.missing):
+            counter.clear()
+        return found
+
+    def add(self, other: "Dropped") -> None:
+        self.seen, self.kept, self.bad = self.seen + other.seen, self.kept + other.kept, self.bad + other.bad
+        for mine, theirs in ((self.first, other.first), (self.alone, other.alone), (self.missing, other.missing)):
+            mine.update(theirs)
+
+    def table(self, filters: Named) -> str:
+        rows: list[tuple[str, ...]] = [("filter", "dropped", "alone", "missing")]
+        rows += [(name, *(f"{c[name]:,}" for c in (self.first, self.alone, self.missing))) for name, _ in filters]
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = [f"{row[0]:<{widths[0]}}" + "".join(f"{row[i]:>{widths[i] + 2}}" for i in (1, 2, 3)) for row in rows]
+        bad = f"; {self.bad:,} more are bad" if self.bad else ""
+        return "\n".join([*lines, f"{self.kept:,} of {self.seen:,} samples kept{bad}"])

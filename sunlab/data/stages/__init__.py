@@ -1,2 +1,3 @@
-"""Stages of the data pipeline, a `webdataset.DataPipeline`, one idea a file. A stage is a callable from an iterator of items
-to an iterator of items. Begin with `base.py`; `sunlab.data.streamed` puts the stages of shards together."""
+"""Stages of the data pipeline, a `webdataset.DataPipeline`: callables from an iterator of items to another one. Open
+`archive.py` first, from shards to undecoded samples; `sunlab.data.stream` and `sunlab.data.exact` put the stages of the two
+orders together, and `sunlab.data.pipeline` has the contract."""

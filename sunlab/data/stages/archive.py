@@ -9,12 +9,12 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, Any
 
+from sunlab.data.archive import open_tar, unpacked
 from sunlab.data.arriving import Arriving
 from sunlab.data.cursor import Cursor, Tally
 from sunlab.data.index import DIGEST, LONGEST, Index
-from sunlab.data.opened import BadSample, bad_sample, open_tar, unpacked
 from sunlab.data.remote import Remote, is_remote
-from sunlab.data.stages.base import Bad, Item
+from sunlab.data.sample import Bad, BadSample, Item, bad_sample
 from sunlab.data.tar import BLOCK, MEMBERS, Damage, members
 from sunlab.errors import StorageError
 

@@ -6,10 +6,10 @@ from itertools import count, islice
 from random import Random
 
 import numpy as np
-from webdataset.utils import pytorch_worker_info
 
 from sunlab.data.cursor import Cursor
-from sunlab.data.stages.base import Item
+from sunlab.data.sample import Item
+from sunlab.data.stages.ranges import process
 from sunlab.draws import keyed_seed
 from sunlab.errors import DataError
 
@@ -61,7 +61,7 @@ class Split:
         self.shards, self.streams, self.stream = shards, streams, stream
 
     def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
-        stream, streams = (self.stream, self.streams) if self.stream is not None else _process()
+        stream, streams = (self.stream, self.streams) if self.stream is not None else process()
         if self.shards >= streams:
             yield from (item for item in items if item["__position__"] % streams == stream)
             return
@@ -77,11 +77,6 @@ def permutation(shards: int, seed: int, epoch: int) -> np.ndarray:
     order = list(range(shards))
     Random(keyed_seed(seed, epoch, "shards")).shuffle(order)
     return np.array(order, np.int32)
-
-
-def _process() -> tuple[int, int]:
-    rank, ranks, worker, workers = pytorch_worker_info()
-    return rank * workers + worker, ranks * workers
 
 
 def shards_of_stream(shards: int, streams: int, stream: int, seed: int, epoch: int) -> Iterator[int]:

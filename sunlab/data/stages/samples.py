@@ -9,13 +9,12 @@ from webdataset.filters import map as mapped
 from webdataset.filters import select as selected
 
 from sunlab.data.collate import collate
-from sunlab.data.cursor import Tally
+from sunlab.data.cursor import Request, Tally
 from sunlab.data.decode import Decoder, facts_of
-from sunlab.data.opened import BadSample, Raw
-from sunlab.data.prompts import PromptDraws
+from sunlab.data.filters.base import PROBES, Dropped, Named
+from sunlab.data.negatives import PromptDraws
 from sunlab.data.quarantine import Patience
-from sunlab.data.selection import PROBES, Dropped, Named
-from sunlab.data.stages.base import Item
+from sunlab.data.sample import BadSample, Item, Raw
 from sunlab.data.stages.order import PASSES
 from sunlab.data.tar import MEMBERS
 from sunlab.draws import keyed_seed
@@ -44,12 +43,12 @@ def select(filters: Named, tally: Tally) -> Function:
     return _described(selected(keeps), "Keep samples by filters, counted.")
 
 
-def decode(decoder: Decoder, name: Callable[[str], str], seed: int, bad: Patience) -> Function:
-    """`webdataset.filters.map` from bytes to a `Sample` under `sample`, its key behind its shard's name. Random crops and
-    prompts are keyed by (seed, pass, key)."""
+def decode(decoder: Decoder, prefix: Callable[[str], str], seed: int, bad: Patience) -> Function:
+    """`webdataset.filters.map` from bytes to a `Sample` under `sample`. Random crops and prompts are keyed by (seed, epoch,
+    key); what its key begins with is given by `prefix` and the shard's URL."""
 
     def decoded(item: Item) -> Item:
-        key = f"{name(item['__url__'])}/{item['__key__']}"
+        key = prefix(item["__url__"]) + item["__key__"]
         ours, shape = decoder, item.get("__shape__")
         if shape is not None and decoder.framing is not None:
             ours = replace(decoder, framing=replace(decoder.framing, width=shape[0], height=shape[1]))
@@ -67,14 +66,22 @@ def decode(decoder: Decoder, name: Callable[[str], str], seed: int, bad: Patienc
     return _described(mapped(decoded, handle), "Decode pictures, captions and json into a `Sample`.")
 
 
-def prompts(draws: PromptDraws) -> Function:
-    """`webdataset.filters.map` that adds what is drawn for a sample (`drawn`). The key tells passes apart from here on: a
-    stream does not wait for others before it begins its next pass."""
+def finished(request: Request, *, passes: bool = False) -> list[tuple[str, Function]]:
+    """The last stages of a pipeline: prompts and batches, where they are requested."""
+    if request.draws is None:
+        return []
+    last = [("prompts", prompts(request.draws, passes=passes))]
+    return last if request.batch is None else [*last, ("batch", batch(request.batch))]
+
+
+def prompts(draws: PromptDraws, *, passes: bool) -> Function:
+    """`webdataset.filters.map` that adds what is drawn for a sample (`drawn`). With `passes` the key distinguishes passes
+    from here on: a stream does not wait for others before it begins its next pass."""
 
     def drawn(item: Item) -> Item:
         sample, epoch = item["sample"], item["__epoch__"]
-        found = draws(sample, epoch, item["__pool__"])
-        key = f"{sample.key} (pass {epoch})" if epoch else sample.key
+        found = draws(sample, epoch, item.get("__pool__"))
+        key = f"{sample.key} (pass {epoch})" if epoch and passes else sample.key
         return {**item, "sample": replace(sample, key=key), "drawn": found}
 
     return _described(mapped(drawn), "Draw the prompt or none, a negative prompt, and a seed.")

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from sunlab.data.stages.base import STAGES, Item, Stage
+from sunlab.data.pipeline import STAGES, Stage
+from sunlab.data.sample import Item
 from sunlab.draws import keyed_seed
 from sunlab.errors import ConfigError
 

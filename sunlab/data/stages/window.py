@@ -11,12 +11,11 @@ from itertools import islice
 from random import Random
 from typing import Any
 
-from sunlab.data.base import Pool
-from sunlab.data.buckets import nearest
 from sunlab.data.cursor import Cursor
 from sunlab.data.decode import image_size, texts
-from sunlab.data.opened import Raw
-from sunlab.data.stages.base import Item
+from sunlab.data.framing import nearest
+from sunlab.data.negatives import Pool
+from sunlab.data.sample import Item, Raw
 from sunlab.draws import keyed_seed
 
 FIRST = 16  # samples of the first window; each following one has twice as many, up to the largest

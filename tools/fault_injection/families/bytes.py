@@ -9,9 +9,8 @@ import torch
 from fault_injection.samples import Members, picture_sample, write_shard
 from fault_injection.trial import Seen, trial
 from fault_injection.world import World, make_index
-from sunlab.data.base import Sample
 from sunlab.data.decode import Decoder
-from sunlab.data.opened import Raw
+from sunlab.data.sample import Raw, Sample
 from sunlab.data.shards import Shards
 from sunlab.errors import DataError, SunlabError
 from sunlab.export import read_adapter

@@ -3,7 +3,7 @@
 from fault_injection.samples import picture_sample, write_shard
 from fault_injection.trial import Seen, trial
 from fault_injection.world import World, make_index
-from sunlab.data.opened import BadSample
+from sunlab.data.sample import BadSample
 from sunlab.data.shards import Shards
 
 LONG = 1_000_000  # bytes
@@ -25,7 +25,9 @@ def captions(world: World, seen: Seen) -> None:
     path = write_shard(folder / "0.tar", samples)
     make_index(folder)
     source = Shards(urls=[str(path)], shuffle=0)
-    bad = {item.key: item for item in source.attempts(seed=0, epoch=0, start=0, stop=24) if isinstance(item, BadSample)}
+    bad: dict[str, BadSample] = {}
+    for _ in source.pipeline(stream=0, passes=1, bad=lambda error: bad.update({error.key: error})):
+        pass
     for number in (3, 5):
         error = bad.get(keys[number])
         seen.check(error is not None and path.name in str(error), f"sample {number}: {error}")

@@ -16,7 +16,7 @@ from fault_injection.families.untrusted import Touch
 from fault_injection.samples import picture_sample, write_shard
 from fault_injection.trial import Seen, trial
 from fault_injection.world import World
-from sunlab.data.base import Sample
+from sunlab.data.sample import Sample
 from sunlab.data.shards import Shards
 from sunlab.errors import SunlabError
 

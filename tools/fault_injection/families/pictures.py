@@ -10,8 +10,7 @@ from PIL import Image
 from fault_injection.samples import SIDE, picture, picture_sample, write_shard
 from fault_injection.trial import Seen, trial
 from fault_injection.world import World
-from sunlab.data.base import Sample
-from sunlab.data.opened import BadSample
+from sunlab.data.sample import BadSample
 from sunlab.data.shards import Shards
 
 
@@ -52,14 +51,15 @@ def pictures(world: World, seen: Seen) -> None:
     for number, (name, (suffix, data, expected)) in enumerate(CASES.items()):
         sample = {key: value for key, value in picture_sample(number).items() if key != "png"}
         path = write_shard(folder / f"{number}.tar", [{**sample, suffix: data()}])
-        item = next(Shards(urls=[str(path)], shuffle=0).attempts(seed=0, epoch=0, start=0, stop=1))
-        if isinstance(item, BadSample):
-            named = path.name in str(item) and item.key in str(item) and item.reason
-            seen.check(expected != "read" and bool(named), f"{name}: {item}")
-        else:
-            assert isinstance(item, Sample) and item.image is not None
-            right = item.image.dtype == torch.uint8 and item.image.shape[0] == 3
-            seen.check(expected != "bad" and right, f"{name}: read as {item.image.dtype} {tuple(item.image.shape)}")
+        bad: list[BadSample] = []
+        found = list(Shards(urls=[str(path)], shuffle=0).pipeline(stream=0, passes=1, bad=bad.append))
+        for error in bad:
+            named = path.name in str(error) and error.key in str(error) and error.reason
+            seen.check(expected != "read" and bool(named), f"{name}: {error}")
+        for image in (item["sample"].image for item in found):
+            right = image.dtype == torch.uint8 and image.shape[0] == 3
+            seen.check(expected != "bad" and right, f"{name}: read as {image.dtype} {tuple(image.shape)}")
+        seen.check(len(bad) + len(found) == 1, f"{name}: {len(bad)} bad samples and {len(found)} good ones")
     mixed = [picture_sample(number) for number in range(7)]
     mixed.append({**picture_sample(7), "png": CASES["1x1 PNG"][1]()})
     outcome = world.fit(world.config("sizes", [write_shard(folder / "sizes.tar", mixed)]))

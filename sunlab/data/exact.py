@@ -1,0 +1,153 @@
+"""Counted shards: the `webdataset.DataPipeline` of the order "exact"."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sunlab.data.base import Source
+from sunlab.data.cursor import Request
+from sunlab.data.decode import Decoder
+from sunlab.data.distinct import require_distinct, require_names
+from sunlab.data.filters.base import Dropped, Named
+from sunlab.data.manifest import Shard, shard_name, shards_of
+from sunlab.data.passes import select
+from sunlab.data.pipeline import Inserted, Pipeline
+from sunlab.data.quarantine import Patience, Quarantine
+from sunlab.data.remote import Remote
+from sunlab.data.sample import Item, Sample
+from sunlab.data.stages.exact import Buffer, Epochs, OpenPlaces, Read, Replace, Share
+from sunlab.data.stages.ranges import Range
+from sunlab.data.stages.samples import decode, finished
+from sunlab.data.tar import Unread
+from sunlab.data.urls import Addresses
+from sunlab.errors import DataError
+
+
+@dataclass(frozen=True)
+class Exact(Source):
+    """The kept samples of some shards. An epoch is one permutation of the shards from (seed, epoch); each range of it that
+    is read goes through a shuffle buffer of its own, keyed by (seed, epoch, start, stop).
+
+    Attributes:
+        shards: with the numbers of their kept samples.
+        decoder: from bytes to samples.
+        shuffle: samples in the buffer.
+        remote: the cache that remote shards are fetched to.
+        quarantine: of bad samples; None: the first one ends the run.
+        qualified: whether keys begin with the folder and name of their shard.
+        inserted: stages of the user.
+    """
+
+    shards: Sequence[Shard]
+    decoder: Decoder
+    shuffle: int
+    remote: Remote
+    quarantine: Quarantine | None = None
+    qualified: bool = False
+    inserted: Inserted = ()
+
+    def __len__(self) -> int:
+        return sum(len(shard) for shard in self.shards)
+
+    def pipeline(self, **given: Any) -> Pipeline:
+        request = Request(**given)
+        return self._over(Range.of(request, len(self)), request)
+
+    def read(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample]:
+        found = self._over(Range(start, stop, epoch, skip, epoch + 1), Request(seed=seed))
+        return (item["sample"] for item in found)
+
+    def sound(self, *, start: int, stop: int) -> Iterator[Sample]:
+        given = Request(bad=Patience(self.quarantine))
+        return (item["sample"] for item in self._over(Range(start, stop, last=1), given))
+
+    def _over(self, range: Range, request: Request) -> Pipeline:
+        bad = Patience(self.quarantine, request.bad)
+        replacing = None
+        if request.bad is None and self.quarantine is not None:
+            bad = replacing = Replace(self.quarantine, range, partial(self._good, range, request.seed))
+        prefix = (lambda url: f"{shard_name(url)}/") if self.qualified else (lambda url: "")
+        named: list[tuple[str, Any]] = [
+            ("shards", Epochs(self.shards, request.seed, range)),
+            ("split", Share(range, self.shuffle, request.seed)),
+            ("open", OpenPlaces(self.remote)),
+            ("shuffle", Buffer()),
+            ("verify", Read(bad)),
+            ("decode", decode(self.decoder, prefix, request.seed, bad)),
+        ]
+        if replacing is not None:
+            named.append(("replace", replacing.stage))
+        return Pipeline([*named, *finished(request)], self.inserted, last=request.last)
+
+    def _good(self, range: Range, seed: int, epoch: int) -> Iterator[Item]:
+        """The good samples of an epoch's range, from its beginning."""
+        whole = Range(range.start, range.stop, epoch, last=epoch + 1)
+        return iter(self._over(whole, Request(seed=seed, bad=lambda bad: None)))
+
+
+def counted(
+    addresses: Addresses,
+    remote: Remote,
+    filters: Named,
+    *,
+    qualified: bool = False,
+    limit: int | None = None,
+    lenient: bool = False,
+) -> tuple[list[Shard], list[Shard], Dropped | None]:
+    """Count the samples of shards.
+
+    Args:
+        addresses: of the shards.
+        remote: the cache that remote shards are fetched to.
+        filters: with a name each.
+        qualified: whether keys begin with the folder and name of their shard.
+        limit: only the first so many samples that the filters keep.
+        lenient: whether bad samples are left to the quarantine.
+
+    Returns:
+        All shards; those with samples that are read, with the numbers of these; what the filters dropped.
+
+    Raises:
+        DataError: no samples, a shard that is not what its manifest says, a key in two shards, filters that drop everything.
+    """
+    urls, globs = addresses
+    whole = shards_of(urls, remote, globs=globs, lenient=lenient)
+    if not any(shard.samples for shard in whole):
+        unread = unread_of(whole)
+        raise DataError(
+            f"no samples in {urls[:3]}: {len(urls)} shards, none with members that are read"
+            + (f": {unread}" if unread else "")
+        )
+    if qualified:
+        require_names(whole)
+    else:
+        require_distinct(whole, remote, passes_of(remote))
+    chosen, dropped = whole, None
+    if filters:
+        chosen, dropped = select(whole, filters, remote, passes_of(remote), lenient=lenient)
+    return whole, _first(chosen, limit), dropped
+
+
+def passes_of(remote: Remote) -> Path:
+    """Where results of passes over all shards are kept."""
+    return remote.folder.parent / "passes"
+
+
+def unread_of(shards: Sequence[Shard]) -> Unread:
+    """Members that are not read because of their names."""
+    found = Unread()
+    for shard in shards:
+        found.add(shard.unread)
+    return found
+
+
+def _first(shards: Sequence[Shard], limit: int | None) -> list[Shard]:
+    chosen, left = [], sum(map(len, shards)) if limit is None else limit
+    for shard in shards:
+        samples = min(len(shard), left)
+        left -= samples
+        if samples:
+            chosen.append(shard if samples == len(shard) else replace(shard, kept=shard.numbers(0, samples)))
+    return chosen
