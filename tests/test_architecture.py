@@ -39,6 +39,7 @@ COMPOSERS = {
     "sunlab/data/pipeline.py",  # and its stages
     "sunlab/callbacks/before_after.py",  # a callback names its negative prompts and their control
     "sunlab/losses/sum.py",  # a sum names its losses
+    "sunlab/losses/dmd.py",  # the fake score is an adapter that the loss names
     "sunlab/adapters/stacked.py",  # an adapter that stacks on another names it
     "sunlab/export/load.py",  # an adapter file says which adapter it holds
     "sunlab/backbones/pretrained.py",  # a folder of weights is wrapped as it is read

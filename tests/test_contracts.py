@@ -19,7 +19,7 @@ from tiny_sd3 import tiny_sd3
 from sunlab.data.precompute import write_latents
 from sunlab.data.shards import Shards
 from sunlab.registries import KINDS, registry_of
-from sunlab.testing import CONTRACTS, AdapterContract, SourceContract
+from sunlab.testing import CONTRACTS, AdapterContract, LossContract, SourceContract
 
 
 def _folder() -> Path:
@@ -128,6 +128,11 @@ class TestNAGOverSUN(AdapterContract):
 
 class TestVSFOverSUN(AdapterContract):
     component: ClassVar = {"name": "vsf", "inner": "sun"}
+
+
+class TestAdversarialDMD(LossContract):
+    component: ClassVar = {"name": "dmd", "gan": 0.1, "negatives": True}
+    test_the_given_distance_is_used = None  # the adversarial term has none
 
 
 class TestSUNWithoutNegative(AdapterContract):

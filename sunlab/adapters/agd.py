@@ -85,6 +85,8 @@ class AGDAttention:
         self.beside = beside
 
     def __call__(self, call: AttentionCall, state: PassState) -> Tensor:
+        if not state.in_attention:
+            return call.below(state)
         if state.guidance is None or state.time is None:
             raise ConfigError(
                 "agd: this family's network does not state the time of a pass, which the adapter is conditioned on"

@@ -92,6 +92,8 @@ class SUNAttention:
         self.compat = any(branch is not None and branch.compat for branch in (negative, positive))
 
     def __call__(self, call: AttentionCall, state: PassState) -> Tensor:
+        if not state.in_attention:
+            return call.below(state)
         query, layer = call.query(), call.layer
         z = state.attention(call, query)
         size_z, total = size(z, whole_batch=self.compat), z if call.plain else torch.zeros_like(z)

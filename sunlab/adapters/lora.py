@@ -71,7 +71,7 @@ class LoRA(Adapter):
             raise ConfigError(REPLACED)
 
     def state(self, positive: Conditioning, negative: Conditioning | None, guidance: Tensor) -> PassState:
-        return PassState(loras={id(self): 1.0})
+        return PassState(in_attention=False, loras={id(self): 1.0})
 
     def tensors(self) -> dict[str, Tensor]:
         return {

@@ -60,6 +60,8 @@ class NAGAttention:
         self.phi, self.tau, self.blend = phi, tau, blend
 
     def __call__(self, call: AttentionCall, state: PassState) -> Tensor:
+        if not state.in_attention:
+            return call.below(state)
         query, layer = call.query(), call.layer
         negative = state.own(call, self, state.negative_tokens(call), query)
         z_pos = attend(query, state.own(call, layer.to_k, call.tokens, query, exact=True), call.mask())

@@ -69,7 +69,7 @@ class Stacked(Adapter):
         own = PassState.of(None if negative is None else self._context(negative))
         if below is None:
             return own
-        return replace(below, negative=own.negative, negative_mask=own.negative_mask, cache=own.cache)
+        return replace(below, negative=own.negative, negative_mask=own.negative_mask, cache=own.cache, in_attention=True)
 
     def tensors(self) -> dict[str, Tensor]:
         return {} if self.inner is None else self.inner.tensors()

@@ -44,6 +44,7 @@ class PassState:
         scale: factor on the whole offset that the adapter adds to its layers, see `Strength`.
         guidance: the guidance scale w (B,) of an adapter that is conditioned on it and on the time.
         time: of the pass, as the network takes it (B,) or (); see `at`.
+        in_attention: whether what adapters attached to text attention acts; a state of LoRAs alone leaves it off.
         loras: id of each LoRA adapter that is on -> factor on its update.
         cache: for the passes of one generation; not used where gradients are computed.
     """
@@ -56,6 +57,7 @@ class PassState:
     scale: float = 1.0
     guidance: Tensor | None = None
     time: Tensor | None = None
+    in_attention: bool = True
     loras: Mapping[int, float] = field(default_factory=dict)
     cache: PromptCache | None = None
 

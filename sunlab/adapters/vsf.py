@@ -64,6 +64,8 @@ class VSFAttention:
         self.alpha, self.beta = alpha, beta
 
     def __call__(self, call: AttentionCall, state: PassState) -> Tensor:
+        if not state.in_attention:
+            return call.below(state)
         query, layer = call.query(), call.layer
         positive = state.own(call, layer.to_k, call.tokens, query, exact=True)
         negative = state.own(call, self, state.negative_tokens(call), query)

@@ -144,7 +144,7 @@ def count_passes(config: Config, module: Any) -> NetworkEvaluations:
     networks, the mean over its turns and the student's."""
     passes, seeds = NetworkEvaluations(), range(SAMPLES)
     draws, path, loss = Draws(seeds), module.base.backbone.path, component("losses", config.loss)
-    loss.prepare(module.base.backbone)
+    loss.prepare(module.base.backbone)  # on the meta device: shapes alone
     critics = loss.networks()
     shape = module.base.backbone.sample_shape if critics else (1, 2, 2)
     times = module.student.times

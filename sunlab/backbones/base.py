@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from registry import Registry
 from sunlab.backbones.attention import Attachment, Extension, Layers, TextAttention, TokenContext
 from sunlab.backbones.autoencoder import Autoencoder
+from sunlab.backbones.features import hidden_states
 from sunlab.backbones.files import Files
 from sunlab.backbones.state import checkpoint
 from sunlab.backbones.text import TextEncoder
 from sunlab.diffusion.path import ProbabilityPath
 from sunlab.diffusion.prediction import Prediction
+from sunlab.errors import ConfigError
 from sunlab.hashing import files_hash
 from sunlab.types import Conditioning, PredictionType
 
@@ -82,6 +84,18 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def checkpointing(self) -> bool:
         """Whether activations are recomputed."""
+
+    def middle(self) -> tuple[nn.Module, int]:
+        """The layer in the middle of the network whose output a discriminator reads, and its width h.
+
+        Raises:
+            ConfigError: the family names none.
+        """
+        raise ConfigError(f"{type(self).__name__} has no `middle` layer for a discriminator; set loss.gan=0")
+
+    def features(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """Hidden states (B, P, h), the output of `middle`; the rest of the network is not run."""
+        return hidden_states(self.middle()[0], lambda: self.predict(x, t, conditioning))
 
     @classmethod
     @abstractmethod

@@ -15,16 +15,18 @@ Forward = Callable[..., Prediction]
 
 @dataclass
 class NetworkEvaluations:
-    """Network evaluations (NFE), counted by sample: a guided evaluation of B samples is 2 B of them."""
+    """Network evaluations (NFE), counted by sample: a guided evaluation of B samples is 2 B of them. `critic` are those of a
+    loss's networks over the frozen base."""
 
     teacher: int = 0
     student: int = 0
     backward: int = 0
+    critic: int = 0
 
     @property
     def equivalents(self) -> int:
         """Training compute in NFE: a backward pass counts as two."""
-        return self.teacher + self.student + 2 * self.backward
+        return self.teacher + self.student + self.critic + 2 * self.backward
 
 
 def guided(

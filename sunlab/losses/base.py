@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from registry import Registry
 from sunlab.diffusion.grid import between, constant
 from sunlab.diffusion.path import ProbabilityPath
-from sunlab.diffusion.prediction import Denoiser
+from sunlab.diffusion.prediction import Denoiser, Prediction
 from sunlab.types import Batch
 
 
@@ -25,6 +25,19 @@ class Stepper(Protocol):
     def solve(self, denoise: Denoiser, x: Tensor, times: Any) -> Tensor: ...
 
 
+class Network(Protocol):
+    """The frozen network itself, bound to a batch's prompts, for the networks of a loss. Gradients flow to x and to what is
+    trained; the adapters of the student are off."""
+
+    def __call__(self, x: Tensor, t: Tensor, adapter: Any, *, guided: bool = False) -> Prediction:
+        """A pass with `adapter` on; with `guided`, two that are joined by classifier-free guidance as the teacher's are."""
+        ...
+
+    def features(self, x: Tensor, t: Tensor) -> Tensor:
+        """Hidden states (B, P, h) in its middle, see `Backbone.features`."""
+        ...
+
+
 @dataclass(frozen=True)
 class BoundSampler:
     """A denoiser bound to a batch's prompts, the solver that integrates it, and the grid on which it is sampled.
@@ -34,12 +47,14 @@ class BoundSampler:
         solver: its own solver.
         times: the sampling grid, (K + 1,) descending from noise, float64, on the batch's device.
         grid: the same times on the host; () reads them from `times`, which waits for a device.
+        network: the teacher's frozen network, for losses with networks of their own.
     """
 
     denoise: Denoiser
     solver: Stepper
     times: Tensor
     grid: tuple[float, ...] = ()
+    network: Network | None = None
 
     def __post_init__(self) -> None:
         if not self.grid:
@@ -151,6 +166,7 @@ LOSSES: Registry[Loss] = Registry(
         "sunlab.losses.msc_rollout",
         "sunlab.losses.msc_segment",
         "sunlab.losses.cfg",
+        "sunlab.losses.dmd",
         "sunlab.losses.lcm",
         "sunlab.losses.pcm",
         "sunlab.losses.progressive",

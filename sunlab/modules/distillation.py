@@ -22,6 +22,7 @@ from sunlab.losses.weighting import Uniform
 from sunlab.modules.base import Module
 from sunlab.modules.bases import Bases
 from sunlab.modules.conditioning import negative_of, positive_of
+from sunlab.modules.frozen import FrozenNetwork
 from sunlab.modules.optimization import Optimization
 from sunlab.modules.turns import Turns
 from sunlab.pipelines.draw import Bind, with_guidance
@@ -183,7 +184,7 @@ class DistillationModule(Module):
             with torch.no_grad():
                 return inner(x, t)
 
-        return self._bound(denoise, self.teacher)
+        return replace(self._bound(denoise, self.teacher), network=FrozenNetwork(self.base.backbone, batch, self.nfe))
 
     def _bound(self, denoise: Denoiser, sampler: Sampler) -> BoundSampler:
         return BoundSampler(denoise, sampler.solver, constant(sampler.grid, self.device), sampler.grid)

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from sunlab.adapters import Adapter
-from sunlab.backbones import Backbone
 from sunlab.backbones.base import BaseModel
 from sunlab.backbones.pretrained import save_base
 from sunlab.export import save_adapter
@@ -27,12 +26,10 @@ class StudentModule(DistillationModule):
     """
 
     def __init__(self, base: BaseModel, loss: Loss, *, lora: Adapter | None = None, **options: Any):
+        copy = deepcopy(base.backbone) if lora is None else None  # without what the loss attaches
         super().__init__(base, loss, **options)
-        self.lora = lora
-        self.copy: Backbone | None = None
-        if lora is None:
-            self.copy = deepcopy(base.backbone).requires_grad_(True)
-        else:
+        self.lora, self.copy = lora, None if copy is None else copy.requires_grad_(True)
+        if lora is not None:
             lora.attach(base.backbone)
         self.train_in_single_precision()
 

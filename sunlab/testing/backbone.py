@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from sunlab.backbones.base import BaseModel
+from sunlab.backbones.base import Backbone, BaseModel
 from sunlab.backbones.files import describe_files
 from sunlab.backbones.pretrained import chosen, load_base, outline_base, save_base
 from sunlab.errors import ConfigError
@@ -119,6 +119,24 @@ class BackboneContract(RegisteredContract):
         assert all(torch.equal(tokens, base.backbone.context(prompts).tokens) for tokens in seen)
         assert torch.equal(base.backbone.predict(x, t, prompts), wanted), "without a state extensions are off"
         attachment.remove()
+
+    @pytest.mark.parametrize("checkpointing", [False, True])
+    def test_its_features_are_hidden_states_with_gradient(self, base: BaseModel, checkpointing: bool) -> None:
+        """One row a sample that depends on its own latents alone, and no trace of the hook."""
+        if type(base.backbone).middle is Backbone.middle:
+            pytest.skip("the family names no middle layer")
+        if checkpointing:
+            base.backbone.enable_checkpointing()
+            base.backbone.train()
+        x, t, prompts = self.inputs(base)
+        layer, width = base.backbone.middle()
+        hooks = dict(layer._forward_hooks)
+        x.requires_grad_()
+        hidden = base.backbone.features(x, t, prompts)
+        assert hidden.dim() == 3 and len(hidden) == len(x) and hidden.shape[2] == width
+        hidden[0].square().sum().backward()
+        assert x.grad is not None and bool(x.grad[0].any()) and not bool(x.grad[1].any())
+        assert dict(layer._forward_hooks) == hooks
 
     def test_detached_it_is_the_base_to_the_bit(self, base: BaseModel) -> None:
         x, t, prompts = self.inputs(base)

@@ -1,6 +1,7 @@
 """The contract of a loss."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -8,12 +9,15 @@ import torch
 from torch import Tensor
 
 from sunlab.diffusion.grid import grid, grid_times
+from sunlab.diffusion.guidance import NetworkEvaluations
 from sunlab.diffusion.path import ProbabilityPath
-from sunlab.losses.base import BoundSampler, LossOutput
+from sunlab.losses.base import BoundSampler, Loss, LossOutput
+from sunlab.modules.frozen import FrozenNetwork
 from sunlab.registries import registry_of
 from sunlab.testing.component import ComponentContract
 from sunlab.testing.device import no_host_reads
 from sunlab.testing.toy import KINDS, PATHS, ToyDenoiser, toy_batch
+from sunlab.testing.toy_backbone import ToyBackbone, toy_base
 from sunlab.types import Batch
 
 on_all_paths = pytest.mark.parametrize("path", PATHS)
@@ -36,15 +40,25 @@ class LossContract(ComponentContract):
         solver: Any = registry_of("solvers").build("ddim", on)
         bias = batch.positive.tokens.mean(dim=(1, 2))
         student, teacher = (ToyDenoiser(on, kind=kind, bias=bias, scale=scale) for scale in (0.8, 0.3))
+        network = FrozenNetwork(toy_network(path), batch, NetworkEvaluations())
         return (
             BoundSampler(student, solver, grid(4, path=on), grid_times(4, path=on)),
-            BoundSampler(teacher, solver, grid(24, path=on), grid_times(24, path=on)),
+            BoundSampler(teacher, solver, grid(24, path=on), grid_times(24, path=on), network),
         )
+
+    def loss(self, teacher: BoundSampler) -> Loss:
+        """The loss, prepared for the teacher's network."""
+        loss: Loss = self.build()
+        assert isinstance(teacher.network, FrozenNetwork)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            loss.prepare(teacher.network.backbone)
+        return loss
 
     def compute(self, seeds: Sequence[int], path: str) -> tuple[LossOutput, BoundSampler, BoundSampler]:
         batch = self.batch(seeds, PATHS[path])
         student, teacher = self.samplers(batch, path)
-        return self.build()(batch, student, teacher, squared), student, teacher
+        return self.loss(teacher)(batch, student, teacher, squared), student, teacher
 
     @on_all_paths
     def test_one_value_a_sample(self, path: str) -> None:
@@ -68,6 +82,8 @@ class LossContract(ComponentContract):
     @on_all_paths
     def test_the_student_can_lower_it(self, path: str) -> None:
         output, student, _ = self.compute(self.seeds, path)
+        if self.entry.factory.surrogate or self.build().surrogate:
+            pytest.skip("its value is no measure of the error")
         output.values.mean().backward()
         gradient = weight(student).grad
         batch = self.batch(self.seeds, PATHS[path])
@@ -75,7 +91,7 @@ class LossContract(ComponentContract):
         assert gradient is not None
         with torch.no_grad():
             weight(moved).sub_(1e-3 * gradient / gradient.norm())
-        after = self.build()(batch, moved, teacher, squared).values.mean()
+        after = self.loss(teacher)(batch, moved, teacher, squared).values.mean()
         assert float(after.detach()) < float(output.values.detach().mean())
 
     @on_all_paths
@@ -98,15 +114,47 @@ class LossContract(ComponentContract):
 
     @pytest.mark.parametrize("path", ["zero_snr", "flow"])
     def test_nothing_waits_for_the_device(self, path: str) -> None:
+        seeds = self.seeds[:2]
+        _, prepared = self.samplers(self.batch(seeds, PATHS[path]), path)
+        loss = self.loss(prepared)  # networks are built and moved before the training
+        assert isinstance(prepared.network, FrozenNetwork)
         with no_host_reads():
-            output, *_ = self.compute(self.seeds[:2], path)
-            output.values.mean().backward()
+            batch = self.batch(seeds, PATHS[path])
+            student, teacher = self.samplers(batch, path)
+            teacher = replace(teacher, network=replace(prepared.network, batch=batch))
+            loss(batch, student, teacher, squared).values.mean().backward()
 
     def test_the_given_distance_is_used(self) -> None:
         batch = self.batch(self.seeds, PATHS["vp"])
         student, teacher = self.samplers(batch, "vp")
-        doubled = self.build()(batch, student, teacher, lambda a, b: 2 * squared(a, b)).values
+        doubled = self.loss(teacher)(batch, student, teacher, lambda a, b: 2 * squared(a, b)).values
         torch.testing.assert_close(doubled, 2 * self.compute(self.seeds, "vp")[0].values)
+
+    @on_all_paths
+    def test_its_networks_learn_alone(self, path: str) -> None:
+        """One value a sample in `critic_step`, with gradient to the networks and none to student and teacher."""
+        batch = self.batch(self.seeds, PATHS[path])
+        student, teacher = self.samplers(batch, path)
+        loss = self.loss(teacher)
+        parameters = [p for network in loss.networks() for p in network.parameters()]
+        if not parameters:
+            return
+        values = loss.critic_step(batch, replace(student, denoise=torch.no_grad()(student.denoise)), teacher)
+        assert values.shape == (len(self.seeds),) and bool(values.isfinite().all())
+        values.mean().backward()
+        assert any(p.grad is not None and bool(p.grad.any()) for p in parameters)
+        assert weight(student).grad is None, "gradient reached the student"
+        assert isinstance(teacher.network, FrozenNetwork)
+        assert all(p.grad is None for p in teacher.network.backbone.parameters())
+        loss.critic_optimizer(parameters).step()
+
+
+def toy_network(path: str) -> ToyBackbone:
+    """A frozen toy backbone, the same in each call, over one of `PATHS`."""
+    backbone = toy_base().freeze().backbone
+    assert isinstance(backbone, ToyBackbone)
+    backbone.path, backbone.prediction_type = PATHS[path], KINDS[path]  # type: ignore[assignment]
+    return backbone
 
 
 def squared(a: Tensor, b: Tensor) -> Tensor:

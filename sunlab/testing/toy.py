@@ -11,7 +11,7 @@ from sunlab.diffusion.prediction import Prediction, target
 from sunlab.draws import Draws
 from sunlab.types import Batch, Conditioning, PredictionType, Trajectory
 
-SHAPE = (2, 3, 3)
+SHAPE, TOKENS = (2, 4, 4), (6, 8)  # of a latent, and of a prompt: those of the toy backbone
 PATHS: dict[str, ProbabilityPath] = {
     "vp": DiscreteVP.from_betas(),
     "zero_snr": DiscreteVP.from_betas(zero_terminal_snr=True),
@@ -79,8 +79,8 @@ def toy_batch(seeds: Sequence[int], *, path: ProbabilityPath, stored: int = 24) 
     noise = draws.normal("toy noise", SHAPE)
     states = torch.stack([path.add_noise(x_0, noise, t.expand(len(seeds))) for t in times], dim=1)
     return Batch(
-        positive=Conditioning(draws.normal("toy positive", (5, 4))),
-        negative=Conditioning(draws.normal("toy negative", (5, 4))),
+        positive=Conditioning(draws.normal("toy positive", TOKENS)),
+        negative=Conditioning(draws.normal("toy negative", TOKENS)),
         guidance=draws.uniform("toy guidance", 2.0, 8.0),
         draws=draws,
         shape=SHAPE,

@@ -19,10 +19,12 @@ from sunlab.backbones.autoencoder import to_signed
 from sunlab.backbones.state import at_time, carrying, checkpoint
 from sunlab.backbones.weight_files import reading
 from sunlab.diffusion.path import RectifiedFlow
+from sunlab.testing.toy import SHAPE, TOKENS
 from sunlab.testing.toy_attention import ToyAttachment, ToyAttention, ToyTextAttention
 from sunlab.types import Conditioning
 
-SHAPE, WIDTH, TEXT, LENGTH = (2, 4, 4), 16, 8, 6
+WIDTH = 16
+LENGTH, TEXT = TOKENS
 INDEX = {"_class_name": "ToyModel"}
 
 
@@ -63,15 +65,18 @@ class ToyBackbone(Backbone):
         self._recompute: Callable[..., Any] | None = checkpoint if gradient_checkpointing else None
 
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
+        with carrying(at_time(state, self.network_time(t))):
+            return self._run(x, t, conditioning)
+
+    def _run(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         given, dtype = self.context(conditioning), self.proj_in.weight.dtype
         phase = (self.network_time(t) / 1000).to(dtype)
         hidden = self.proj_in(x.to(dtype).flatten(2).mT) + self.time(torch.stack([phase, phase.cos()], -1))[:, None]
-        with carrying(at_time(state, self.network_time(t))):
-            for block in self.blocks:
-                if self._recompute is not None and torch.is_grad_enabled():
-                    hidden = self._recompute(block, hidden, given.tokens, given.mask)
-                else:
-                    hidden = block(hidden, given.tokens, given.mask)
+        for block in self.blocks:
+            if self._recompute is not None and torch.is_grad_enabled():
+                hidden = self._recompute(block, hidden, given.tokens, given.mask)
+            else:
+                hidden = block(hidden, given.tokens, given.mask)
         return self.proj_out(hidden).mT.unflatten(2, SHAPE[1:]).to(x.dtype)
 
     def context(self, conditioning: Conditioning) -> TokenContext:
@@ -92,6 +97,9 @@ class ToyBackbone(Backbone):
 
     def enable_checkpointing(self, function: Callable[..., Any] = checkpoint) -> None:
         self._recompute = function
+
+    def middle(self) -> tuple[nn.Module, int]:
+        return self.blocks[0], WIDTH
 
     @property
     def checkpointing(self) -> bool:

@@ -180,3 +180,29 @@ def test_networks_must_be_submodules():
 
     with pytest.raises(ConfigError, match=r"torch\.nn\.Module"):
         Turns(Loose(), nn.Identity())
+
+
+DMD = (
+    "loss={name: dmd, critic_steps: 2, gan: 0.1, fake: {name: lora, rank: 2}}",
+    "trainer.max_steps=7",
+    "run.checkpoint_every=2",
+)
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_dmd_resumed_is_the_unbroken_one(tiny_config, sunlab_process, tmp_path):
+    """To the digit: the student, the fake score, the discriminator, both optimizers and the counts of evaluations."""
+    (tmp_path / "kill.py").write_text(KILL)
+
+    def run(folder, *more):
+        return ["fit", "--config", str(tiny_config), "--plugin", str(tmp_path / "kill.py"), f"run.dir={folder}", *DMD, *more]
+
+    assert main(run(tmp_path / "whole", f"callbacks=[{EMA}]")) == 0
+    killed = sunlab_process(*run(tmp_path / "cut", f"callbacks=[{EMA}, {{name: kill_in_turns, after: 5}}]"))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert saved(tmp_path / "cut")["global_step"] == 4
+    assert main(run(tmp_path / "cut", f"callbacks=[{EMA}]", "--resume", "last")) == 0
+    ours, theirs = saved(tmp_path / "cut"), saved(tmp_path / "whole")
+    assert any("discriminator" in name for name in ours["state_dict"])
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "nfe"):
+        assert equal(ours[key], theirs[key]), key

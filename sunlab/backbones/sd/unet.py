@@ -96,6 +96,9 @@ class DiffusersUNet(Backbone):
     def enable_checkpointing(self, function: Callable[..., Any] = checkpoint) -> None:
         self.unet.enable_gradient_checkpointing(function)
 
+    def middle(self) -> tuple[nn.Module, int]:
+        return self.unet.mid_block, self.unet.config.block_out_channels[-1]
+
     @property
     def checkpointing(self) -> bool:
         return bool(self.unet.is_gradient_checkpointing)
