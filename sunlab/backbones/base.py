@@ -237,6 +237,7 @@ BACKBONES: Registry[Backbone] = Registry(
     components=(
         "sunlab.backbones.sd.family",
         "sunlab.backbones.sdxl.family",
+        "sunlab.backbones.pixart.transformer",
         "sunlab.backbones.sana.family",
         "sunlab.backbones.sd3.transformer",
     ),

@@ -1,0 +1,165 @@
+"""diffusers' PixArtTransformer2DModel as a `Backbone` (arXiv 2310.00426, 2403.04692)."""
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sunlab.backbones.attention import Extension, TokenContext
+from sunlab.backbones.base import BACKBONES, Backbone, BaseModel
+from sunlab.backbones.files import Files
+from sunlab.backbones.pixart.folder import index_mismatch, read_folder
+from sunlab.backbones.pixart.text import PixArtText
+from sunlab.backbones.sd.attention import UNetAttachment, UNetTextAttention, text_attention
+from sunlab.backbones.sd.autoencoder import VAE
+from sunlab.backbones.sd.layers import passing
+from sunlab.backbones.sd.save import save_part
+from sunlab.backbones.schedule import read_path
+from sunlab.backbones.state import carrying, checkpoint
+from sunlab.diffusion.path import ProbabilityPath
+from sunlab.errors import ConfigError
+from sunlab.types import Conditioning, PredictionType
+
+
+@BACKBONES.register("pixart")
+class PixArt(Backbone):
+    """PixArt-alpha, PixArt-Sigma, and transformers of their class: cross-attention to one text encoder with a mask.
+
+    Args:
+        transformer: a PixArtTransformer2DModel.
+        path: the probability path that it was trained on.
+        prediction_type: what it predicts. A learned variance, the second half of the output channels, is dropped.
+        length: tokens of a padded prompt.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, a third more compute.
+        attention: `sdpa`, torch's fused kernels; `eager`, matrix products and softmax.
+        compile: the mode of torch.compile; `none`: not compiled.
+    """
+
+    folders: ClassVar[tuple[str, ...]] = ("transformer", "scheduler")
+    index: Mapping[str, Any] = MappingProxyType({})
+    scheduler: Mapping[str, Any] = MappingProxyType({})
+    """model_index.json and the scheduler's configuration, as they are saved again."""
+
+    def __init__(
+        self,
+        transformer: Any,
+        path: ProbabilityPath,
+        prediction_type: PredictionType,
+        length: int,
+        *,
+        gradient_checkpointing: bool = False,
+        attention: Literal["sdpa", "eager"] = "sdpa",
+        compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none",
+    ):
+        super().__init__()
+        self.transformer: Any = transformer
+        self.path, self.prediction_type, self.length = path, prediction_type, length
+        described: Any = transformer.config
+        self.sample_shape = (described.in_channels, described.sample_size, described.sample_size)
+        if attention == "eager":
+            from diffusers.models.attention_processor import AttnProcessor
+
+            self.transformer.set_attn_processor(AttnProcessor())
+        if gradient_checkpointing:
+            self.enable_checkpointing()
+        if compile != "none":
+            self.transformer.compile(mode=compile)
+
+    def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
+        dtype = self.transformer.dtype
+        with carrying(state):
+            output = self.transformer(
+                x.to(dtype),
+                conditioning.tokens.to(dtype),
+                self.network_time(t),
+                {"resolution": None, "aspect_ratio": None, **conditioning.added},
+                encoder_attention_mask=conditioning.mask,
+                return_dict=False,
+                **passing(self.transformer, state),
+            )[0]
+        return output[:, : x.shape[1]].to(x.dtype)
+
+    def context(self, conditioning: Conditioning) -> TokenContext:
+        """The tokens after `caption_projection`, which comes before the blocks."""
+        tokens = conditioning.tokens.to(self.transformer.dtype)
+        projection = self.transformer.caption_projection
+        return TokenContext(tokens if projection is None else projection(tokens), conditioning.mask)
+
+    def text_attention(self) -> dict[str, UNetTextAttention]:
+        return text_attention(self.transformer)
+
+    def extend(self, extensions: Mapping[str, Extension]) -> UNetAttachment:
+        return UNetAttachment(self.transformer, extensions)
+
+    def layers(self) -> dict[str, nn.Module]:
+        named = ((name.replace(".base_layer", ""), module) for name, module in self.transformer.named_modules())
+        kinds = (nn.Linear, nn.modules.conv._ConvNd)
+        return {name: module for name, module in named if isinstance(module, kinds) and ".lora_" not in name}
+
+    def blank(self, rows: int) -> Conditioning:
+        described = self.transformer.config
+        width = described.caption_channels or described.cross_attention_dim
+        tokens = torch.zeros(rows, self.length, width, dtype=self.transformer.dtype)
+        added = {"resolution": torch.zeros(rows, 2), "aspect_ratio": torch.zeros(rows, 1)}
+        return Conditioning(
+            tokens,
+            added=added if self.transformer.use_additional_conditions else {},
+            mask=torch.ones(rows, self.length, dtype=torch.bool),
+        )
+
+    def enable_checkpointing(self, function: Callable[..., Any] = checkpoint) -> None:
+        self.transformer.enable_gradient_checkpointing(function)
+
+    @property
+    def checkpointing(self) -> bool:
+        return bool(self.transformer.is_gradient_checkpointing)
+
+    @classmethod
+    def mismatch(cls, files: Files) -> str | None:
+        return index_mismatch(files)
+
+    @classmethod
+    def load(
+        cls,
+        files: Files,
+        *,
+        options: Mapping[str, Any] = MappingProxyType({}),
+        fresh: Collection[str] = (),
+        dtype: torch.dtype = torch.float32,
+        said: Mapping[str, Any] = MappingProxyType({}),
+        weights: bool = True,
+    ) -> BaseModel:
+        with torch.device("cpu" if weights else "meta"):
+            parts = read_folder(files.place, fresh=fresh, dtype=dtype, weights=weights)
+        scheduler = {**parts.scheduler, **said}
+        path, kind = read_path(scheduler)
+        backbone = cls(parts.transformer, path, kind, parts.length, **options)
+        backbone.index, backbone.scheduler = parts.index, scheduler
+        autoencoder = VAE(parts.vae)
+        channels, height, width = backbone.sample_shape
+        if channels != parts.vae.config.latent_channels:
+            raise ConfigError(
+                f"{files.place}: its transformer takes {channels} channels, its autoencoder makes "
+                f"{parts.vae.config.latent_channels}; a text-to-image base is needed"
+            )
+        size = (height * autoencoder.factor, width * autoencoder.factor)
+        text = PixArtText(
+            parts.tokenizer, parts.text_encoder, length=parts.length,
+            size=size if parts.transformer.use_additional_conditions else None,
+        )  # fmt: skip
+        base = BaseModel(backbone, autoencoder, text, parts.folder, parts.weights, said)
+        if not weights:
+            for part in base.parts:
+                part.to(dtype)
+        return base
+
+    def save(self, folder: Path, *, dtype: torch.dtype) -> None:
+        (folder / "scheduler").mkdir(parents=True, exist_ok=True)
+        written = {"model_index.json": dict(self.index), "scheduler/scheduler_config.json": dict(self.scheduler)}
+        for name, content in written.items():
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+        save_part(self.transformer, folder / "transformer", dtype)
