@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from tiny_bases import tiny_base, tiny_clip
+from tiny_pixart import tiny_pixart
 from tiny_sd3 import tiny_sd3
 
 from sunlab.data.precompute import write_latents
@@ -69,6 +70,7 @@ def _inception() -> dict[str, object]:
 PLACES: dict[str, Callable[[], Path]] = {
     "sd": cache(lambda: tiny_base("sd21", _folder() / "sd21")),
     "sdxl": cache(lambda: tiny_base("sdxl", _folder() / "sdxl")),
+    "pixart": cache(lambda: tiny_pixart(_folder() / "pixart")),
     "sd3": cache(lambda: tiny_sd3(_folder() / "sd3")),
 }
 

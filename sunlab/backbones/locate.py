@@ -8,9 +8,8 @@ from sunlab.backbones.weight_files import PICKLED, refuse_pickle
 from sunlab.errors import ConfigError
 from sunlab.packaged import asset, folders
 
-WANTED = ["model_index.json", "*/*.json", "*/merges.txt", "*/tokenizer.model", "unet/*.safetensors",
-          "transformer/*.safetensors", "vae/*.safetensors",
-          "text_encoder*/*.safetensors"]  # fmt: skip
+WANTED = ["model_index.json", "*/*.json", "*/merges.txt", "*/spiece.model", "*/tokenizer.model", "unet/*.safetensors",
+          "transformer/*.safetensors", "vae/*.safetensors", "text_encoder*/*.safetensors"]  # fmt: skip
 UNWANTED = ["safety_checker/*", "feature_extractor/*", "*.non_ema.*", "*flax*", "*onnx*", "*openvino*"]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Component = str | dict[str, Any]
+Part = Literal["vae", "unet", "transformer", "text_encoder"]
 
 
 def component(registry: str, default: Any) -> Any:
@@ -51,7 +52,7 @@ class Model:
     prediction_type: Literal["epsilon", "v_prediction"] | None = None  # null: as the base states
     zero_terminal_snr: bool | None = None  # rescale the schedule to end in pure noise; null: as the base states
     backbone: Component | None = component("backbones", None)  # its family, sd or sdxl, with options; null: by its files
-    fresh: list[Literal["vae", "unet", "transformer", "text_encoder"]] = field(default_factory=list)  # parts to start at random weights
+    fresh: list[Part] = field(default_factory=list)  # parts to start at random weights
     train_text: bool = True  # task teacher: the text encoder learns too; false: it stays as it is
     bases: list[DrawnBase] = field(default_factory=list)  # task adapter: each step trains on one of them; empty: on base
     lora: Component | None = component("adapters", None)  # task teacher: this LoRA learns a style, the network is frozen

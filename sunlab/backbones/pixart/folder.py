@@ -47,8 +47,8 @@ class Parts:
 
 def index_mismatch(files: Files) -> str | None:
     """Why the files are not of a PixArt pipeline in diffusers' layout; None if they are."""
-    if not files.index:
-        return "no model_index.json of a diffusers folder"
+    if files.single or not files.index:
+        return "no diffusers folder with model_index.json"
     for name, known in KINDS.items():
         kind = (files.index.get(name) or [None, None])[1]
         if kind not in known:

@@ -9,20 +9,24 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from sunlab.backbones.attention import Extension, TokenContext
+from sunlab.backbones.attention import Extension, Layers, TokenContext
 from sunlab.backbones.base import BACKBONES, Backbone, BaseModel
 from sunlab.backbones.files import Files
 from sunlab.backbones.pixart.folder import index_mismatch, read_folder
+from sunlab.backbones.pixart.shapes import PIXART
 from sunlab.backbones.pixart.text import PixArtText
+from sunlab.backbones.schedule import read_path
 from sunlab.backbones.sd.attention import UNetAttachment, UNetTextAttention, text_attention
 from sunlab.backbones.sd.autoencoder import VAE
 from sunlab.backbones.sd.layers import passing
 from sunlab.backbones.sd.save import save_part
-from sunlab.backbones.schedule import read_path
+from sunlab.backbones.sd.tokenizer import ASSETS
 from sunlab.backbones.state import carrying, checkpoint
 from sunlab.diffusion.path import ProbabilityPath
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning, PredictionType
+
+CONFIGURATIONS = {name: ASSETS / "families" / name for name in ("pixart_alpha", "pixart_sigma")}
 
 
 @BACKBONES.register("pixart")
@@ -121,6 +125,14 @@ class PixArt(Backbone):
     @classmethod
     def mismatch(cls, files: Files) -> str | None:
         return index_mismatch(files)
+
+    @classmethod
+    def configurations(cls) -> Mapping[str, Path]:
+        return CONFIGURATIONS
+
+    @classmethod
+    def known_layers(cls) -> Mapping[str, Layers]:
+        return PIXART
 
     @classmethod
     def load(
