@@ -38,7 +38,7 @@ def load_base(
     Args:
         base: a diffusers folder, a .safetensors file of a whole model, a hub id, or the name of a packaged model.
         backbone: the family's name, or a mapping with its name and parameters; None: the family that recognises the files.
-        fresh: parts of a folder (`vae`, `unet`, `transformer`, `text_encoder`) that start at random weights, from their configuration.
+        fresh: parts of a folder (`vae`, `unet`, `transformer`, `text_encoder`) at random weights, by their configuration.
         dtype: of the weights.
         family: whose configuration a single file has: `sd15`, `sd21`, `sd21_base`, `sdxl`, or a diffusers folder; None: by
             its tensors.

@@ -21,7 +21,7 @@ from sunlab.backbones.sd.autoencoder import VAE
 from sunlab.backbones.sd.layers import passing
 from sunlab.backbones.sd.save import save_part
 from sunlab.backbones.sd.tokenizer import ASSETS
-from sunlab.backbones.state import carrying, checkpoint
+from sunlab.backbones.state import at_time, carrying, checkpoint
 from sunlab.diffusion.path import ProbabilityPath
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning, PredictionType
@@ -74,12 +74,13 @@ class PixArt(Backbone):
             self.transformer.compile(mode=compile)
 
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
-        dtype = self.transformer.dtype
+        dtype, time = self.transformer.dtype, self.network_time(t)
+        state = at_time(state, time)
         with carrying(state):
             output = self.transformer(
                 x.to(dtype),
                 conditioning.tokens.to(dtype),
-                self.network_time(t),
+                time,
                 {"resolution": None, "aspect_ratio": None, **conditioning.added},
                 encoder_attention_mask=conditioning.mask,
                 return_dict=False,
