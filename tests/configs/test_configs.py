@@ -1,11 +1,13 @@
 """Every configuration that the project ships runs: on a tiny base, for two steps."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_bases import tiny_base
+from tiny_pixart import tiny_pixart
 
 from sunlab.config.load import load_config
 from sunlab.evaluation.base import EXTRACTORS, Extractor
@@ -15,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 SWEEPS = ROOT / "configs" / "ablation"  # tests/sweep/test_ablation.py runs those
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent != SWEEPS)
 STEPS = 2
+FAMILIES = {"sdxl": partial(tiny_base, "sdxl"), "pixart": partial(tiny_pixart, kind="flow")}
+"""Folder of configurations of a family that is not Stable Diffusion 1.5's -> what writes its tiny base."""
 
 
 @EXTRACTORS.register("brightness_of_the_test")
@@ -72,13 +76,13 @@ def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path, monke
     from sunlab.app.trajectories import make_trajectories
 
     monkeypatch.chdir(ROOT)
-    if path.parent.name == "sdxl":  # two text encoders, added conditions
-        tiny_base_folder = tiny_base("sdxl", tmp_path / "sdxl")
-        words = ["task=adapter", f"model.base={tiny_base_folder}", f"data.source.urls=[{tiny_shards}]"]
-        tiny_bank = tmp_path / "bank"
-        make_trajectories(
-            load_config([ROOT / "configs" / "sdxl" / "bank.yaml"], [*words, "model.dtype=auto"]), out=tiny_bank, count=8
-        )
+    family = "pixart" if "_dit" in path.stem else path.parent.name
+    if family in FAMILIES:
+        tiny_base_folder = FAMILIES[family](tmp_path / family)
+        words = ["task=adapter", f"model.base={tiny_base_folder}", f"data.source={{name: shards, urls: [{tiny_shards}]}}"]
+        tiny_bank, bank = tmp_path / "bank", ROOT / "configs" / family / "bank.yaml"
+        if "path:" in path.read_text():  # of stored trajectories
+            make_trajectories(load_config([bank], [*words, "model.dtype=auto"]), out=tiny_bank, count=8)
     if path.stem.startswith(("evaluate", "matrix")):
         from sunlab.app.evaluate import evaluate
 
