@@ -34,9 +34,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return runs / "quickstart", done.stdout
 
 
-def test_it_leaves_the_files_that_the_readme_names(finished):
+def test_it_leaves_the_files_that_the_docs_name(finished):
     folder, _ = finished
-    section = (ROOT / "README.md").read_text().split("## What a run leaves behind")[1].split("\n## ")[0]
+    section = (ROOT / "docs" / "quickstart.md").read_text().split("## What a run leaves behind")[1].split("\n## ")[0]
     named = [name for row in re.findall(r"^\| (`.*?) \|", section, re.M) for name in re.findall(r"`([^`]+)`", row)]
     assert "export/adapter.safetensors" in named
     assert [name for name in named if not (folder / name).exists()] == []

@@ -1,4 +1,4 @@
-"""Modules from Python, without a configuration, as the README shows."""
+"""Modules from Python, without a configuration, as docs/python.md shows."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def parameters(base):
     return {k.replace(".base_layer.", "."): p for k, p in named}
 
 
-def test_the_example_of_the_readme(tiny_base_folder, tiny_shards, tmp_path):
+def test_the_example_of_the_docs(tiny_base_folder, tiny_shards, tmp_path):
     data = DataModule(Shards(urls=[tiny_shards]), Mixture(), batch_size=8)
     module = AdapterModule(load_base(tiny_base_folder), SUN(), MSC(states="data"))
     trainer = Trainer(max_steps=2, accelerator="cpu", default_root_dir=tmp_path, logger=False, enable_checkpointing=False,
