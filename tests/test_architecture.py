@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LONGEST = 300  # lines
 VAGUE = ("utils", "util", "common", "helpers", "helper", "misc", "manager")
 TOP_LEVEL = {
-    *("sunlab", "configs", "registry", "tests", "tools", "setup.cfg", "README.md"),
+    *("sunlab", "configs", "registry", "tests", "tools", "setup.cfg", "README.md", "mkdocs.yml"),
     *(
         "setup.py",
         "MANIFEST.in",
