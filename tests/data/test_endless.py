@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 import webdataset
-from conftest import members, write_tar
+from conftest import members, png, write_tar
 
 from sunlab.data.cursor import Cursor
 from sunlab.data.datamodule import DataModule
@@ -271,3 +271,33 @@ def test_cut_and_altered_shards(folder, index):
         path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         with pytest.raises(DataError, match="altered bytes"):
             read()
+
+
+def test_shards_as_img2dataset_writes_them(tmp_path):
+    """A jpg, txt and json a sample; the parquet of all rows and the statistics beside each shard are no shards."""
+    for shard in range(2):
+        samples = []
+        for number in range(5):
+            key = f"{shard:05d}{number:04d}"
+            record = {"caption": f"caption {key}", "url": "http://x", "key": key, "status": "success", "error_message": None}
+            record |= {
+                "width": 8,
+                "height": 8,
+                "original_width": 80,
+                "original_height": 80,
+                "exif": "{}",
+                "sha256": "0" * 64,
+            }
+            text = f"caption {key}".encode()
+            samples.append(
+                {"__key__": key, "jpg": png(number, kind="JPEG"), "txt": text, "json": json.dumps(record).encode()}
+            )
+        write_tar(tmp_path / f"{shard:05d}.tar", samples)
+        (tmp_path / f"{shard:05d}.parquet").write_bytes(b"PAR1")
+        (tmp_path / f"{shard:05d}_stats.json").write_text("{}")
+    for pattern in ("{00000..00001}.tar", "*.tar"):
+        source = Shards(urls=[f"{tmp_path}/{pattern}"], filters=[{"name": "size", "min": 80, "missing": "error"}])
+        found = [item["sample"] for item in source.pipeline(stream=0, passes=1)]
+        assert source.order == "stream" and len(found) == 10
+        assert {s.prompt for s in found} == {f"caption {s:05d}{n:04d}" for s in range(2) for n in range(5)}
+        assert all(s.record["status"] == "success" and s.image.shape == (3, 8, 8) for s in found)
