@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -151,3 +151,17 @@ class Adaptable(Protocol):
     def extend(self, extensions: Mapping[str, Extension]) -> Attachment: ...
 
     def layers(self) -> Mapping[str, nn.Module]: ...
+
+
+class NetworkLayers(Adaptable, Protocol):
+    """The network of a diffusers pipeline as adapters attach to it.
+
+    Attributes:
+        network: the module.
+        key: the pipeline's property whose mapping reaches the network's attention layers.
+    """
+
+    @property
+    def network(self) -> Any: ...
+
+    key: ClassVar[str]

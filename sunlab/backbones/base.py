@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from registry import Registry
-from sunlab.backbones.attention import Attachment, Extension, Layers, TextAttention, TokenContext
+from sunlab.backbones.attention import Attachment, Extension, Layers, NetworkLayers, TextAttention, TokenContext
 from sunlab.backbones.autoencoder import Autoencoder
 from sunlab.backbones.features import hidden_states
 from sunlab.backbones.files import Files
@@ -148,6 +148,11 @@ class Backbone(nn.Module, ABC):
             NotImplementedError: the family has none.
         """
         raise NotImplementedError(f"{cls.__name__} has no tiny base: implement write_tiny, or give the fixture `place`")
+
+    @classmethod
+    def adaptable(cls, network: Any) -> NetworkLayers | None:
+        """The network of a diffusers pipeline as adapters attach to it; None if the family has no such class of networks."""
+        return None
 
     @abstractmethod
     def save(self, folder: Path, *, dtype: torch.dtype) -> None:

@@ -17,11 +17,17 @@ SETTINGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "lcm": ("LCMScheduler", LCM),
 }
 """Our solver -> diffusers' class of it, and its settings."""
+EULER = {
+    "use_dynamic_shifting": False, "use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False,
+    "invert_sigmas": False, "shift_terminal": None, "stochastic_sampling": False,
+}  # fmt: skip
+FLOW: Mapping[str, tuple[str, Mapping[str, Any]]] = {"ddim": ("FlowMatchEulerDiscreteScheduler", EULER)}
+"""The same on rectified flow with a shift, where DDIM is Euler's method. It takes the grid's times as `sigmas`."""
 
 
-def settings_of(solver: str, train_steps: int = 1000) -> tuple[str, dict[str, Any]]:
+def settings_of(solver: str, train_steps: int = 1000, *, flow: bool = False) -> tuple[str, dict[str, Any]]:
     """The class and the settings with which it draws what our solver draws. Raises `KeyError` for one that has none."""
-    name, settings = SETTINGS[solver]
+    name, settings = (FLOW if flow else SETTINGS)[solver]
     if name == "LCMScheduler":  # it draws few times out of so many; out of all of them they are ours: 999, 749, 499, 249
         return name, {**settings, "original_inference_steps": train_steps}
     return name, dict(settings)

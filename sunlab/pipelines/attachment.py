@@ -9,8 +9,9 @@ from torch.utils.hooks import RemovableHandle
 
 from sunlab.adapters import Adapter
 from sunlab.adapters.strength import Strength
+from sunlab.backbones.attention import NetworkLayers
 from sunlab.backbones.sd.attention import STATE, wrapped
-from sunlab.backbones.sd.layers import UNetLayers, passing
+from sunlab.backbones.sd.layers import passing
 from sunlab.backbones.state import at_time, carry
 from sunlab.errors import ConfigError
 from sunlab.pipelines.schedulers import check_scheduler
@@ -22,9 +23,9 @@ class Attachment:
 
     Attributes:
         header, file: of the adapter.
-        layers: of the U-Net that the adapter is attached to.
+        layers: of the network that the adapter is attached to.
         scheduler, own: the pipeline's own scheduler and class, set aside.
-        hook: of the U-Net, see `receive_state`.
+        hooks: of the network, see `receive_state`, and of a ControlNet, see `withhold_state`.
         strength: of the adapter, in all generations.
         aside: the adapter is detached for a moment.
     """
@@ -32,49 +33,63 @@ class Attachment:
     adapter: Adapter
     header: Mapping[str, Any]
     file: str
-    layers: UNetLayers
+    layers: NetworkLayers
     scheduler: Any
     own: type
-    hook: RemovableHandle
+    hooks: tuple[RemovableHandle, ...]
     strength: Strength
     aside: bool = False
 
     def check(self, pipe: Any) -> None:
         """Raise `ConfigError` where something that was changed since plugging would draw wrongly."""
-        if network(pipe) is not self.layers.unet:
-            raise ConfigError("pipe.unet was replaced since plugging; call sunlab.unplug(pipe) first, then plug again")
+        if network(pipe) is not self.layers.network:
+            name = "unet" if hasattr(pipe, "unet") else "transformer"
+            raise ConfigError(f"pipe.{name} was replaced since plugging; call sunlab.unplug(pipe) first, then plug again")
         if "solver" in self.header:
             check_scheduler(pipe.scheduler, self.header, self.scheduler)
         self.adapter.check_attached()
 
     def move(self, device: Any) -> None:
-        """To the device and the type in which the U-Net computes. Neither the adapter's modules nor those of processors
-        below it (an IP-Adapter's) are submodules of the U-Net, which may have moved."""
-        processors = self.layers.unet.attn_processors.values()
+        """To the device and the type in which the network computes. Neither the adapter's modules nor those of processors
+        below it (an IP-Adapter's) are submodules of the network, which may have moved."""
+        processors = self.layers.network.attn_processors.values()
         for part in (self.adapter, *(part for p in processors for part in wrapped(p))):
             if isinstance(part, nn.Module):
-                part.to(device, self.layers.unet.dtype)
+                part.to(device, self.layers.network.dtype)
 
 
-def receive_state(layers: UNetLayers) -> RemovableHandle:
-    """Carry the state that is in the arguments of a pass of the U-Net to the layers that get no arguments. A pass without
-    one, by another pipeline over the same U-Net for instance, is the base's."""
+def receive_state(layers: NetworkLayers) -> RemovableHandle:
+    """Carry the state that is in the arguments of a pass of the network to the layers that get no arguments. A pass without
+    one, by another pipeline over the same network for instance, is the base's."""
+    key = layers.key
 
-    def enter(unet: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        given = dict(kwargs.get("cross_attention_kwargs") or {})
+    def enter(network: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        given = dict(kwargs.get(key) or {})
         time = kwargs["timestep"] if len(args) < 2 else args[1]
         state = at_time(given.get(STATE), time)
         carry(state)
         if state is None:
             return args, kwargs
-        if passing(unet, state):
-            return args, {**kwargs, "cross_attention_kwargs": {**given, STATE: state}}
+        if passing(network, state):
+            return args, {**kwargs, key: {**given, STATE: state}}
         del given[STATE]  # no attention layer takes it
-        return args, {**kwargs, "cross_attention_kwargs": given or None}
+        return args, {**kwargs, key: given or None}
 
-    return layers.unet.register_forward_pre_hook(enter, with_kwargs=True)
+    handle: RemovableHandle = layers.network.register_forward_pre_hook(enter, prepend=True, with_kwargs=True)
+    return handle
+
+
+def withhold_state(controlnet: nn.Module, key: str) -> RemovableHandle:
+    """Take the state out of the arguments of a ControlNet, which some pipelines give what they give the network."""
+
+    def enter(controlnet: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        given = {k: v for k, v in (kwargs.get(key) or {}).items() if k != STATE}
+        return args, {**kwargs, key: given or None} if key in kwargs else kwargs
+
+    return controlnet.register_forward_pre_hook(enter, with_kwargs=True)
 
 
 def network(pipe: Any) -> Any:
-    """The pipeline's U-Net, out of the wrap of `torch.compile`."""
-    return getattr(pipe.unet, "_orig_mod", pipe.unet)
+    """The pipeline's U-Net or transformer, out of the wrap of `torch.compile`; None without one."""
+    found = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    return getattr(found, "_orig_mod", found)

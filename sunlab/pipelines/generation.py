@@ -53,8 +53,8 @@ class Generation:
         if getattr(self.pipe, "_num_timesteps", None) == 0:
             raise ConfigError("no step ran: the steps, strength and denoising range that were given leave none")
         raise ConfigError(
-            f"{type(self.pipe).__name__} hands its U-Net no cross_attention_kwargs, so the adapter had no effect; use one "
-            "of diffusers' own Stable Diffusion pipelines"
+            f"{type(self.pipe).__name__} hands its network no {self.attachment.layers.key}, so the adapter had no effect; use "
+            "one of diffusers' own Stable Diffusion pipelines"
         )
 
 
@@ -68,12 +68,14 @@ def begin(pipe: Any, attachment: Attachment, given: dict[str, Any]) -> Generatio
     if isinstance(steps, int) and steps < 1:
         raise ConfigError(f"num_inference_steps={steps}: no step would run; give at least 1")
     w = given.get("guidance_scale")
-    negative = any(given.get(f"negative_prompt{end}") is not None for end in ("", "_2", "_embeds"))
+    negative = any(given.get(f"negative_prompt{end}") is not None for end in ("", "_2", "_3", "_embeds"))
     prompt = "negative_prompt" if negative else None
     for sentence in without_effect(attachment.adapter, attachment.header, scale="guidance_scale", w=w, negative=prompt):
         warnings.warn(sentence, stacklevel=3)
     if given.get("guidance_rescale"):
         warnings.warn("guidance_rescale has no effect: there is no second pass to rescale to", stacklevel=3)
+    if given.get("skip_guidance_layers"):
+        warnings.warn("skip_guidance_layers has no effect: there is no guidance whose layers could be skipped", stacklevel=3)
     generation = Generation(pipe, attachment, scale_of(attachment.adapter, attachment.header, w))
     if (callback := given.get("callback_on_step_end")) is not None:
         if (inputs := getattr(callback, "tensor_inputs", None)) is not None:  # diffusers' PipelineCallback

@@ -5,14 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from sunlab import hub
 from sunlab.adapters.strength import Strength
+from sunlab.backbones.attention import NetworkLayers
+from sunlab.backbones.base import BACKBONES
 from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.errors import ConfigError
 from sunlab.export import attach_untrained, load_adapter, read_adapter
 from sunlab.export.load import adapter_of, fitted
 from sunlab.packaged import asset
-from sunlab.pipelines.attachment import Attachment, network, receive_state
+from sunlab.pipelines.attachment import Attachment, network, receive_state, withhold_state
 from sunlab.pipelines.plugged import is_plugged, plugged_class
 from sunlab.pipelines.schedulers import scheduler_for
 
@@ -62,7 +66,7 @@ def plug(
     if is_plugged(pipe):
         raise ConfigError(f"{pipe._sunlab.file} is plugged into this pipeline; call sunlab.unplug(pipe) first")
     _check_pipeline(pipe)
-    layers = UNetLayers(network(pipe))
+    layers = layers_of_network(network(pipe))
     if any(layer.extended for layer in layers.text_attention().values()):
         raise ConfigError(
             "an adapter of sunlab's is in this U-Net already, plugged in through another pipeline that shares it; "
@@ -89,9 +93,11 @@ def plug(
         strength.check(adapter_of(read, over=stacked))
         scheduler = scheduler_for(read.header, pipe.scheduler, str(file))
         adapter, header = load_adapter(read, layers, over=stacked)
-    hook = receive_state(layers)
+    hooks: tuple[Any, ...] = (receive_state(layers),)
+    if isinstance(controlnet := getattr(pipe, "controlnet", None), nn.Module):
+        hooks += (withhold_state(controlnet, layers.key),)
     place = str(adapter.spec["name"] if file is None else file)
-    pipe._sunlab = Attachment(adapter, header, place, layers, pipe.scheduler, type(pipe), hook, strength)
+    pipe._sunlab = Attachment(adapter, header, place, layers, pipe.scheduler, type(pipe), hooks, strength)
     pipe.scheduler = scheduler
     own: Any = type(pipe)
     pipe.__class__ = plugged_class(own)
@@ -108,7 +114,8 @@ def unplug(pipe: Any) -> Any:
         raise ConfigError("no adapter of sunlab's is plugged into this pipeline")
     attachment: Attachment = pipe._sunlab
     attachment.adapter.detach()
-    attachment.hook.remove()
+    for hook in attachment.hooks:
+        hook.remove()
     pipe.__class__ = attachment.own
     pipe.scheduler = attachment.scheduler
     del pipe._sunlab
@@ -135,15 +142,22 @@ def _compatible(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {**spec, "compat": True}
 
 
+def layers_of_network(network: Any) -> NetworkLayers:
+    """The network as the family that knows its class attaches adapters to it; a U-Net if none does."""
+    families = (BACKBONES.get(name).factory.adaptable(network) for name in BACKBONES.names())
+    return next((layers for layers in families if layers is not None), UNetLayers(network))
+
+
 def _check_pipeline(pipe: Any) -> None:
-    properties = ("do_classifier_free_guidance", "cross_attention_kwargs")
+    key = "cross_attention_kwargs" if hasattr(pipe, "unet") else layers_of_network(network(pipe)).key
+    properties = ("do_classifier_free_guidance", key)
     if any(hasattr(type(pipe), name) for name in OTHER_PASSES):
         raise ConfigError(
             f"{type(pipe).__name__} makes several passes of its own out of one, which an adapter cannot follow; plug into "
             "the plain pipeline instead, for instance StableDiffusionPipeline.from_pipe(pipe)"
         )
     missing = [name for name in properties if not isinstance(getattr(type(pipe), name, None), property)]
-    missing += [name for name in ("encode_prompt", "unet", "scheduler") if not hasattr(pipe, name)]
+    missing += [name for name in ("encode_prompt", "scheduler") if not hasattr(pipe, name)]
     if missing or not hasattr(network(pipe), "attn_processors"):
         raise ConfigError(
             f"{type(pipe).__name__}: an adapter plugs into diffusers' Stable Diffusion pipelines with a U-Net "

@@ -11,9 +11,11 @@ import torch
 from sunlab.adapters.state import PassState
 from sunlab.backbones.sd.attention import STATE
 from sunlab.backbones.state import carry
+from sunlab.diffusion.grid import grid_times
 from sunlab.errors import ConfigError
 from sunlab.pipelines.attachment import Attachment
 from sunlab.pipelines.generation import GENERATION, Generation, begin, only_one
+from sunlab.pipelines.schedulers import flow_matching
 
 
 class Plugged:
@@ -30,6 +32,12 @@ class Plugged:
         given = bound.arguments
         if not given.keys() & {"num_inference_steps", "timesteps", "sigmas"} and "steps" in attachment.header:
             given["num_inference_steps"] = attachment.header["steps"]
+        parameters = inspect.signature(own.__call__).parameters
+        if "sigmas" in parameters and flow_matching(self.scheduler) and not given.keys() & {"timesteps", "sigmas"}:
+            steps = given.get("num_inference_steps", parameters["num_inference_steps"].default)
+            given["sigmas"] = list(grid_times(steps)[:-1])  # trailing; the scheduler shifts them
+        if "joint_attention_kwargs" in parameters:  # a mapping of this call, which an IP-Adapter's images are added to
+            given["joint_attention_kwargs"] = dict(given.get("joint_attention_kwargs") or {})
         with only_one(self, self.scheduler):
             generation = begin(self, attachment, given)
             token = GENERATION.set(generation)
@@ -69,7 +77,7 @@ class Plugged:
         given["do_classifier_free_guidance"] = True
         prompt = given["prompt"]
         many = isinstance(prompt, list) or (prompt is None and len(given["prompt_embeds"]) > 1)
-        for key in ("negative_prompt", "negative_prompt_2"):
+        for key in ("negative_prompt", "negative_prompt_2", "negative_prompt_3"):
             if many and isinstance(given.get(key), str):  # one for all
                 given[key] = [given[key]] * (len(prompt) if prompt is not None else len(given["prompt_embeds"]))
         positive, negative, *pooled = own.encode_prompt(*bound.args, **bound.kwargs)
@@ -121,7 +129,14 @@ class Plugged:
     @property
     def cross_attention_kwargs(self) -> Any:
         """The caller's, and in a generation the state of its passes, which the U-Net's hook takes out again."""
-        given = super().cross_attention_kwargs  # type: ignore[misc]
+        return self._with_state(super().cross_attention_kwargs)  # type: ignore[misc]
+
+    @property
+    def joint_attention_kwargs(self) -> Any:
+        """Likewise, of pipelines with joint attention."""
+        return self._with_state(super().joint_attention_kwargs)  # type: ignore[misc]
+
+    def _with_state(self, given: Any) -> Any:
         generation = self._generation()
         if generation is None or generation.state is None:
             return given

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from sunlab.diffusion.grid import grid_times
+from sunlab.diffusion.path import RectifiedFlow
 from sunlab.errors import ConfigError, DataError
-from sunlab.export.schedulers import SETTINGS, settings_of
+from sunlab.export.schedulers import FLOW, SETTINGS, settings_of
 
 WITHOUT_EFFECT = {"steps_offset", "clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value", "flow_shift"}
 """Entries that the settings of `SETTINGS` leave without effect: an offset under trailing spacing, the ranges of clipping and
@@ -27,19 +29,47 @@ def scheduler_for(header: Mapping[str, Any], current: Any, where: str) -> Any:
     solver, spacing = header.get("solver"), header.get("spacing", "trailing")
     if solver is None:
         raise DataError(f"{where}: its header does not say which solver draws with it; export it again with sunlab")
-    if solver not in SETTINGS or spacing != "trailing":
+    known = _known(current)
+    if solver not in known or spacing != "trailing":
         raise DataError(
             f"{where}: no scheduler of diffusers' draws as {solver!r} with {spacing} spacing does; known: "
-            f"{', '.join(SETTINGS)}, trailing; draw with `sunlab sample` instead"
+            f"{', '.join(known)}, trailing; draw with `sunlab sample` instead"
         )
-    stated, found = header.get("prediction_type"), current.config.get("prediction_type", "epsilon")
+    stated, found = (
+        header.get("prediction_type"),
+        current.config.get("prediction_type", "flow" if flow_matching(current) else "epsilon"),
+    )
     if stated is not None and stated != found:
         raise DataError(
             f"{where}: trained on a base of {stated}, this pipeline's scheduler says {found}; load a base of that kind "
             "(where only the scheduler is wrong: "
             f"pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, prediction_type={stated!r}))"
         )
+    if flow_matching(current):
+        _check_shift(header, current, where)
     return _build(solver, header, current)
+
+
+def flow_matching(scheduler: Any) -> bool:
+    """Whether it is one of diffusers' for rectified flow alone, whose times are shifted."""
+    return type(scheduler).__name__.startswith("FlowMatch")
+
+
+def _known(scheduler: Any) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+    return FLOW if flow_matching(scheduler) else SETTINGS
+
+
+def _check_shift(header: Mapping[str, Any], current: Any, where: str) -> None:
+    """Raise `DataError` if the adapter's times are not those of a grid with the scheduler's shift."""
+    times, shift = header.get("times"), float(current.shift)
+    if times is None:
+        return
+    grid = grid_times(len(times) - 1, path=RectifiedFlow(shift=shift))
+    if not np.allclose(grid, times, atol=1e-6):
+        raise DataError(
+            f"{where}: trained at the times {times}, this pipeline's shift of {shift:g} gives {list(grid)}; set the "
+            "scheduler's `shift` to that of the adapter's base"
+        )
 
 
 def check_scheduler(scheduler: Any, header: Mapping[str, Any], base: Any) -> None:
@@ -57,16 +87,20 @@ def check_scheduler(scheduler: Any, header: Mapping[str, Any], base: Any) -> Non
         ConfigError: it differs; the message names each entry and the call that sets it right.
     """
     solvers = ("lcm",) if header.get("solver") == "lcm" else ("ddim", "dpmpp_2m")
-    choices = {SETTINGS[solver][0]: _build(solver, header, base) for solver in solvers}
+    known = _known(base)
+    choices = {known[solver][0]: _build(solver, header, base) for solver in solvers if solver in known}
     name = type(scheduler).__name__
-    cls = name if name in choices else SETTINGS[str(header.get("solver"))][0]
+    cls = name if name in choices else known[str(header.get("solver"))][0]
     right = choices[cls]
     found = scheduler if name in choices else type(right).from_config(scheduler.config)
     wrong = [key for key, value in right.config.items() if not _equal(key, value, found.config.get(key))]
     if name in choices and type(scheduler) is type(right) and not wrong:
-        if torch.equal(scheduler.alphas_cumprod.cpu(), right.alphas_cumprod):
+        if flow_matching(right):
+            wrong = [] if scheduler.shift == right.shift else ["shift"]  # which set_shift changes
+        elif not torch.equal(scheduler.alphas_cumprod.cpu(), right.alphas_cumprod):
+            wrong = ["alphas_cumprod"]
+        if not wrong:
             return
-        wrong = ["alphas_cumprod"]
     differs = ", ".join(f"{key}={_short(found.config.get(key, 'changed'))}" for key in wrong)
     values = "".join(f", {key}={_short(right.config[key])}" for key in wrong if key in right.config)
     raise ConfigError(
@@ -79,7 +113,7 @@ def check_scheduler(scheduler: Any, header: Mapping[str, Any], base: Any) -> Non
 def _build(solver: str, header: Mapping[str, Any], base: Any) -> Any:
     import diffusers
 
-    name, settings = settings_of(solver, base.config.get("num_train_timesteps", 1000))
+    name, settings = settings_of(solver, base.config.get("num_train_timesteps", 1000), flow=flow_matching(base))
     if header.get("final_alpha") == "base":
         settings.pop("set_alpha_to_one", None)
     return getattr(diffusers, name).from_config(base.config, **settings)

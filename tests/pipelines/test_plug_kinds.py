@@ -92,6 +92,6 @@ def test_a_pipeline_that_leaves_the_adapter_out_does_not_do_so_silently(tiny_bas
             return self.unet(torch.zeros(1, 4, 8, 8), 1, tokens).sample
 
     pipe = sunlab.plug(pipeline(tiny_base_folder, Own), sun_file)
-    with pytest.raises(ConfigError, match="Own hands its U-Net no cross_attention_kwargs"):
+    with pytest.raises(ConfigError, match="Own hands its network no cross_attention_kwargs"):
         pipe("a pizza", negative_prompt="red")
     assert GENERATION.get() is None

@@ -1,7 +1,7 @@
 """A diffusers U-Net as adapters attach to it: its attention layers, its layers with weights, and the state of its passes."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -19,8 +19,15 @@ class UNetLayers:
         unet: a UNet2DConditionModel.
     """
 
+    key: ClassVar[str] = "cross_attention_kwargs"
+
     def __init__(self, unet: Any):
         self.unet = unet
+
+    @property
+    def network(self) -> Any:
+        """The U-Net."""
+        return self.unet
 
     def context(self, conditioning: Conditioning) -> TokenContext:
         """See `Backbone.context`: the tokens as they are, a U-Net's layers take the text encoder's own."""

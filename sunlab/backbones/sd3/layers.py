@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 from weakref import ref
 
 import torch
@@ -25,8 +25,15 @@ class SD3Layers:
         transformer: an SD3Transformer2DModel.
     """
 
+    key: ClassVar[str] = KEY
+
     def __init__(self, transformer: Any):
         self.transformer = transformer
+
+    @property
+    def network(self) -> Any:
+        """The transformer."""
+        return self.transformer
 
     def context(self, conditioning: Conditioning) -> TokenContext:
         """See `Backbone.context`: the tokens after `context_embedder`, as the first block receives them."""

@@ -115,6 +115,10 @@ class StableDiffusion3(Backbone):
         return index_mismatch(files.index)
 
     @classmethod
+    def adaptable(cls, network: Any) -> SD3Layers | None:
+        return SD3Layers(network) if type(network).__name__ == "SD3Transformer2DModel" else None
+
+    @classmethod
     def configurations(cls) -> Mapping[str, Path]:
         return CONFIGURATIONS
 
