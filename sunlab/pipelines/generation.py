@@ -53,8 +53,8 @@ class Generation:
         if getattr(self.pipe, "_num_timesteps", None) == 0:
             raise ConfigError("no step ran: the steps, strength and denoising range that were given leave none")
         raise ConfigError(
-            f"{type(self.pipe).__name__} hands its network no {self.attachment.layers.key}, so the adapter had no effect; use "
-            "one of diffusers' own Stable Diffusion pipelines"
+            f"{type(self.pipe).__name__} hands its network no {self.attachment.layers.key}, so the adapter had no effect; "
+            "use one of diffusers' own Stable Diffusion pipelines"
         )
 
 
