@@ -76,6 +76,7 @@ PLACES: dict[str, Callable[[], Path]] = {
 
 # what a component needs besides its name, by kind and name
 NEEDED: dict[str, dict[str, Callable[[], dict[str, object]]]] = {
+    "adapters": {"agd": lambda: {"hidden": 8}},
     "alignments": {"clip_score": _clip},
     "callbacks": {
         "before_after": lambda: {"prompts": ["a"], "negatives": ["b"]},
