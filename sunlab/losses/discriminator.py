@@ -17,5 +17,5 @@ class Discriminator(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits (B, P) of hidden states (B, P, h): high for real ones."""
-        logits: Tensor = self.layers(hidden.to(self.layers[1].weight.dtype))
+        logits: Tensor = self.layers(hidden.to(next(self.parameters()).dtype))
         return logits.squeeze(-1)
