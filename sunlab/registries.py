@@ -15,6 +15,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "extractors": ("sunlab.evaluation.base", "EXTRACTORS"),
     "filters": ("sunlab.data.filters.base", "FILTERS"),
     "launchers": ("sunlab.sweep.launchers", "LAUNCHERS"),
+    "loggers": ("sunlab.loggers.base", "LOGGERS"),
     "losses": ("sunlab.losses.base", "LOSSES"),
     "metrics": ("sunlab.evaluation.base", "METRICS"),
     "negatives": ("sunlab.data.negatives", "NEGATIVES"),

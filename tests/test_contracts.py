@@ -59,6 +59,14 @@ def _effnet() -> dict[str, object]:
     return {}
 
 
+def _package(name: str) -> Callable[[], dict[str, object]]:
+    def needed() -> dict[str, object]:
+        pytest.importorskip(name, reason=f"needs pip install {name}")
+        return {}
+
+    return needed
+
+
 def _inception() -> dict[str, object]:
     pytest.importorskip("torch_fidelity", reason="needs pip install torch-fidelity")
     if not (file := os.environ.get("INCEPTION_WEIGHTS")):
@@ -91,6 +99,7 @@ NEEDED: dict[str, dict[str, Callable[[], dict[str, object]]]] = {
         },
     ),
     "losses": {"sum": lambda: {"losses": ["msc", {"name": "msc_segment", "skip": 40}], "weights": [1.0, 0.5]}},
+    "loggers": {"wandb": _package("wandb"), "mlflow": _package("mlflow")},
     "sources": {
         "shards": lambda: {"urls": ["emoji/noto/test-*.tar.gz"], "limit": 80},
         "latents": _latents,

@@ -24,6 +24,7 @@ from sunlab.distributed.ranks import require_ranks
 from sunlab.distributed.signals import Signals
 from sunlab.errors import Preempted
 from sunlab.files import hold, write_text
+from sunlab.loggers.base import loggers_of
 from sunlab.memory import keep_freed_memory
 from sunlab.modules.base import Module
 
@@ -93,7 +94,13 @@ def _train(loaded: LoadedConfig, folder: Path, checkpoint: Path | None, resume: 
     with alone, explained(trainer):
         if trainer.is_global_zero:
             write_text(folder / "config.yaml", loaded.to_yaml())
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            for logger in loggers_of(trainer):
+                logger.log_config(loaded.saved)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        finally:
+            for logger in loggers_of(trainer):
+                logger.close()
         trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
     if stop.reason is not None:
         raise Preempted(f"stopped by {stop.reason} at step {trainer.global_step}; go on with --resume last")

@@ -10,7 +10,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
@@ -18,8 +17,8 @@ from lightning.pytorch.plugins.environments import (
     TorchElasticEnvironment,
 )
 
+from sunlab.app.compose import component
 from sunlab.callbacks.alive import Alive
-from sunlab.callbacks.curve import Curve
 from sunlab.callbacks.finite import SkipNonFinite
 from sunlab.callbacks.progress import progress
 from sunlab.callbacks.spending import Spending
@@ -90,13 +89,8 @@ def build_trainer(
             settings["devices"] = ranks.per_node
     if spending.limited:
         settings["max_steps"] = -1
-    if settings.pop("logger", True):
-        settings["logger"] = [
-            Curve(folder, resumed=resumed),
-            TensorBoardLogger(folder, name="", version="tb"),
-        ]
-    else:
-        settings["logger"] = False
+    given = [component("loggers", request, folder, config.run.name, resumed) for request in config.loggers]
+    settings["logger"] = given if settings.pop("logger", True) else False
     checkpoint = ModelCheckpoint(
         folder / "checkpoints",
         save_top_k=0,

@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
@@ -22,6 +24,7 @@ from sunlab.evaluation.pairs import random_pairs
 from sunlab.evaluation.side_by_side import HEADER, Row, rows_of
 from sunlab.export import load_adapter, read_adapter
 from sunlab.export.load import check_base
+from sunlab.loggers.base import RunLogger, loggers_of
 from sunlab.packaged import asset
 from sunlab.pipelines.compare import Variant, draw_all
 from sunlab.pipelines.draw import Drawn, Request, draw, with_adapter
@@ -82,9 +85,9 @@ class BeforeAfter(Callback):
             return  # a slice of a longer run
         module.eval()
         with averaged(trainer, module), trainer.precision_plugin.forward_context():  # drawn as it was trained
-            self.report(module, Path(trainer.default_root_dir))
+            self.report(module, Path(trainer.default_root_dir), loggers_of(trainer), trainer.global_step)
 
-    def report(self, module: Any, folder: Path) -> None:
+    def report(self, module: Any, folder: Path, loggers: Sequence[RunLogger] = (), step: int = 0) -> None:
         base, w = module.base, sum(module.guidance) / 2
         variants = self._variants(module, w)
         shown, measured = (draw_all(base, variants, request) for request in (self.shown, self.measured))  # first: warm-up
@@ -101,6 +104,10 @@ class BeforeAfter(Callback):
         picture = grid_image([d.images for d in shown], labels=labels, captions=captions, zoom=self.zoom)
         save_png(picture, folder / "before_after.png")
         write(folder, rows, control, len(self.measured))
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
+        for logger in loggers:
+            logger.log_pictures("before_after", pixels, step)
+            logger.log_table("before_after", HEADER, [row.cells for row in rows], step)
 
     def _variants(self, module: Any, w: float) -> list[Variant]:
         base = module.base

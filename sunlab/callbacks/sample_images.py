@@ -1,14 +1,14 @@
-"""Pictures while training, to TensorBoard and as PNG."""
+"""Pictures while training, to the loggers and as PNG."""
 
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from sunlab.callbacks.base import CALLBACKS, averaged
+from sunlab.loggers.base import loggers_of
 from sunlab.pipelines.draw import Request, draw
 from sunlab.pipelines.picture import grid_image, save_png
 
@@ -58,6 +58,5 @@ class SampleImages(Callback):
         folder = Path(trainer.default_root_dir) / "pictures"
         sheet = grid_image([drawn.images], captions=self.request.prompts, zoom=2)
         save_png(sheet, folder / f"{step:07d}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_images("pictures", drawn.images, step)
+        for logger in loggers_of(trainer):
+            logger.log_pictures("pictures", drawn.images, step)

@@ -13,7 +13,7 @@ from sunlab.config.trainer import trainer_problems
 from sunlab.registries import KINDS, registry_of
 from sunlab.renamed import COMPONENTS, KEYS
 
-SLOW = frozenset({"trainer", "callbacks", "metrics", "tasks"})
+SLOW = frozenset({"trainer", "callbacks", "loggers", "metrics", "tasks"})
 """What needs Lightning or torchmetrics to be checked, which take seconds to import."""
 STAGES: tuple[frozenset[str], ...] = (frozenset(), frozenset(KINDS) - SLOW, frozenset(KINDS) | SLOW)
 """Kinds of components that are looked at, one stage after the other: none, those that need torch, all."""

@@ -196,6 +196,7 @@ class Config:
     optimizer: Optimizer = field(default_factory=Optimizer)
     budget: Budget = field(default_factory=Budget)  # null both: trainer.max_steps ends the training
     callbacks: list[Component] = component("callbacks", [])  # in order
+    loggers: list[Component] = component("loggers", ["csv", "tensorboard"])  # where curves, pictures and tables go
     trainer: dict[str, Any] = field(default_factory=dict)  # arguments of lightning.Trainer; precision: auto is the device's
     matrix: Matrix = field(default_factory=Matrix)  # what `sunlab evaluate --matrix` crosses, and its bars
     evaluate: Evaluate = field(default_factory=Evaluate)  # what `sunlab evaluate` draws and measures

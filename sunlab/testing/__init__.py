@@ -19,6 +19,7 @@ from sunlab.testing.data import FilterContract, SourceContract, StageContract
 from sunlab.testing.distance import DistanceContract
 from sunlab.testing.judges import AlignmentContract, ExtractorContract, NegativeControlContract
 from sunlab.testing.launcher import LauncherContract
+from sunlab.testing.logger import LoggerContract
 from sunlab.testing.loss import LossContract
 from sunlab.testing.metric import MetricContract
 from sunlab.testing.negatives import NegativeSamplerContract
@@ -38,6 +39,7 @@ CONTRACTS: dict[str, type[RegisteredContract]] = {
         ExtractorContract,
         FilterContract,
         LauncherContract,
+        LoggerContract,
         LossContract,
         MetricContract,
         NegativeControlContract,
@@ -62,6 +64,7 @@ __all__ = [
     "ExtractorContract",
     "FilterContract",
     "LauncherContract",
+    "LoggerContract",
     "LossContract",
     "MetricContract",
     "NegativeControlContract",

@@ -1,14 +1,18 @@
 """The curves as CSV, one file a run, however often it is resumed."""
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from sunlab.files import replacing
+from sunlab.loggers.base import LOGGERS, RunLogger
 
 
 class Rows(ExperimentWriter):
@@ -35,15 +39,14 @@ class Rows(ExperimentWriter):
         super().log_metrics(metrics_dict, step)
 
 
-class Curve(CSVLogger):
-    """Lightning's CSV log in `folder`/csv, written row by row, so that a kill loses none.
+@LOGGERS.register("csv")
+class Curve(CSVLogger, RunLogger):
+    """The curves and tables in the run's folder `csv`, written row by row, so that a kill loses none.
 
-    Args:
-        folder: the run's.
-        resumed: whether rows that are there belong to this run.
+    The pictures and the configuration are files of the run anyway.
     """
 
-    def __init__(self, folder: Path, *, resumed: bool):
+    def __init__(self, folder: Path, name: str, resumed: bool):
         super().__init__(folder, name="", version="csv", flush_logs_every_n_steps=1)
         self._resumed = resumed
 
@@ -53,6 +56,18 @@ class Curve(CSVLogger):
         if not isinstance(self._experiment, Rows):
             self._experiment = Rows(self.log_dir, resumed=self._resumed)
         return self._experiment
+
+    def log_config(self, tree: Mapping[str, Any]) -> None:
+        """The run's config.yaml."""
+
+    def log_pictures(self, key: str, images: Tensor, step: int) -> None:
+        """The PNG files of the run."""
+
+    @rank_zero_only
+    def log_table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int) -> None:
+        file = Path(self.log_dir) / f"{key}.csv"
+        with replacing(file) as temporary, temporary.open("w", newline="") as opened:
+            csv.writer(opened).writerows([columns, *rows])
 
 
 def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
