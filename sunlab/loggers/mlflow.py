@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -33,7 +34,7 @@ class MLflow(MLFlowLogger, RunLogger):
 
     @rank_zero_only
     def log_config(self, tree: Mapping[str, Any]) -> None:
-        self.experiment.log_dict(self.run_id, dict(tree), "config.yaml")
+        self.experiment.log_text(self.run_id, yaml.safe_dump(dict(tree), sort_keys=False), "config.yaml")
 
     @rank_zero_only
     def log_pictures(self, key: str, images: Tensor, step: int) -> None:
