@@ -121,5 +121,5 @@ def test_a_cut_file_is_refused(folders, tensors, tmp_path):
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(DataError, match=r"model\.safetensors: damaged"):
         load_base(file, family=str(folders["sd15"]))
-    with pytest.raises(ConfigError, match=r"model\.family: 'sd3' is none of sd15"):
-        load_base(file, family="sd3")
+    with pytest.raises(ConfigError, match=r"model\.family: 'sd9' is none of .*sd15"):
+        load_base(file, family="sd9")
