@@ -25,12 +25,14 @@ class TokenContext:
 
 @dataclass(frozen=True)
 class Layer:
-    """The shape of a text-attention layer: width h, text width d, number of heads, and whether its keys are normalised."""
+    """The shape of a text-attention layer: width h, text width d, number of heads, whether its keys are normalised, and the
+    space of its text tokens, see `TextAttention`."""
 
     width: int
     text: int
     heads: int
     normalised: bool = False
+    text_space: str = ""
 
 
 Layers = Mapping[str, Layer]
@@ -50,6 +52,7 @@ class TextAttention(ABC):
         to_k, to_v: the layer's own projections, (B, L, d) -> (B, L, h), wrapped by LoRA or not.
         joint: whether the image attends to itself in the same softmax (joint attention).
         normalises_keys: whether `norm_k` is a norm.
+        text_space: a name that tells the layer's text tokens from those of families with layers of the same shapes.
     """
 
     width: int
@@ -59,6 +62,7 @@ class TextAttention(ABC):
     to_v: nn.Module
     joint: bool = False
     normalises_keys: bool = False
+    text_space: str = ""
 
     @property
     @abstractmethod

@@ -107,7 +107,7 @@ class BeforeAfter(Callback):
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
         for logger in loggers:
             logger.log_pictures("before_after", pixels, step)
-            logger.log_table("before_after", HEADER, [row.cells for row in rows], step)
+            logger.log_rows("before_after", HEADER, [row.cells for row in rows], step)
 
     def _variants(self, module: Any, w: float) -> list[Variant]:
         base = module.base

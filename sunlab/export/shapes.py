@@ -12,13 +12,17 @@ from sunlab.backbones.locate import packaged_bases
 
 def layers_of(backbone: Adaptable) -> dict[str, Layer]:
     """The text-attention layers of a network, on any device, wrapped by LoRA or not."""
-    return {path: Layer(a.width, a.text_width, a.heads, a.normalises_keys) for path, a in backbone.text_attention().items()}
+    return {
+        path: Layer(layer.width, layer.text_width, layer.heads, layer.normalises_keys, layer.text_space)
+        for path, layer in backbone.text_attention().items()
+    }
 
 
 def shape_hash(layers: Layers) -> str:
-    """SHA-256 over names, widths, heads and norms of keys: two bases of one hash take each other's adapters."""
+    """SHA-256 over names, widths, heads, norms of keys and text spaces: two bases of one hash take each other's adapters."""
     lines = (
-        f"{path} {layer.width} {layer.text} {layer.heads}{' norm' if layer.normalised else ''}\n"
+        f"{path} {layer.width} {layer.text} {layer.heads}{' norm' if layer.normalised else ''}{layer.text_space and ' '}"
+        f"{layer.text_space}\n"
         for path, layer in sorted(layers.items())
     )
     return sha256("".join(lines).encode()).hexdigest()

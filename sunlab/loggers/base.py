@@ -28,7 +28,7 @@ class RunLogger(Logger):
         """Args: images, (B, 3, H, W) in [0, 1]."""
 
     @abstractmethod
-    def log_table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int) -> None:
+    def log_rows(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int) -> None:
         """A table of texts, `rows` by `columns`."""
 
     def close(self) -> None:

@@ -64,7 +64,7 @@ class Curve(CSVLogger, RunLogger):
         """The PNG files of the run."""
 
     @rank_zero_only
-    def log_table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int) -> None:
+    def log_rows(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int) -> None:
         file = Path(self.log_dir) / f"{key}.csv"
         with replacing(file) as temporary, temporary.open("w", newline="") as opened:
             csv.writer(opened).writerows([columns, *rows])

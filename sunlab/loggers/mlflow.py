@@ -43,6 +43,6 @@ class MLflow(MLFlowLogger, RunLogger):
             self.experiment.log_image(self.run_id, array, f"{key}/{step:07d}-{index:02d}.png")
 
     @rank_zero_only
-    def log_table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int) -> None:
+    def log_rows(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int) -> None:
         values = [dict(zip(columns, row, strict=True)) for row in rows]
         self.experiment.log_dict(self.run_id, {"step": step, "rows": values}, f"{key}.json")

@@ -28,6 +28,6 @@ class TensorBoard(TensorBoardLogger, RunLogger):
         self.experiment.add_images(key, images, step)
 
     @rank_zero_only
-    def log_table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int) -> None:
+    def log_rows(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int) -> None:
         lines = [columns, ["---"] * len(columns), *rows]
         self.experiment.add_text(key, "\n".join("| " + " | ".join(line) + " |" for line in lines), step)

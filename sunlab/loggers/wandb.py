@@ -50,8 +50,8 @@ class Wandb(WandbLogger, RunLogger):
         self.log_image(key, list(images.float().cpu()), step)
 
     @rank_zero_only
-    def log_table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int) -> None:
-        WandbLogger.log_table(self, key, list(columns), [list(row) for row in rows], step=step)
+    def log_rows(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int) -> None:
+        self.log_table(key, list(columns), [list(row) for row in rows], step=step)
 
     def close(self) -> None:
         if self._experiment is not None:  # the next run of this process is another one

@@ -29,7 +29,7 @@ class LoggerContract(ComponentContract):
         logger.log_config({"seed": 3, "loss": {"name": "msc"}})
         logger.log_metrics({"loss": 0.5}, step=1)
         logger.log_pictures("pictures", torch.rand(2, 3, 8, 8), 1)
-        logger.log_table("table", ["", "NFE"], [["teacher", "50"]], 1)
+        logger.log_rows("table", ["", "NFE"], [["teacher", "50"]], 1)
         logger.finalize("success")
         logger.close()
         files = [path for path in self.folder.rglob("*") if path.is_file()]

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from sunlab.backbones.attention import AttentionCall, Extension
+from sunlab.backbones.sana.shapes import TEXT_SPACE
 from sunlab.backbones.sd.attention import UNetTextAttention
 from sunlab.backbones.state import carried
 from sunlab.errors import ConfigError
@@ -21,6 +22,8 @@ PLAIN = "SanaAttnProcessor2_0"
 
 class SanaTextAttention(UNetTextAttention):
     """A cross-attention layer; where it has norms of queries and keys (SANA 1.5), they are over all heads at once."""
+
+    text_space = TEXT_SPACE
 
     @property
     def plain(self) -> bool:

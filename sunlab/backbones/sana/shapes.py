@@ -4,10 +4,14 @@ from collections.abc import Mapping
 
 from sunlab.backbones.attention import Layer, Layers
 
+TEXT_SPACE = "gemma-2"
+"""PixArt's layers, over T5, have the shapes of the smallest SANA's."""
+
 
 def sana_layers(blocks: int, width: int, heads: int) -> dict[str, Layer]:
     """The text has the transformer's width, after `caption_projection`."""
-    return {f"transformer_blocks.{number}.attn2": Layer(width, width, heads) for number in range(blocks)}
+    layer = Layer(width, width, heads, text_space=TEXT_SPACE)
+    return {f"transformer_blocks.{number}.attn2": layer for number in range(blocks)}
 
 
 SANA: Mapping[str, Layers] = {
