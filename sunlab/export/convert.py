@@ -12,7 +12,7 @@ from sunlab.export.card import Publication, is_card, model_card
 from sunlab.export.file import DTYPES, AdapterFile, read_adapter, write_bytes, write_tensors
 from sunlab.export.load import adapter_of
 from sunlab.export.lora import check_is_lora, to_diffusers, to_kohya
-from sunlab.export.published import header_of_base, number, place
+from sunlab.export.published import header_of_base, is_unet, number, place
 from sunlab.export.shapes import families
 
 LAYOUTS = ("sunlab", "published", "diffusers", "kohya")
@@ -68,7 +68,7 @@ def named_by_layer(file: AdapterFile) -> AdapterFile:
     if file.layout != "published":
         return file
     problems = []
-    for _, layers in families():
+    for layers in (layers for _, layers in families() if is_unet(layers)):
         try:
             tensors = place(file.tensors, layers, str(file.path))
         except DataError as error:

@@ -54,7 +54,7 @@ def place(tensors: Mapping[str, Tensor], layers: Layers, where: str) -> dict[str
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float16:
             raise DataError(f"{where}: {name} is {tensor.dtype}, the published layout is float16")
-    if not _is_unet(layers):
+    if not is_unet(layers):
         raise DataError(
             f"{where}: the published layout holds adapters of Stable Diffusion's U-Nets, this network is another"
         )
@@ -66,7 +66,7 @@ def place(tensors: Mapping[str, Tensor], layers: Layers, where: str) -> dict[str
         fits = [
             name
             for name, known in families()
-            if _is_unet(known) and _problem(tensors, _plan(known, ORDERS[0], suffixes)) is None
+            if is_unet(known) and _problem(tensors, _plan(known, ORDERS[0], suffixes)) is None
         ]
         problem = f"it is of {fits[0]!r}" if fits else problems[0]
         raise DataError(f"{where}: does not fit a U-Net of the family {family_of(layers)!r}: {problem}")
@@ -91,13 +91,14 @@ def number(tensors: Mapping[str, Tensor], header: Mapping[str, Any], where: str)
             f"not {given}; use --layout sunlab"
         )
     paths = dict.fromkeys(path for path, _ in map(_split, tensors))
-    if not _is_unet(paths):
+    if not is_unet(paths):
         raise DataError(f"{where}: the published layout holds adapters of Stable Diffusion's U-Nets; use --layout sunlab")
     numbers = {path: i for i, path in _numbered(paths, ORDERS[0]).items()}
     return {f"{numbers[path]}.{suffix}": tensors[f"{path}.{suffix}"].half() for path, suffix in map(_split, tensors)}
 
 
-def _is_unet(paths: Iterable[str]) -> bool:
+def is_unet(paths: Iterable[str]) -> bool:
+    """Whether layers of these names are those of one of Stable Diffusion's U-Nets."""
     return all(path.partition(".")[0] in ORDERS[0] for path in paths)
 
 

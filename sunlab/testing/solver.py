@@ -1,5 +1,6 @@
 """The contract of a solver."""
 
+import math
 from typing import Any, ClassVar
 
 import pytest
@@ -45,7 +46,7 @@ class SolverContract(ComponentContract):
 
     @on_all_paths
     def test_it_finds_data_that_are_a_point(self, path: str) -> None:
-        point = torch.linspace(-1, 1, 18, dtype=torch.float64).reshape(SHAPE)
+        point = torch.linspace(-1, 1, math.prod(SHAPE), dtype=torch.float64).reshape(SHAPE)
         solver, on = self.build(PATHS[path]), PATHS[path]
         x = solver.solve(PointDenoiser(on, point), self.start(dtype=torch.float64), grid(4, path=on))
         alpha, sigma = map(float, on.alpha_sigma(solver.end))  # some end short of the clean end, with noise left
