@@ -8,7 +8,9 @@ import pytest
 import torch
 from tiny_bases import tiny_base
 from tiny_pixart import tiny_pixart
+from tiny_sd3 import tiny_sd3
 
+from sunlab.backbones.base import BACKBONES
 from sunlab.config.load import load_config
 from sunlab.evaluation.base import EXTRACTORS, Extractor
 from sunlab.precision import native
@@ -16,8 +18,22 @@ from sunlab.precision import native
 ROOT = Path(__file__).parents[2]
 SWEEPS = ROOT / "configs" / "ablation"  # tests/sweep/test_ablation.py runs those
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent != SWEEPS)
+SLOW = {ROOT / "configs" / family / "lcm_lora.yaml" for family in ("sana", "sd3")}
 STEPS = 2
-FAMILIES = {"sdxl": partial(tiny_base, "sdxl"), "pixart": partial(tiny_pixart, kind="flow")}
+
+
+def written(family: str, folder: Path) -> Path:
+    """The tiny base that the family's class writes."""
+    BACKBONES.get(family).factory.write_tiny(folder)
+    return folder
+
+
+FAMILIES = {
+    "sdxl": partial(tiny_base, "sdxl"),
+    "pixart": partial(tiny_pixart, kind="flow"),
+    "sana": partial(written, "sana"),
+    "sd3": partial(tiny_sd3, t5=False),
+}
 """Folder of configurations of a family that is not Stable Diffusion 1.5's -> what writes its tiny base."""
 
 
@@ -70,7 +86,11 @@ def test_they_are_found():
     assert ROOT / "configs" / "quickstart.yaml" in CONFIGS and len(CONFIGS) >= 4
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.relative_to(ROOT / "configs").as_posix())
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow) if path in SLOW else path for path in CONFIGS],
+    ids=lambda path: path.relative_to(ROOT / "configs").as_posix(),
+)
 def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path, monkeypatch):
     from sunlab.app.fit import fit
     from sunlab.app.trajectories import make_trajectories
