@@ -106,6 +106,10 @@ class StableDiffusion3(Backbone):
     def enable_checkpointing(self, function: Callable[..., Any] = checkpoint) -> None:
         self.transformer.enable_gradient_checkpointing(function)
 
+    def middle(self) -> tuple[nn.Module, int]:
+        blocks, described = self.transformer.transformer_blocks, self.transformer.config
+        return blocks[len(blocks) // 2], described.num_attention_heads * described.attention_head_dim
+
     @property
     def checkpointing(self) -> bool:
         return bool(self.transformer.is_gradient_checkpointing)
