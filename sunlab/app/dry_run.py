@@ -11,7 +11,7 @@ from registry import load_plugins
 from sunlab.app.compose import base_options, build_module, component, settle
 from sunlab.app.tasks import Task
 from sunlab.app.trainer import training_device
-from sunlab.backbones.base import BaseModel
+from sunlab.backbones.base import Backbone, BaseModel
 from sunlab.backbones.pretrained import outline_base
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Config
@@ -21,6 +21,7 @@ from sunlab.draws import Draws
 from sunlab.losses import BoundSampler
 from sunlab.modules.base import Module
 from sunlab.modules.footprint import Footprint, activations, footprint
+from sunlab.modules.frozen import FrozenNetwork
 from sunlab.types import Batch, Conditioning, Trajectory
 
 SAMPLES = 64  # over which passes a sample are averaged, where they depend on draws
@@ -63,7 +64,8 @@ class Plan:
             one, samples = self.passes, SAMPLES
             teacher, student, backward = one.teacher / samples, one.student / samples, one.backward / samples
             whole = one.equivalents / samples * self.batch
-            listed = f"{teacher:g} of the teacher, {student:g} of the student, {backward:g} of them backward"
+            critic = f", {one.critic / samples:g} of the loss's networks" if one.critic else ""
+            listed = f"{teacher:g} of the teacher, {student:g} of the student{critic}, {backward:g} of them backward"
             yield f"NFE          a sample: {listed}"
             run = f"{whole * self.steps:,.0f}"
             yield f"             a step: {whole:,.0f} evaluation equivalents (a backward pass counts as two); the run: {run}"
@@ -91,7 +93,8 @@ def plan(loaded: LoadedConfig) -> Plan:
     task: Task = component("tasks", config.task)
     passes = count_passes(config, module) if task.counts_nfe else None
     trained = sum(p.numel() for p in learnt.values())
-    memory = footprint(module, learnt, 0)
+    turns = getattr(module, "turns", None)
+    memory = footprint(module, learnt.values(), [] if turns is None else turns.parameters())
     if task.trains_network:
         memory = replace(memory, activations=micro * kept_by_a_sample(config, module, base))
     return Plan(
@@ -139,11 +142,24 @@ def kept_by_a_sample(config: Config, module: Module, base: BaseModel) -> int:
     return activations(backbone, forward)
 
 
+class Blank:
+    """A network that predicts zeros, and has hidden states of zeros."""
+
+    def __init__(self, backbone: Backbone):
+        self.backbone = backbone
+
+    def __call__(self, x: Tensor, t: Tensor, conditioning: Any = None, state: Any = None) -> Prediction:
+        return Prediction(torch.zeros_like(x), "v_prediction", x, *self.backbone.path.at(t, x))
+
+    def features(self, x: Tensor, t: Tensor, conditioning: Any = None) -> Tensor:
+        return torch.zeros(len(x), 1, self.backbone.middle()[1])
+
+
 def count_passes(config: Config, module: Any) -> NetworkEvaluations:
     """The passes of `SAMPLES` samples: the loss itself is evaluated, with a network that only counts. Of a loss that owns
     networks, the mean over its turns and the student's."""
     passes, seeds = NetworkEvaluations(), range(SAMPLES)
-    draws, path, loss = Draws(seeds), module.base.backbone.path, component("losses", config.loss)
+    draws, network, loss = Draws(seeds), Blank(module.base.backbone), component("losses", config.loss)
     loss.prepare(module.base.backbone)  # on the meta device: shapes alone
     critics = loss.networks()
     shape = module.base.backbone.sample_shape if critics else (1, 2, 2)
@@ -159,9 +175,6 @@ def count_passes(config: Config, module: Any) -> NetworkEvaluations:
         trajectory=Trajectory(draws.normal("states", (len(times), *shape)), times),
     )
 
-    def network(x: Tensor, t: Tensor, conditioning: Any = None) -> Prediction:
-        return Prediction(torch.zeros_like(x), "v_prediction", x, *path.at(t, x))
-
     def student(x: Tensor, t: Tensor) -> Prediction:
         passes.student += len(x)
         passes.backward += len(x) if torch.is_grad_enabled() else 0
@@ -170,12 +183,11 @@ def count_passes(config: Config, module: Any) -> NetworkEvaluations:
     teacher = guided(network, blank, blank, batch.guidance, one_pass=module.guidance == (1.0, 1.0), nfe=passes)
     bound = (
         BoundSampler(student, module.student.solver, times),
-        BoundSampler(teacher, module.teacher.solver, module.teacher.times),
+        BoundSampler(teacher, module.teacher.solver, module.teacher.times, network=FrozenNetwork(network, batch, passes)),
     )
     loss(batch, *bound, module.distance)
     if not critics:
         return passes
     for _ in range(loss.critic_steps):
-        with torch.no_grad():
-            loss.critic_step(batch, *bound)
+        loss.critic_step(batch, replace(bound[0], denoise=torch.no_grad()(student)), bound[1])
     return NetworkEvaluations(*(round(count / (loss.critic_steps + 1)) for count in vars(passes).values()))

@@ -105,9 +105,17 @@ class _Fused(torch.autograd.Function):
         raise NotImplementedError("only shapes are known here")
 
 
-def footprint(module: nn.Module, trained: Mapping[str, nn.Parameter], kept: int) -> Footprint:
-    """Args: module, with everything in memory; trained, its parameters that are; kept, of `activations`."""
-    learnt = size(trained.values())
-    ours = {id(p) for p in trained.values()}
+def footprint(module: nn.Module, trained: Iterable[nn.Parameter], critics: Iterable[nn.Parameter] = ()) -> Footprint:
+    """Without activations.
+
+    Args:
+        module: with everything in memory.
+        trained: its parameters that are.
+        critics: those of the loss's networks. They are trained in turns with the others, so that only one of both has
+            gradients.
+    """
+    trained, critics = list(trained), list(critics)
+    ours = {id(p) for p in (*trained, *critics)}
     frozen = size(p for p in (*module.parameters(), *module.buffers()) if id(p) not in ours)
-    return Footprint(frozen, learnt, learnt, 2 * learnt, kept)
+    student, others = size(trained), size(critics)
+    return Footprint(frozen, student + others, max(student, others), 2 * (student + others), 0)

@@ -53,6 +53,44 @@ def test_the_passes_are_those_of_training(words, tiny_config, tiny_data):
     assert {k: v / SAMPLES for k, v in vars(foretold).items()} == {k: v / 8 for k, v in vars(module.nfe).items()}
 
 
+@pytest.mark.parametrize("more", ["", ", negatives: true, gan: 0.1, width: 8"])
+def test_a_loss_with_networks(more, tiny_config, tiny_data):
+    """Passes are those of training, over a whole cycle; the optimizer has moments of the critic's weights too."""
+    from sunlab.app.compose import build_base, build_module
+
+    config = load_config([tiny_config], [f"loss={{name: dmd, critic_steps: 3, fake: {{name: lora, rank: 2}}{more}}}"])
+    module = build_module(config.config, build_base(config.config))
+    module.log = lambda *args, **kwargs: None
+    samples = next(iter(tiny_data().loader()))
+    batch = module.encode(samples)
+    for _ in range(3):
+        module.critic_step(samples, batch)
+    module.student_step(samples, batch)
+    foretold = plan(config)
+    assert vars(foretold.passes) == {k: v / 4 / 8 * SAMPLES for k, v in vars(module.nfe).items()}
+    assert foretold.passes.critic > 0 and "of the loss's networks" in "".join(foretold.lines())
+    student = sum(p.numel() for p in module.trainable().values())
+    critics = sum(p.numel() for p in module.turns.parameters())
+    assert foretold.trained == student
+    assert foretold.memory.trained == 4 * (student + critics) == foretold.memory.optimizer // 2
+    assert foretold.memory.gradients == 4 * max(student, critics)
+
+
+@pytest.mark.slow
+def test_dmd2(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    foretold = plan(load_config([CONFIGS / "sd15" / "dmd2_lora.yaml"]))
+    assert foretold.memory.trained == 2 * 4 * foretold.trained == 2 * 4 * 67_252_224
+    assert foretold.memory.frozen == pytest.approx(2 * (859_520_964 + 123_060_480), rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "trained"), [("sana", 401_587_200), ("sd3", 226_639_872)])
+def test_sun_for_transformers(name, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert plan(load_config([CONFIGS / name / "sun_msc.yaml"], ["trainer.devices=1"])).trained == trained
+
+
 def test_what_autograd_keeps_is_what_it_keeps_of_a_real_pass(tiny_base_folder):
     component = {"name": "sd", "attention": "eager"}
     kept = []
