@@ -157,15 +157,39 @@ class Adaptable(Protocol):
     def layers(self) -> Mapping[str, nn.Module]: ...
 
 
+Encoded = tuple[Conditioning, Conditioning | None, tuple[Any, ...]]
+"""Prompts, negative prompts or None, and what a pipeline's `encode_prompt` returned without the negative prompts."""
+
+
 class NetworkLayers(Adaptable, Protocol):
     """The network of a diffusers pipeline as adapters attach to it.
 
     Attributes:
         network: the module.
-        key: the pipeline's property whose mapping reaches the network's attention layers.
+        key: the network's keyword argument whose mapping reaches its attention layers.
+        handed: whether the pipelines have a property of that name which they pass on to the network.
     """
 
     @property
     def network(self) -> Any: ...
 
     key: ClassVar[str]
+    handed: ClassVar[bool]
+
+    def encoded(self, returned: tuple[Any, ...]) -> Encoded:
+        """Of what the pipeline's `encode_prompt` returned."""
+        ...
+
+
+def encoded_pooled(returned: tuple[Any, ...]) -> Encoded:
+    """Of prompts, negative prompts and, in some pipelines, the pooled embeddings of both."""
+    positive, negative, *pooled = returned
+    without = (positive, None, *((pooled[0], None) if pooled else ()))
+    return Conditioning(positive), None if negative is None else Conditioning(negative), without
+
+
+def encoded_masked(returned: tuple[Any, ...]) -> Encoded:
+    """Of prompts, their mask, negative prompts and their mask."""
+    positive, mask, negative, negative_mask = returned
+    other = None if negative is None else Conditioning(negative, mask=negative_mask.bool())
+    return Conditioning(positive, mask=mask.bool()), other, (positive, mask, None, None)

@@ -1,6 +1,6 @@
 """An adapter in a diffusers pipeline, shared by the pipeline's copies."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,21 +58,25 @@ class Attachment:
                 part.to(device, self.layers.network.dtype)
 
 
-def receive_state(layers: NetworkLayers) -> RemovableHandle:
+def receive_state(layers: NetworkLayers, running: Callable[[Any], Any]) -> RemovableHandle:
     """Carry the state that is in the arguments of a pass of the network to the layers that get no arguments. A pass without
-    one, by another pipeline over the same network for instance, is the base's."""
+    one, by another pipeline over the same network for instance, is the base's.
+
+    Args:
+        running: the network -> the state of its generation in this thread, where the pipeline hands none on.
+    """
     key = layers.key
 
     def enter(network: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         given = dict(kwargs.get(key) or {})
         time = kwargs["timestep"] if len(args) < 2 else args[1]
-        state = at_time(given.get(STATE), time)
+        state = at_time(given.get(STATE) if layers.handed else running(network), time)
         carry(state)
         if state is None:
             return args, kwargs
         if passing(network, state):
             return args, {**kwargs, key: {**given, STATE: state}}
-        del given[STATE]  # no attention layer takes it
+        given.pop(STATE, None)  # no attention layer takes it
         return args, {**kwargs, key: given or None}
 
     handle: RemovableHandle = layers.network.register_forward_pre_hook(enter, prepend=True, with_kwargs=True)

@@ -25,7 +25,7 @@ class Generation:
         pipe: the very pipeline, not a copy.
         attachment: the adapter in it.
         w: the guidance scale.
-        negative: the negative prompt's embeddings (B, L, d), once they are encoded.
+        negative: the negative prompts, once they are encoded.
         state: of the passes, once the prompts are encoded.
         acted: whether the pipeline has handed it on.
     """
@@ -33,18 +33,33 @@ class Generation:
     pipe: Any
     attachment: Attachment
     w: float
-    negative: Tensor | None = None
+    negative: Conditioning | None = None
     state: Any = None
     acted: bool = False
 
-    def bind(self, positive: Tensor, negative: Tensor | None, words: Tensor | None = None) -> None:
-        """The prompts are encoded: positive and negative (B, L, d); words, see `Conditioning`, of the negative ones."""
-        self.attachment.move(positive.device)
+    def bind(self, positive: Conditioning, negative: Conditioning | None) -> None:
+        """The prompts are encoded."""
+        device = positive.tokens.device
+        self.attachment.move(device)
         self.negative = negative
-        guidance = torch.full((len(positive if negative is None else negative),), self.w, device=positive.device)
-        other = None if negative is None else Conditioning(negative, words=words)
-        state = self.attachment.adapter.state(Conditioning(positive), other, guidance)
+        guidance = torch.full((len(positive if negative is None else negative),), self.w, device=device)
+        state = self.attachment.adapter.state(positive, negative, guidance)
         self.state = self.attachment.strength.on(state)
+
+    def change_negative(self, tokens: Tensor) -> None:
+        """Set other embeddings (B, L, d) of the negative prompts, which keep their mask.
+
+        Raises:
+            ConfigError: they do not fit the mask.
+        """
+        mask = None if self.negative is None else self.negative.mask
+        if mask is not None and mask.shape != tokens.shape[:2]:
+            raise ConfigError(
+                f"negative_prompt_embeds of shape {tuple(tokens.shape)} do not fit their mask {tuple(mask.shape)}; a "
+                "callback must keep the number of rows and tokens"
+            )
+        changed = Conditioning(tokens, mask=mask)
+        self.bind(changed, changed)
 
     def check_acted(self) -> None:
         """Raise `ConfigError` if the U-Net never got the state."""
@@ -54,12 +69,21 @@ class Generation:
             raise ConfigError("no step ran: the steps, strength and denoising range that were given leave none")
         raise ConfigError(
             f"{type(self.pipe).__name__} hands its network no {self.attachment.layers.key}, so the adapter had no effect; "
-            "use one of diffusers' own Stable Diffusion pipelines"
+            "use one of diffusers' own pipelines"
         )
 
 
 GENERATION: ContextVar[Generation | None] = ContextVar("generation", default=None)
 """The generation that runs in this thread."""
+
+
+def running(network: Any) -> Any:
+    """The state of the generation in this thread if it is one of this network."""
+    generation = GENERATION.get()
+    if generation is None or generation.attachment.layers.network is not network:
+        return None
+    generation.acted = True
+    return generation.state
 
 
 def begin(pipe: Any, attachment: Attachment, given: dict[str, Any]) -> Generation:
@@ -81,7 +105,22 @@ def begin(pipe: Any, attachment: Attachment, given: dict[str, Any]) -> Generatio
         if (inputs := getattr(callback, "tensor_inputs", None)) is not None:  # diffusers' PipelineCallback
             given["callback_on_step_end_tensor_inputs"] = inputs
         given["callback_on_step_end"] = _with_negative(callback, generation)
+    if (callback := given.get("callback")) is not None:
+        given["callback"] = _outside(callback)
     return generation
+
+
+def _outside(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """The callback, in which passes of the network are no part of the generation."""
+
+    def on_step(*args: Any) -> None:
+        token = GENERATION.set(None)
+        try:
+            callback(*args)
+        finally:
+            GENERATION.reset(token)
+
+    return on_step
 
 
 def _with_negative(callback: Callable[..., Any], generation: Generation) -> Callable[..., Any]:
@@ -90,11 +129,11 @@ def _with_negative(callback: Callable[..., Any], generation: Generation) -> Call
 
     def on_step_end(pipe: Any, step: int, t: Any, tensors: dict[str, Any]) -> Any:
         if key in tensors:
-            tensors[key] = generation.negative
+            tensors[key] = None if generation.negative is None else generation.negative.tokens
         out = callback(pipe, step, t, tensors)
         changed = out.get(key) if out else None
-        if changed is not None and changed is not generation.negative:
-            generation.bind(changed, changed)
+        if changed is not None and (generation.negative is None or changed is not generation.negative.tokens):
+            generation.change_negative(changed)
         return out
 
     return on_step_end

@@ -17,8 +17,9 @@ from sunlab.export import attach_untrained, load_adapter, read_adapter
 from sunlab.export.load import adapter_of, fitted
 from sunlab.packaged import asset
 from sunlab.pipelines.attachment import Attachment, network, receive_state, withhold_state
+from sunlab.pipelines.generation import running
 from sunlab.pipelines.plugged import is_plugged, plugged_class
-from sunlab.pipelines.schedulers import scheduler_for
+from sunlab.pipelines.schedulers import flow_matching, scheduler_for
 
 OTHER_PASSES = ("do_perturbed_attention_guidance", "get_views")
 """Attributes of pipelines that build their own batches for the U-Net: perturbed attention, panoramas."""
@@ -35,9 +36,9 @@ def plug(
     over: str | Mapping[str, Any] | None = None,
     compat: bool = False,
 ) -> Any:
-    """Attach an adapter file to a diffusers pipeline of a Stable Diffusion family, and return the pipeline.
+    """Attach an adapter file to a diffusers pipeline of a family in `BACKBONES`, and return the pipeline.
 
-    Sets the scheduler, its trailing spacing, the default number of steps and one U-Net pass a step from the file's header.
+    Sets the scheduler, its trailing spacing, the default number of steps and one pass a step from the file's header.
     The pipeline's own `negative_prompt` then acts in that one pass. Text-to-image, image-to-image, inpainting and
     ControlNet; style LoRAs may be loaded, fused or not, before or after; an IP-Adapter likewise. Threads may draw through
     copies of the pipeline, each with a scheduler of its own.
@@ -69,7 +70,7 @@ def plug(
     layers = layers_of_network(network(pipe))
     if any(layer.extended for layer in layers.text_attention().values()):
         raise ConfigError(
-            "an adapter of sunlab's is in this U-Net already, plugged in through another pipeline that shares it; "
+            "an adapter of sunlab's is in this network already, plugged in through another pipeline that shares it; "
             "call sunlab.unplug on that one first (what from_pipe makes of a plugged pipeline is not plugged itself)"
         )
     stacked = None if over is None else {"name": over} if isinstance(over, str) else over
@@ -91,9 +92,14 @@ def plug(
         if compat:
             read = replace(read, header={**read.header, "adapter": _compatible(read.header["adapter"])})
         strength.check(adapter_of(read, over=stacked))
+        if not layers.handed and flow_matching(pipe.scheduler):  # PixArt's read its init_noise_sigma, which it has not
+            raise ConfigError(
+                f"{type(pipe).__name__} cannot run FlowMatchEulerDiscreteScheduler, which draws with an adapter on "
+                "rectified flow; draw with `sunlab sample` instead"
+            )
         scheduler = scheduler_for(read.header, pipe.scheduler, str(file))
         adapter, header = load_adapter(read, layers, over=stacked)
-    hooks: tuple[Any, ...] = (receive_state(layers),)
+    hooks: tuple[Any, ...] = (receive_state(layers, running),)
     if isinstance(controlnet := getattr(pipe, "controlnet", None), nn.Module):
         hooks += (withhold_state(controlnet, layers.key),)
     place = str(adapter.spec["name"] if file is None else file)
@@ -149,8 +155,8 @@ def layers_of_network(network: Any) -> NetworkLayers:
 
 
 def _check_pipeline(pipe: Any) -> None:
-    key = "cross_attention_kwargs" if hasattr(pipe, "unet") else layers_of_network(network(pipe)).key
-    properties = ("do_classifier_free_guidance", key)
+    layers = layers_of_network(network(pipe))
+    properties = ("do_classifier_free_guidance", layers.key) if layers.handed else ()
     if any(hasattr(type(pipe), name) for name in OTHER_PASSES):
         raise ConfigError(
             f"{type(pipe).__name__} makes several passes of its own out of one, which an adapter cannot follow; plug into "
@@ -160,7 +166,7 @@ def _check_pipeline(pipe: Any) -> None:
     missing += [name for name in ("encode_prompt", "scheduler") if not hasattr(pipe, name)]
     if missing or not hasattr(network(pipe), "attn_processors"):
         raise ConfigError(
-            f"{type(pipe).__name__}: an adapter plugs into diffusers' Stable Diffusion pipelines with a U-Net "
-            "(text-to-image, image-to-image, inpainting, ControlNet); this one has no "
+            f"{type(pipe).__name__}: an adapter plugs into diffusers' pipelines of the families "
+            f"{', '.join(BACKBONES.names())} (text-to-image, image-to-image, inpainting, ControlNet); this one has no "
             f"{', '.join(missing) or 'attention processors'}"
         )

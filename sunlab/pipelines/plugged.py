@@ -1,8 +1,10 @@
 """What a diffusers pipeline does differently while an adapter is attached to it."""
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -33,13 +35,16 @@ class Plugged:
         if not given.keys() & {"num_inference_steps", "timesteps", "sigmas"} and "steps" in attachment.header:
             given["num_inference_steps"] = attachment.header["steps"]
         parameters = inspect.signature(own.__call__).parameters
-        if "sigmas" in parameters and flow_matching(self.scheduler) and not given.keys() & {"timesteps", "sigmas"}:
+        flow = "solver" in attachment.header and flow_matching(self.scheduler)
+        if "sigmas" in parameters and flow and not given.keys() & {"timesteps", "sigmas"}:
             steps = given.get("num_inference_steps", parameters["num_inference_steps"].default)
             given["sigmas"] = list(grid_times(steps)[:-1])  # trailing; the scheduler shifts them
         if "joint_attention_kwargs" in parameters:  # a mapping of this call, which an IP-Adapter's images are added to
             given["joint_attention_kwargs"] = dict(given.get("joint_attention_kwargs") or {})
         with only_one(self, self.scheduler):
             generation = begin(self, attachment, given)
+            if not hasattr(attachment.own, "do_classifier_free_guidance"):  # one pass a step: PixArt's compare the scale
+                given["guidance_scale"] = 1.0
             token = GENERATION.set(generation)
             try:
                 drawn = own.__call__(*bound.args, **bound.kwargs)
@@ -64,15 +69,15 @@ class Plugged:
         own: Any = super()
         generation = self._generation()
         if generation is None or generation.state is not None:
-            return own.encode_prompt(*args, **kwargs)
+            return _encode(own, *args, **kwargs)
         bound = inspect.signature(own.encode_prompt).bind(*args, **kwargs)
         bound.apply_defaults()
-        given = bound.arguments
+        given, layers = bound.arguments, generation.attachment.layers
         if not generation.attachment.adapter.uses_negative:
             given["do_classifier_free_guidance"] = False
-            positive, _, *pooled = own.encode_prompt(*bound.args, **bound.kwargs)
+            positive, _, without = layers.encoded(_encode(own, *bound.args, **bound.kwargs))
             generation.bind(positive, None)
-            return (positive, None, *((pooled[0], None) if pooled else ()))
+            return without
         self._check_negative(given)
         given["do_classifier_free_guidance"] = True
         prompt = given["prompt"]
@@ -80,9 +85,12 @@ class Plugged:
         for key in ("negative_prompt", "negative_prompt_2", "negative_prompt_3"):
             if many and isinstance(given.get(key), str):  # one for all
                 given[key] = [given[key]] * (len(prompt) if prompt is not None else len(given["prompt_embeds"]))
-        positive, negative, *pooled = own.encode_prompt(*bound.args, **bound.kwargs)
-        generation.bind(positive, negative, self._words(given, len(negative)))
-        return (positive, None, *((pooled[0], None) if pooled else ()))
+        positive, negative, without = layers.encoded(_encode(own, *bound.args, **bound.kwargs))
+        assert negative is not None
+        if negative.mask is None:
+            negative = replace(negative, words=self._words(given, len(negative.tokens)))
+        generation.bind(positive, negative)
+        return without
 
     def _words(self, given: dict[str, Any], rows: int) -> torch.Tensor | None:
         """Which tokens of the negative prompts are no padding (rows, L); None where they are given as embeddings."""
@@ -136,6 +144,11 @@ class Plugged:
         """Likewise, of pipelines with joint attention."""
         return self._with_state(super().joint_attention_kwargs)  # type: ignore[misc]
 
+    @property
+    def attention_kwargs(self) -> Any:
+        """Likewise, of SANA's pipelines."""
+        return self._with_state(super().attention_kwargs)  # type: ignore[misc]
+
     def _with_state(self, given: Any) -> Any:
         generation = self._generation()
         if generation is None or generation.state is None:
@@ -165,6 +178,16 @@ class Plugged:
         finally:
             attachment.aside = False
             attachment.adapter.attach(attachment.layers)
+
+
+_encoding = threading.RLock()
+
+
+def _encode(own: Any, *args: Any, **kwargs: Any) -> Any:
+    """The pipeline's own encoded prompts. One thread at a time: copies of a pipeline share a tokenizer, which keeps the
+    length to pad to, and SANA's prompts and negative prompts differ in it."""
+    with _encoding:
+        return own.encode_prompt(*args, **kwargs)
 
 
 def _with_adapter_detached(name: str) -> Any:

@@ -1,11 +1,13 @@
 """diffusers' schedulers that draw what our solvers draw."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from sunlab.backbones.schedule import read_path
 from sunlab.diffusion.grid import grid_times
 from sunlab.diffusion.path import RectifiedFlow
 from sunlab.errors import ConfigError, DataError
@@ -35,10 +37,7 @@ def scheduler_for(header: Mapping[str, Any], current: Any, where: str) -> Any:
             f"{where}: no scheduler of diffusers' draws as {solver!r} with {spacing} spacing does; known: "
             f"{', '.join(known)}, trailing; draw with `sunlab sample` instead"
         )
-    stated, found = (
-        header.get("prediction_type"),
-        current.config.get("prediction_type", "flow" if flow_matching(current) else "epsilon"),
-    )
+    stated, found = header.get("prediction_type"), _prediction(current)
     if stated is not None and stated != found:
         raise DataError(
             f"{where}: trained on a base of {stated}, this pipeline's scheduler says {found}; load a base of that kind "
@@ -46,13 +45,31 @@ def scheduler_for(header: Mapping[str, Any], current: Any, where: str) -> Any:
             f"pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, prediction_type={stated!r}))"
         )
     if flow_matching(current):
+        if found != "flow":
+            raise DataError(
+                f"{where}: no scheduler of diffusers' draws a {found} prediction on rectified flow; draw with "
+                "`sunlab sample` instead"
+            )
         _check_shift(header, current, where)
     return _build(solver, header, current)
 
 
 def flow_matching(scheduler: Any) -> bool:
-    """Whether it is one of diffusers' for rectified flow alone, whose times are shifted."""
-    return type(scheduler).__name__.startswith("FlowMatch")
+    """Whether it is a scheduler of rectified flow, whose times are shifted: by its class, or set to flow sigmas."""
+    return type(scheduler).__name__.startswith("FlowMatch") or bool(scheduler.config.get("use_flow_sigmas"))
+
+
+def _prediction(scheduler: Any) -> str:
+    if not flow_matching(scheduler):
+        return str(scheduler.config.get("prediction_type", "epsilon"))
+    return read_path({**scheduler.config, "_class_name": type(scheduler).__name__})[1]
+
+
+def _shift(scheduler: Any) -> float:
+    """In effect: a FlowMatch scheduler's can be changed apart from its configuration."""
+    if type(scheduler).__name__.startswith("FlowMatch"):
+        return float(scheduler.shift)
+    return float(scheduler.config.get("flow_shift", 1.0))
 
 
 def _known(scheduler: Any) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
@@ -61,7 +78,7 @@ def _known(scheduler: Any) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
 
 def _check_shift(header: Mapping[str, Any], current: Any, where: str) -> None:
     """Raise `DataError` if the adapter's times are not those of a grid with the scheduler's shift."""
-    times, shift = header.get("times"), float(current.shift)
+    times, shift = header.get("times"), _shift(current)
     if times is None:
         return
     grid = grid_times(len(times) - 1, path=RectifiedFlow(shift=shift))
@@ -113,10 +130,15 @@ def check_scheduler(scheduler: Any, header: Mapping[str, Any], base: Any) -> Non
 def _build(solver: str, header: Mapping[str, Any], base: Any) -> Any:
     import diffusers
 
-    name, settings = settings_of(solver, base.config.get("num_train_timesteps", 1000), flow=flow_matching(base))
+    flow = flow_matching(base)
+    name, settings = settings_of(solver, base.config.get("num_train_timesteps", 1000), flow=flow)
+    cls = getattr(diffusers, name)
+    if flow:
+        known = inspect.signature(cls).parameters
+        return cls.from_config({k: v for k, v in base.config.items() if k in known}, **settings, shift=_shift(base))
     if header.get("final_alpha") == "base":
         settings.pop("set_alpha_to_one", None)
-    return getattr(diffusers, name).from_config(base.config, **settings)
+    return cls.from_config(base.config, **settings)
 
 
 def _equal(key: str, right: Any, found: Any) -> bool:

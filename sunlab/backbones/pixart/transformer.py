@@ -13,10 +13,11 @@ from sunlab.backbones.attention import Extension, Layers, TokenContext
 from sunlab.backbones.base import BACKBONES, Backbone, BaseModel
 from sunlab.backbones.files import Files
 from sunlab.backbones.pixart.folder import index_mismatch, read_folder
+from sunlab.backbones.pixart.layers import PixArtLayers
 from sunlab.backbones.pixart.shapes import PIXART
 from sunlab.backbones.pixart.text import PixArtText
 from sunlab.backbones.schedule import read_path
-from sunlab.backbones.sd.attention import UNetAttachment, UNetTextAttention, text_attention
+from sunlab.backbones.sd.attention import UNetAttachment, UNetTextAttention
 from sunlab.backbones.sd.autoencoder import VAE
 from sunlab.backbones.sd.layers import passing
 from sunlab.backbones.sd.save import save_part
@@ -89,21 +90,16 @@ class PixArt(Backbone):
         return output[:, : x.shape[1]].to(x.dtype)
 
     def context(self, conditioning: Conditioning) -> TokenContext:
-        """The tokens after `caption_projection`, which comes before the blocks."""
-        tokens = conditioning.tokens.to(self.transformer.dtype)
-        projection = self.transformer.caption_projection
-        return TokenContext(tokens if projection is None else projection(tokens), conditioning.mask)
+        return PixArtLayers(self.transformer).context(conditioning)
 
     def text_attention(self) -> dict[str, UNetTextAttention]:
-        return text_attention(self.transformer)
+        return PixArtLayers(self.transformer).text_attention()
 
     def extend(self, extensions: Mapping[str, Extension]) -> UNetAttachment:
-        return UNetAttachment(self.transformer, extensions)
+        return PixArtLayers(self.transformer).extend(extensions)
 
     def layers(self) -> dict[str, nn.Module]:
-        named = ((name.replace(".base_layer", ""), module) for name, module in self.transformer.named_modules())
-        kinds = (nn.Linear, nn.modules.conv._ConvNd)
-        return {name: module for name, module in named if isinstance(module, kinds) and ".lora_" not in name}
+        return PixArtLayers(self.transformer).layers()
 
     def blank(self, rows: int) -> Conditioning:
         described = self.transformer.config
@@ -138,6 +134,10 @@ class PixArt(Backbone):
     @classmethod
     def known_layers(cls) -> Mapping[str, Layers]:
         return PIXART
+
+    @classmethod
+    def adaptable(cls, network: Any) -> PixArtLayers | None:
+        return PixArtLayers(network) if type(network).__name__ == "PixArtTransformer2DModel" else None
 
     @classmethod
     def load(

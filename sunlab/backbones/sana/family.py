@@ -14,7 +14,7 @@ from sunlab.backbones.base import BACKBONES, Backbone, BaseModel
 from sunlab.backbones.files import Files
 from sunlab.backbones.sana.attention import SanaAttachment, SanaTextAttention
 from sunlab.backbones.sana.autoencoder import DCAE
-from sunlab.backbones.sana.folder import index_mismatch, read_folder
+from sunlab.backbones.sana.folder import KINDS, index_mismatch, read_folder
 from sunlab.backbones.sana.layers import SanaLayers
 from sunlab.backbones.sana.shapes import SANA
 from sunlab.backbones.sana.text import LENGTH, GemmaText
@@ -120,6 +120,10 @@ class Sana(Backbone):
     @classmethod
     def known_layers(cls) -> Mapping[str, Layers]:
         return SANA
+
+    @classmethod
+    def adaptable(cls, network: Any) -> SanaLayers | None:
+        return SanaLayers(network) if type(network).__name__ == KINDS["transformer"] else None
 
     @classmethod
     def write_tiny(cls, folder: Path) -> None:

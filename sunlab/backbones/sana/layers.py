@@ -1,11 +1,11 @@
 """SANA's transformer as adapters attach to it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
-from sunlab.backbones.attention import Extension, TokenContext
+from sunlab.backbones.attention import Extension, TokenContext, encoded_masked
 from sunlab.backbones.sana.attention import SanaAttachment, SanaTextAttention
 from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.types import Conditioning
@@ -18,8 +18,17 @@ class SanaLayers:
         transformer: the model.
     """
 
+    key: ClassVar[str] = "attention_kwargs"
+    handed: ClassVar[bool] = True
+    encoded = staticmethod(encoded_masked)
+
     def __init__(self, transformer: Any):
         self.transformer = transformer
+
+    @property
+    def network(self) -> Any:
+        """The transformer."""
+        return self.transformer
 
     def context(self, conditioning: Conditioning) -> TokenContext:
         """See `Backbone.context`: the tokens after `caption_projection` and `caption_norm`."""

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from sunlab.backbones.attention import Extension, TokenContext
+from sunlab.backbones.attention import Extension, TokenContext, encoded_pooled
 from sunlab.backbones.sd.attention import STATE, UNetAttachment, UNetTextAttention, text_attention
 from sunlab.backbones.state import carrying
 from sunlab.errors import ConfigError
@@ -20,6 +20,8 @@ class UNetLayers:
     """
 
     key: ClassVar[str] = "cross_attention_kwargs"
+    handed: ClassVar[bool] = True
+    encoded = staticmethod(encoded_pooled)
 
     def __init__(self, unet: Any):
         self.unet = unet

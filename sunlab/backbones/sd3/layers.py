@@ -8,7 +8,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from sunlab.backbones.attention import Extension, TokenContext
+from sunlab.backbones.attention import Extension, TokenContext, encoded_pooled
 from sunlab.backbones.sd.attention import STATE
 from sunlab.backbones.sd3.attention import JointAttachment, JointPass, JointTextAttention, text_attention
 from sunlab.backbones.state import carrying
@@ -26,6 +26,8 @@ class SD3Layers:
     """
 
     key: ClassVar[str] = KEY
+    handed: ClassVar[bool] = True
+    encoded = staticmethod(encoded_pooled)
 
     def __init__(self, transformer: Any):
         self.transformer = transformer
