@@ -72,7 +72,8 @@ class Pace(Callback):
 class Gauge(Callback):
     """Measures a rank with its loader workers, and writes `gauge-RANK.json` in the run's folder: `resident`, MiB at twenty
     points; `grown`, the median of the last five less that of the five after the first quarter; `longest_wait`, seconds for a
-    batch. Proportional shares (PSS), so that pages that forked processes have in common count once.
+    batch. Proportional shares (PSS) of anonymous and shared memory, so that pages that forked processes have in common count
+    once. Pages of files are left out: unrelated processes share libraries, and a share grows when one of them ends.
     """
 
     def __init__(self) -> None:
@@ -103,7 +104,7 @@ def _pss(pid: int) -> float:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0.0
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
+    return sum(int(line.split()[1]) / 1024 for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
 
 
 def _children(pid: int) -> list[int]:
