@@ -1,5 +1,6 @@
 """Adapter guidance distillation (AGD, arXiv 2503.07274)."""
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -100,7 +101,7 @@ class AGDAttention:
         return out + (state.scale * added).to(out.dtype)
 
 
-class Beside(nn.Module):
+class Beside(nn.Module, ABC):
     """f of one layer.
 
     Args:
@@ -115,9 +116,9 @@ class Beside(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
+    @abstractmethod
     def forward(self, x: Tensor, w: Tensor, t: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """f (B, P or 1, h) of x (B, P, h), w and t (B,), tokens (B, L, d); mask, a term of the scores (B, 1, 1 or P, L)."""
-        raise NotImplementedError
 
 
 class AttentionAdapter(Beside):

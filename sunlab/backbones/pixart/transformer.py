@@ -1,28 +1,26 @@
 """diffusers' PixArtTransformer2DModel as a `Backbone` (arXiv 2310.00426, 2403.04692)."""
 
-import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sunlab.backbones.attention import Extension, Layers, TokenContext
-from sunlab.backbones.base import BACKBONES, Backbone, BaseModel
+from sunlab.backbones.attention import Layers
+from sunlab.backbones.base import BACKBONES, BaseModel
 from sunlab.backbones.files import Files
+from sunlab.backbones.network import TransformerBackbone
 from sunlab.backbones.pixart.folder import index_mismatch, read_folder
 from sunlab.backbones.pixart.layers import PixArtLayers
 from sunlab.backbones.pixart.shapes import PIXART
 from sunlab.backbones.pixart.text import PixArtText
 from sunlab.backbones.schedule import read_path
-from sunlab.backbones.sd.attention import UNetAttachment, UNetTextAttention
 from sunlab.backbones.sd.autoencoder import VAE
 from sunlab.backbones.sd.layers import passing
-from sunlab.backbones.sd.save import save_part
 from sunlab.backbones.sd.tokenizer import ASSETS
-from sunlab.backbones.state import at_time, carrying, checkpoint
+from sunlab.backbones.state import at_time, carrying
 from sunlab.diffusion.path import ProbabilityPath
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning, PredictionType
@@ -31,7 +29,7 @@ CONFIGURATIONS = {name: ASSETS / "families" / name for name in ("pixart_alpha", 
 
 
 @BACKBONES.register("pixart")
-class PixArt(Backbone):
+class PixArt(TransformerBackbone):
     """PixArt-alpha, PixArt-Sigma, and transformers of their class: cross-attention to one text encoder with a mask.
 
     Args:
@@ -43,11 +41,6 @@ class PixArt(Backbone):
         attention: `sdpa`, torch's fused kernels; `eager`, matrix products and softmax.
         compile: the mode of torch.compile; `none`: not compiled.
     """
-
-    folders: ClassVar[tuple[str, ...]] = ("transformer", "scheduler")
-    index: Mapping[str, Any] = MappingProxyType({})
-    scheduler: Mapping[str, Any] = MappingProxyType({})
-    """model_index.json and the scheduler's configuration, as they are saved again."""
 
     def __init__(
         self,
@@ -65,14 +58,11 @@ class PixArt(Backbone):
         self.path, self.prediction_type, self.length = path, prediction_type, length
         described: Any = transformer.config
         self.sample_shape = (described.in_channels, described.sample_size, described.sample_size)
-        if attention == "eager":
-            from diffusers.models.attention_processor import AttnProcessor
+        self.configure(gradient_checkpointing=gradient_checkpointing, compile=compile, attention=attention)
 
-            self.transformer.set_attn_processor(AttnProcessor())
-        if gradient_checkpointing:
-            self.enable_checkpointing()
-        if compile != "none":
-            self.transformer.compile(mode=compile)
+    @property
+    def attached(self) -> PixArtLayers:
+        return PixArtLayers(self.transformer)
 
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
         dtype, time = self.transformer.dtype, self.network_time(t)
@@ -89,18 +79,6 @@ class PixArt(Backbone):
             )[0]
         return output[:, : x.shape[1]].to(x.dtype)
 
-    def context(self, conditioning: Conditioning) -> TokenContext:
-        return PixArtLayers(self.transformer).context(conditioning)
-
-    def text_attention(self) -> dict[str, UNetTextAttention]:
-        return PixArtLayers(self.transformer).text_attention()
-
-    def extend(self, extensions: Mapping[str, Extension]) -> UNetAttachment:
-        return PixArtLayers(self.transformer).extend(extensions)
-
-    def layers(self) -> dict[str, nn.Module]:
-        return PixArtLayers(self.transformer).layers()
-
     def blank(self, rows: int) -> Conditioning:
         described = self.transformer.config
         width = described.caption_channels or described.cross_attention_dim
@@ -111,17 +89,6 @@ class PixArt(Backbone):
             added=added if self.transformer.use_additional_conditions else {},
             mask=torch.ones(rows, self.length, dtype=torch.bool),
         )
-
-    def enable_checkpointing(self, function: Callable[..., Any] = checkpoint) -> None:
-        self.transformer.enable_gradient_checkpointing(function)
-
-    def middle(self) -> tuple[nn.Module, int]:
-        blocks, described = self.transformer.transformer_blocks, self.transformer.config
-        return blocks[len(blocks) // 2], described.num_attention_heads * described.attention_head_dim
-
-    @property
-    def checkpointing(self) -> bool:
-        return bool(self.transformer.is_gradient_checkpointing)
 
     @classmethod
     def mismatch(cls, files: Files) -> str | None:
@@ -173,10 +140,3 @@ class PixArt(Backbone):
             for part in base.parts:
                 part.to(dtype)
         return base
-
-    def save(self, folder: Path, *, dtype: torch.dtype) -> None:
-        (folder / "scheduler").mkdir(parents=True, exist_ok=True)
-        written = {"model_index.json": dict(self.index), "scheduler/scheduler_config.json": dict(self.scheduler)}
-        for name, content in written.items():
-            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-        save_part(self.transformer, folder / "transformer", dtype)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sunlab.backbones.autoencoder import Autoencoder, to_signed
-from sunlab.backbones.sd.save import save_part
+from sunlab.backbones.save import save_part
 
 
 class DCAE(Autoencoder):

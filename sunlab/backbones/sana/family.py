@@ -1,27 +1,25 @@
 """diffusers' SanaTransformer2DModel as a `Backbone`, and how the family's files are recognised."""
 
-import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sunlab.backbones.attention import Extension, Layers, TokenContext
-from sunlab.backbones.base import BACKBONES, Backbone, BaseModel
+from sunlab.backbones.attention import Layers
+from sunlab.backbones.base import BACKBONES, BaseModel
 from sunlab.backbones.files import Files
-from sunlab.backbones.sana.attention import SanaAttachment, SanaTextAttention
+from sunlab.backbones.network import TransformerBackbone
 from sunlab.backbones.sana.autoencoder import DCAE
 from sunlab.backbones.sana.folder import KINDS, index_mismatch, read_folder
 from sunlab.backbones.sana.layers import SanaLayers
 from sunlab.backbones.sana.shapes import SANA
 from sunlab.backbones.sana.text import LENGTH, GemmaText
 from sunlab.backbones.schedule import read_path
-from sunlab.backbones.sd.save import save_part
 from sunlab.backbones.sd.tokenizer import ASSETS
-from sunlab.backbones.state import at_time, carrying, checkpoint
+from sunlab.backbones.state import at_time, carrying
 from sunlab.diffusion.path import ProbabilityPath
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning, PredictionType
@@ -30,7 +28,7 @@ CONFIGURATIONS = {name: ASSETS / "families" / name for name in ("sana_600m", "sa
 
 
 @BACKBONES.register("sana")
-class Sana(Backbone):
+class Sana(TransformerBackbone):
     """SANA 0.6B, 1.6B and 1.5: linear self-attention, cross-attention to Gemma-2's tokens, rectified flow.
 
     Args:
@@ -41,11 +39,6 @@ class Sana(Backbone):
         compile: the mode of torch.compile, compiled in the first pass with each shape and state of the adapter; it needs a
             C++ compiler on CPUs. `none`: not compiled.
     """
-
-    folders: ClassVar[tuple[str, ...]] = ("transformer", "scheduler")
-    index: Mapping[str, Any] = MappingProxyType({})
-    scheduler: Mapping[str, Any] = MappingProxyType({})
-    """model_index.json and the scheduler's configuration, as they are saved again."""
 
     def __init__(
         self,
@@ -61,14 +54,15 @@ class Sana(Backbone):
         self.path, self.prediction_type = path, prediction_type
         described: Any = transformer.config
         self.sample_shape = (described.in_channels, described.sample_size, described.sample_size)
-        if gradient_checkpointing:
-            self.enable_checkpointing()
-        if compile != "none":
-            self.transformer.compile(mode=compile)  # in place: names of parameters and the module itself stay as they are
+        self.configure(gradient_checkpointing=gradient_checkpointing, compile=compile)
 
     def network_time(self, t: Tensor) -> Tensor:
         """1000 t, times the configuration's `timestep_scale`."""
         return self.path.step(t).float() * self.transformer.config.timestep_scale
+
+    @property
+    def attached(self) -> SanaLayers:
+        return SanaLayers(self.transformer)
 
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
         dtype, time = self.transformer.dtype, self.network_time(t)
@@ -82,32 +76,9 @@ class Sana(Backbone):
             )[0]
         return output.to(x.dtype)
 
-    def context(self, conditioning: Conditioning) -> TokenContext:
-        return SanaLayers(self.transformer).context(conditioning)
-
-    def text_attention(self) -> dict[str, SanaTextAttention]:
-        return SanaLayers(self.transformer).text_attention()
-
-    def extend(self, extensions: Mapping[str, Extension]) -> SanaAttachment:
-        return SanaLayers(self.transformer).extend(extensions)
-
-    def layers(self) -> dict[str, nn.Module]:
-        return SanaLayers(self.transformer).layers()
-
     def blank(self, rows: int) -> Conditioning:
         tokens = torch.zeros(rows, LENGTH, self.transformer.config.caption_channels, dtype=self.transformer.dtype)
         return Conditioning(tokens, mask=torch.ones(rows, LENGTH, dtype=torch.bool))
-
-    def enable_checkpointing(self, function: Callable[..., Any] = checkpoint) -> None:
-        self.transformer.enable_gradient_checkpointing(function)
-
-    def middle(self) -> tuple[nn.Module, int]:
-        blocks, described = self.transformer.transformer_blocks, self.transformer.config
-        return blocks[len(blocks) // 2], described.num_attention_heads * described.attention_head_dim
-
-    @property
-    def checkpointing(self) -> bool:
-        return bool(self.transformer.is_gradient_checkpointing)
 
     @classmethod
     def mismatch(cls, files: Files) -> str | None:
@@ -158,10 +129,3 @@ class Sana(Backbone):
         for part in base.parts:  # what started at random is in float32
             part.to(dtype)
         return base
-
-    def save(self, folder: Path, *, dtype: torch.dtype) -> None:
-        (folder / "scheduler").mkdir(parents=True, exist_ok=True)
-        written = {"model_index.json": dict(self.index), "scheduler/scheduler_config.json": dict(self.scheduler)}
-        for name, content in written.items():
-            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-        save_part(self.transformer, folder / "transformer", dtype)

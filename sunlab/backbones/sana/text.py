@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sunlab.backbones.cut_prompts import CutPrompts
-from sunlab.backbones.sd.save import save_part
+from sunlab.backbones.save import save_part
 from sunlab.backbones.text import TextEncoder
 from sunlab.types import Conditioning
 

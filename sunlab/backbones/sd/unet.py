@@ -1,8 +1,7 @@
 """diffusers' UNet2DConditionModel as a `Backbone`."""
 
-import json
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -10,27 +9,25 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from sunlab.backbones.attention import Extension, TokenContext
-from sunlab.backbones.base import Backbone, BaseModel
+from sunlab.backbones.base import BaseModel
 from sunlab.backbones.files import Files
+from sunlab.backbones.network import NetworkBackbone
 from sunlab.backbones.schedule import read_path
-from sunlab.backbones.sd.attention import UNetAttachment, UNetTextAttention
 from sunlab.backbones.sd.autoencoder import VAE
 from sunlab.backbones.sd.folder import read_folder
 from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.backbones.sd.original_file import stated_scheduler
 from sunlab.backbones.sd.parts import Parts
-from sunlab.backbones.sd.save import save_part
 from sunlab.backbones.sd.single_file import read_single_file
 from sunlab.backbones.sd.tokenizer import LENGTH
-from sunlab.backbones.state import at_time, checkpoint
+from sunlab.backbones.state import at_time
 from sunlab.backbones.text import TextEncoder
 from sunlab.diffusion.path import ProbabilityPath
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning, PredictionType
 
 
-class DiffusersUNet(Backbone):
+class DiffusersUNet(NetworkBackbone):
     """The U-Net of Stable Diffusion 1.x, 2.x and XL, as diffusers loads it.
 
     Args:
@@ -48,9 +45,6 @@ class DiffusersUNet(Backbone):
     folders: ClassVar[tuple[str, ...]] = ("unet", "scheduler")
     pipeline: ClassVar[str]
     """diffusers' class that reads a single file of the family."""
-    index: Mapping[str, Any] = MappingProxyType({})
-    scheduler: Mapping[str, Any] = MappingProxyType({})
-    """model_index.json and the scheduler's configuration, as they are saved again."""
 
     def __init__(
         self,
@@ -68,16 +62,13 @@ class DiffusersUNet(Backbone):
         self.path, self.prediction_type = path, prediction_type
         described: Any = unet.config
         self.sample_shape = (described.in_channels, described.sample_size, described.sample_size)
-        if attention == "eager":
-            from diffusers.models.attention_processor import AttnProcessor
-
-            self.unet.set_attn_processor(AttnProcessor())
-        if gradient_checkpointing:
-            self.enable_checkpointing()
         if channels_last:
             self.unet.to(memory_format=torch.channels_last)
-        if compile != "none":
-            self.unet.compile(mode=compile)  # in place: names of parameters and the module itself stay as they are
+        self.configure(gradient_checkpointing=gradient_checkpointing, compile=compile, attention=attention)
+
+    @property
+    def attached(self) -> UNetLayers:
+        return UNetLayers(self.unet)
 
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
         dtype = self.unet.dtype
@@ -93,22 +84,8 @@ class DiffusersUNet(Backbone):
     def blank(self, rows: int) -> Conditioning:
         return Conditioning(torch.zeros(rows, LENGTH, self.unet.config.cross_attention_dim, dtype=self.unet.dtype))
 
-    def enable_checkpointing(self, function: Callable[..., Any] = checkpoint) -> None:
-        self.unet.enable_gradient_checkpointing(function)
-
     def middle(self) -> tuple[nn.Module, int]:
         return self.unet.mid_block, self.unet.config.block_out_channels[-1]
-
-    @property
-    def checkpointing(self) -> bool:
-        return bool(self.unet.is_gradient_checkpointing)
-
-    def save(self, folder: Path, *, dtype: torch.dtype) -> None:
-        (folder / "scheduler").mkdir(parents=True, exist_ok=True)
-        written = {"model_index.json": dict(self.index), "scheduler/scheduler_config.json": dict(self.scheduler)}
-        for name, content in written.items():
-            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-        save_part(self.unet, folder / "unet", dtype)
 
     @classmethod
     @abstractmethod
@@ -159,15 +136,3 @@ class DiffusersUNet(Backbone):
             for part in base.parts:
                 part.to(dtype)
         return base
-
-    def context(self, conditioning: Conditioning) -> TokenContext:
-        return UNetLayers(self.unet).context(conditioning)
-
-    def text_attention(self) -> dict[str, UNetTextAttention]:
-        return UNetLayers(self.unet).text_attention()
-
-    def extend(self, extensions: Mapping[str, Extension]) -> UNetAttachment:
-        return UNetLayers(self.unet).extend(extensions)
-
-    def layers(self) -> dict[str, nn.Module]:
-        return UNetLayers(self.unet).layers()

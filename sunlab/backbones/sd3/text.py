@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from sunlab.backbones.sd.save import save_part
+from sunlab.backbones.save import save_part
 from sunlab.backbones.sd.text import CLIPEncoder
 from sunlab.types import Conditioning
 

@@ -1,27 +1,25 @@
 """diffusers' SD3Transformer2DModel as a `Backbone`."""
 
-import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sunlab.backbones.attention import Extension, Layers, TokenContext
-from sunlab.backbones.base import BACKBONES, Backbone, BaseModel
+from sunlab.backbones.attention import Layers
+from sunlab.backbones.base import BACKBONES, BaseModel
 from sunlab.backbones.files import Files
+from sunlab.backbones.network import TransformerBackbone
 from sunlab.backbones.sd.autoencoder import VAE
-from sunlab.backbones.sd.save import save_part
 from sunlab.backbones.sd.tokenizer import ASSETS, LENGTH
-from sunlab.backbones.sd3.attention import JointTextAttention
 from sunlab.backbones.sd3.folder import index_mismatch, read_folder
-from sunlab.backbones.sd3.layers import SD3Attachment, SD3Layers
+from sunlab.backbones.sd3.layers import SD3Layers
 from sunlab.backbones.sd3.schedule import read_flow
 from sunlab.backbones.sd3.shapes import SD3
 from sunlab.backbones.sd3.text import SD3Text
-from sunlab.backbones.state import at_time, checkpoint
+from sunlab.backbones.state import at_time
 from sunlab.diffusion.path import RectifiedFlow
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
@@ -30,7 +28,7 @@ CONFIGURATIONS = {name: ASSETS / "families" / name for name in ("sd3", "sd35_med
 
 
 @BACKBONES.register("sd3")
-class StableDiffusion3(Backbone):
+class StableDiffusion3(TransformerBackbone):
     """Stable Diffusion 3 and 3.5: joint attention over image and text, two CLIPs and an optional T5, rectified flow.
 
     Args:
@@ -42,12 +40,8 @@ class StableDiffusion3(Backbone):
             C++ compiler on CPUs. `none`: not compiled.
     """
 
-    folders: ClassVar[tuple[str, ...]] = ("transformer", "scheduler")
     prediction_type = "flow"
     masked: ClassVar[bool] = False
-    index: Mapping[str, Any] = MappingProxyType({})
-    scheduler: Mapping[str, Any] = MappingProxyType({})
-    """model_index.json and the scheduler's configuration, as they are saved again."""
 
     def __init__(
         self,
@@ -65,10 +59,11 @@ class StableDiffusion3(Backbone):
         self.path, self.max_sequence_length = path, max_sequence_length
         described: Any = transformer.config
         self.sample_shape = (described.in_channels, described.sample_size, described.sample_size)
-        if gradient_checkpointing:
-            self.enable_checkpointing()
-        if compile != "none":
-            self.transformer.compile(mode=compile)  # in place: names of parameters and the module itself stay as they are
+        self.configure(gradient_checkpointing=gradient_checkpointing, compile=compile)
+
+    @property
+    def attached(self) -> SD3Layers:
+        return SD3Layers(self.transformer)
 
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
         if conditioning.mask is not None:
@@ -86,33 +81,10 @@ class StableDiffusion3(Backbone):
         )[0]
         return output.to(x.dtype)
 
-    def context(self, conditioning: Conditioning) -> TokenContext:
-        return SD3Layers(self.transformer).context(conditioning)
-
-    def text_attention(self) -> dict[str, JointTextAttention]:
-        return SD3Layers(self.transformer).text_attention()
-
-    def extend(self, extensions: Mapping[str, Extension]) -> SD3Attachment:
-        return SD3Layers(self.transformer).extend(extensions)
-
-    def layers(self) -> dict[str, nn.Module]:
-        return SD3Layers(self.transformer).layers()
-
     def blank(self, rows: int) -> Conditioning:
         described, dtype = self.transformer.config, self.transformer.dtype
         tokens = torch.zeros(rows, LENGTH + self.max_sequence_length, described.joint_attention_dim, dtype=dtype)
         return Conditioning(tokens, torch.zeros(rows, described.pooled_projection_dim, dtype=dtype))
-
-    def enable_checkpointing(self, function: Callable[..., Any] = checkpoint) -> None:
-        self.transformer.enable_gradient_checkpointing(function)
-
-    def middle(self) -> tuple[nn.Module, int]:
-        blocks, described = self.transformer.transformer_blocks, self.transformer.config
-        return blocks[len(blocks) // 2], described.num_attention_heads * described.attention_head_dim
-
-    @property
-    def checkpointing(self) -> bool:
-        return bool(self.transformer.is_gradient_checkpointing)
 
     @classmethod
     def mismatch(cls, files: Files) -> str | None:
@@ -158,10 +130,3 @@ class StableDiffusion3(Backbone):
             for part in base.parts:
                 part.to(dtype)
         return base
-
-    def save(self, folder: Path, *, dtype: torch.dtype) -> None:
-        (folder / "scheduler").mkdir(parents=True, exist_ok=True)
-        written = {"model_index.json": dict(self.index), "scheduler/scheduler_config.json": dict(self.scheduler)}
-        for name, content in written.items():
-            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-        save_part(self.transformer, folder / "transformer", dtype)
