@@ -162,12 +162,12 @@ trainer: {{max_steps: 6, accelerator: cpu, enable_progress_bar: false, log_every
 
 
 @pytest.fixture(scope="session")
-def tiny_bank(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bank of 16 trajectories of the tiny base, for a teacher of 24 steps and a student of 4."""
+def tiny_trajectories(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 trajectories of the tiny base, for a teacher of 24 steps and a student of 4."""
     from sunlab.app.trajectories import make_trajectories
     from sunlab.config.load import load_config
 
-    folder = tmp_path_factory.mktemp("bank")
+    folder = tmp_path_factory.mktemp("trajectories")
     make_trajectories(
         load_config([tiny_config], ["teacher.steps=24", "student.steps=4"]), out=folder, count=16, shard_size=8
     )

@@ -105,7 +105,7 @@ NEEDED: dict[str, dict[str, Callable[[], dict[str, object]]]] = {
         "latents": _latents,
         "prompts": lambda: {"urls": [_captions()], "column": "caption"},
         "hf_dataset": lambda: {"path": "json", "data_files": [_captions()], "image": None},
-        "trajectories": lambda: {"path": "emoji/bank", "limit": 40},
+        "trajectories": lambda: {"path": "emoji/trajectories", "limit": 40},
     },
     "stages": {"subsample": lambda: {"share": 0.5}},
 }

@@ -1,8 +1,8 @@
 """How far does one jump miss, segment by segment? From the teacher's stored state x_t to its x_s at the segment's end:
 
-sunlab data trajectories --config configs/emoji/bank.yaml --out data/bank-test --count 512 \
+sunlab data trajectories --config configs/emoji/trajectories.yaml --out data/stored --count 512 \
     'data.source.urls=[emoji/noto/test-*.tar.gz]'
-python tools/measure_jumps.py emoji-sd --bank data/bank-test --adapter SUN=runs/sun/export/adapter.safetensors
+python tools/measure_jumps.py emoji-sd --trajectories data/stored --adapter SUN=runs/sun/export/adapter.safetensors
 
 In each cell the root mean square error in x_s, the mean over trajectories ± its standard error, and that mean as a share of
 the one without an adapter ± the share's standard error. Beside the jumps, the error at the end of a whole rollout from the
@@ -36,7 +36,7 @@ PLAIN = "no adapter, positive prompt only"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", help="the teacher of the trajectory dataset: a diffusers folder, or emoji-sd")
-    parser.add_argument("--bank", required=True, help="folder of a trajectory dataset, best of held-out captions")
+    parser.add_argument("--trajectories", required=True, help="folder of a trajectory dataset, best of held-out captions")
     parser.add_argument("--adapter", action="append", default=[], metavar="[NAME=]FILE", help="can be repeated")
     parser.add_argument(
         "--steps", type=int, default=4, help="of the student's trailing grid, whose times the trajectory dataset has"
@@ -54,26 +54,28 @@ def main() -> None:
 def report(asked: argparse.Namespace) -> str:
     """Of the command's arguments, the printed table. Raises `SunlabError` for files that cannot be used together."""
     quiet()
-    bank = Trajectories(path=asked.bank, limit=asked.count)
+    stored = Trajectories(path=asked.trajectories, limit=asked.count)
     base = load_base(asked.base).freeze()
-    bank.require_teacher(base.fingerprint())
+    stored.require_teacher(base.fingerprint())
     base.to("cuda" if torch.cuda.is_available() else "cpu")
     path = base.backbone.path
     times = grid(asked.steps, path=path)
-    if missing := [t for t in times.tolist() if (bank.times - t).abs().min() > SAME]:
+    if missing := [t for t in times.tolist() if (stored.times - t).abs().min() > SAME]:
         raise DataError(
-            f"{asked.bank}: it holds {bank.times.tolist()}, not {missing}; make it with student.steps={asked.steps}"
+            f"{asked.trajectories}: it holds {stored.times.tolist()}, not {missing}; "
+            f"make it with student.steps={asked.steps}"
         )
     sampling = Sampler(SOLVERS.build(asked.solver, path), times)
     measured = {
-        name: errors(base, bank, sampling, binding, batch=asked.batch)
+        name: errors(base, stored, sampling, binding, batch=asked.batch)
         for name, binding in methods(base, sampling, asked.adapter).items()
     }
-    low, high = bank.header.guidance
+    low, high = stored.header.guidance
     return "\n".join(
         [
-            f"{len(bank)} trajectories of the {bank.header.steps}-step {bank.header.solver} teacher, w {low:g} to {high:g}; "
-            f"jumps by {asked.solver}; root mean square error in x_s ± standard error (as a share of the first row's)\n",
+            f"{len(stored)} trajectories of the {stored.header.steps}-step {stored.header.solver} teacher, "
+            f"w {low:g} to {high:g}; jumps by {asked.solver}; "
+            "root mean square error in x_s ± standard error (as a share of the first row's)\n",
             *table(measured, times.tolist()),
         ]
     )
@@ -90,12 +92,12 @@ def methods(base: BaseModel, sampling: Sampler, adapters: Sequence[str]) -> dict
 
 @torch.no_grad()
 def errors(
-    base: BaseModel, bank: Trajectories, sampling: Sampler, binding: AbstractContextManager[Bind], *, batch: int
+    base: BaseModel, stored: Trajectories, sampling: Sampler, binding: AbstractContextManager[Bind], *, batch: int
 ) -> tuple[Tensor, float]:
     """Root mean square errors (N, S + 1), one a segment and that at the rollout's end, and NFE a jump."""
     rows, passes, asked = [], NetworkEvaluations(), 0
     with binding as bind:
-        for positive, negative, w, states in batches(base, bank, sampling.times, batch):
+        for positive, negative, w, states in batches(base, stored, sampling.times, batch):
             denoise = bind(base.encode(positive), base.encode(negative), w, passes)
             found, x, memory = [], states[0], None
             for (t, s), (x_t, x_s) in zip(pairwise(sampling.times.to(x.device)), pairwise(states), strict=True):
@@ -108,11 +110,11 @@ def errors(
 
 
 def batches(
-    base: BaseModel, bank: Trajectories, times: Tensor, size: int
+    base: BaseModel, stored: Trajectories, times: Tensor, size: int
 ) -> Iterator[tuple[list[str], list[str], Tensor, list[Tensor]]]:
     """Prompts, negative prompts, w (B,) and the states (B, C, H, W) at each of `times`."""
-    for start in range(0, len(bank), size):
-        samples = [bank[i] for i in range(start, min(start + size, len(bank)))]
+    for start in range(0, len(stored), size):
+        samples = [stored[i] for i in range(start, min(start + size, len(stored)))]
         w = torch.tensor([float(sample.guidance or 1) for sample in samples], device=base.device)
         paths = [sample.trajectory for sample in samples if sample.trajectory is not None]
         states = [torch.cat([path.at(time[None]) for path in paths]).to(base.device) for time in times]

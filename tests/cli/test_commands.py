@@ -57,10 +57,10 @@ def test_fit(api, tiny, tmp_path):
 
 def test_data_trajectories(api, tiny, tmp_path, capsys):
     calls = api("sunlab.app.trajectories", "make_trajectories", ["one", "two"])
-    assert main(["data", "trajectories", "--config", tiny, "seed=3", "--out", "bank", "--count", "8"]) == 0
+    assert main(["data", "trajectories", "--config", tiny, "seed=3", "--out", "stored", "--count", "8"]) == 0
     (((loaded,), options),) = calls
-    assert loaded.config.seed == 3 and options == {"out": "bank", "count": 8, "shard_size": 256}
-    assert "bank: 2 files" in (told := capsys.readouterr().out) and "{name: trajectories, path: bank}" in told
+    assert loaded.config.seed == 3 and options == {"out": "stored", "count": 8, "shard_size": 256}
+    assert "stored: 2 files" in (told := capsys.readouterr().out) and "{name: trajectories, path: stored}" in told
 
 
 def test_sample(api):

@@ -55,8 +55,8 @@ def test_a_training_may_end_by_something_else_than_its_steps(fit):
     assert code == 0, told
 
 
-def test_a_bank_of_other_times_is_refused(fit, tiny_bank):
-    source = f"data.source={{name: trajectories, path: '{tiny_bank}'}}"
+def test_trajectories_of_other_times_are_refused(fit, tiny_trajectories):
+    source = f"data.source={{name: trajectories, path: '{tiny_trajectories}'}}"
     code, told = fit(source, "loss.states=teacher", "teacher.steps=24", "student.steps=3")
     assert code == 78 and "student.steps" in told and "[1.0, 0.75, 0.5, 0.25, 0.0]" in told
 

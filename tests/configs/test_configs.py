@@ -47,7 +47,7 @@ class Brightness(Extractor):
         return images.mean((2, 3))
 
 
-def shrunk(path: Path, base: Path, shards: str, bank: Path, folder: Path) -> list[str]:
+def shrunk(path: Path, base: Path, shards: str, trajectories: Path, folder: Path) -> list[str]:
     """Overrides that leave the configuration as it is but for what makes it large."""
     config = load_config([path]).config
     words = [f"model.base={base}", f"run.dir={folder}", "data.batch_size=8", "data.streams=4"]
@@ -60,7 +60,7 @@ def shrunk(path: Path, base: Path, shards: str, bank: Path, folder: Path) -> lis
         (folder / "prompts.txt").write_text("".join(f"a pizza, number {number}\n" for number in range(64)))
         words.append(f"data.source.urls=[{folder / 'prompts.txt'}]")
     else:
-        stored = [f"data.source.path={bank}", "student.steps=4"]  # the times of the tiny trajectories
+        stored = [f"data.source.path={trajectories}", "student.steps=4"]  # the times of the tiny trajectories
         words += stored if name == "trajectories" else [f"data.source.urls=[{shards}]"]
     words += [f"model.bases.{n}.base={base}" for n, drawn in enumerate(config.model.bases) if drawn.base is not None]
     if config.data.cache is not None:
@@ -91,7 +91,7 @@ def test_they_are_found():
     [pytest.param(path, marks=pytest.mark.slow) if path in SLOW else path for path in CONFIGS],
     ids=lambda path: path.relative_to(ROOT / "configs").as_posix(),
 )
-def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path, monkeypatch):
+def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_trajectories, tmp_path, monkeypatch):
     from sunlab.app.fit import fit
     from sunlab.app.trajectories import make_trajectories
 
@@ -100,9 +100,9 @@ def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path, monke
     if family in FAMILIES:
         tiny_base_folder = FAMILIES[family](tmp_path / family)
         words = ["task=adapter", f"model.base={tiny_base_folder}", f"data.source={{name: shards, urls: [{tiny_shards}]}}"]
-        tiny_bank, bank = tmp_path / "bank", ROOT / "configs" / family / "bank.yaml"
+        tiny_trajectories, file = tmp_path / "trajectories", ROOT / "configs" / family / "trajectories.yaml"
         if "path:" in path.read_text():  # of stored trajectories
-            make_trajectories(load_config([bank], [*words, "model.dtype=auto"]), out=tiny_bank, count=8)
+            make_trajectories(load_config([file], [*words, "model.dtype=auto"]), out=tiny_trajectories, count=8)
     if path.stem.startswith(("evaluate", "matrix")):
         from sunlab.app.evaluate import evaluate
 
@@ -111,8 +111,8 @@ def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path, monke
         assert (report / "report.html").is_file()
         assert load_config([report / "config.yaml"]).config == loaded.config
         return
-    loaded = load_config([path], shrunk(path, tiny_base_folder, tiny_shards, tiny_bank, tmp_path))
-    if path.stem.startswith("bank"):
+    loaded = load_config([path], shrunk(path, tiny_base_folder, tiny_shards, tiny_trajectories, tmp_path))
+    if path.stem == "trajectories":
         (file,) = make_trajectories(loaded, out=tmp_path / "made", count=3)
         assert file.is_file()
         return

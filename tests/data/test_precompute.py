@@ -144,7 +144,7 @@ def test_what_is_killed_goes_on(made, tiny_config, tmp_path, monkeypatch):
     assert len(Latents(path=str(tmp_path))) == 48
 
 
-def test_samples_without_pictures_are_named(tiny_config, tiny_bank, tmp_path):
-    loaded = load_config([tiny_config], [f"data.source={{name: trajectories, path: '{tiny_bank}'}}"])
+def test_samples_without_pictures_are_named(tiny_config, tiny_trajectories, tmp_path):
+    loaded = load_config([tiny_config], [f"data.source={{name: trajectories, path: '{tiny_trajectories}'}}"])
     with pytest.raises(DataError, match="has no picture; name shards of pictures as"):
         precompute(loaded, out=tmp_path)

@@ -67,7 +67,7 @@ def test_the_guided_teacher_as_student_leaves_nothing(hand, space):
     assert torch.equal(terms.values.detach(), torch.zeros(len(SEEDS), dtype=torch.float64))
 
 
-def test_stored_states_need_a_bank(hand):
+def test_stored_states_need_trajectories(hand):
     batch = hand.batch(SEEDS)
     flows = [hand.flow(teacher(hand, batch.guidance), "ddim", TIMES) for _ in range(2)]
     with pytest.raises(ConfigError, match="sunlab data trajectories"):

@@ -120,7 +120,7 @@ def test_progressive(hand, solver):
 @pytest.mark.parametrize("solver", WHOLE)
 @pytest.mark.parametrize("target", ["segment", "end"])
 def test_trajectories(hand, solver, target):
-    """Over the length of the step with which the bank was made."""
+    """Over the length of the step with which the trajectories were made."""
     exact, lengths, errors = Gaussian(hand.PATH), (10, 20, 50), []
     noise = hand.batch(SEEDS).draws.normal("noise", hand.SHAPE)
     start = exact.map(noise, *(hand.times_of([step] * len(SEEDS)) for step in (999, 900)))

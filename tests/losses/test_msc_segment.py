@@ -66,7 +66,7 @@ def test_one_segment_is_lcm_without_its_boundary(hand, skip):
     torch.testing.assert_close(ours.values, lcm.values, atol=1e-12, rtol=1e-12)
 
 
-def test_states_of_a_fine_bank(hand):
+def test_states_of_finer_trajectories(hand):
     """t is one of the stored times, x_t the stored state; the teacher's step is live."""
     fine = [*range(999, -1, -50), -1]
     stored = hand.trajectory(SEEDS, fine)

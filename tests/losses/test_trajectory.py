@@ -38,7 +38,7 @@ def test_the_formula(hand, target):
     assert len(student.asked) == 1 and torch.equal(student.asked[0][1], terms.t)
 
 
-def test_it_needs_a_bank(hand):
+def test_it_needs_trajectories(hand):
     flow = hand.flow(hand.Toy(0.8, np.zeros(len(SEEDS))), "ddim", TIMES)
     with pytest.raises(ConfigError, match="sunlab data trajectories"):
         TrajectoryRegression()(hand.batch(SEEDS), flow, flow, hand.squared)

@@ -191,14 +191,14 @@ def test_a_run_over_several_bases_resumes_exactly(tiny_config, moved_folder, tmp
     assert not any("bases" in name for name in whole["state_dict"])
 
 
-def test_each_base_has_its_own_trajectories(tiny_config, tiny_bank, moved_folder, tmp_path):
+def test_each_base_has_its_own_trajectories(tiny_config, tiny_trajectories, moved_folder, tmp_path):
     from sunlab.app.compose import build_base, build_data
     from sunlab.app.trajectories import make_trajectories
 
     grids = ["teacher.steps=24", "student.steps=4"]
-    own = tmp_path / "bank"
+    own = tmp_path / "trajectories"
     make_trajectories(load_config([tiny_config], [*grids, f"model.base={moved_folder}"]), out=own, count=16)
-    source = f"data.source={{name: trajectories, path: {tiny_bank}}}"
+    source = f"data.source={{name: trajectories, path: {tiny_trajectories}}}"
     given = [*grids, source, "data.batch_size=4", "loss={name: msc, states: teacher}"]
 
     def data(bases):
@@ -213,7 +213,7 @@ def test_each_base_has_its_own_trajectories(tiny_config, tiny_bank, moved_folder
     keys = [key for batch in batches for key in batch.keys]
     assert len(keys) == len(set(keys)) == 32 and all(key.startswith(f"{b.bases[0]}/") for b in batches for key in b.keys)
     with pytest.raises(DataError, match="made by teacher"):
-        data(f"[{{}}, {{base: {moved_folder}, source: {{name: trajectories, path: {tiny_bank}}}}}]")
+        data(f"[{{}}, {{base: {moved_folder}, source: {{name: trajectories, path: {tiny_trajectories}}}}}]")
     with pytest.raises(DataError, match="made by teacher"):
         data(f"[{{}}, {{base: {moved_folder}}}]")
     with pytest.raises(ConfigError, match=r"model.bases.0.strength: a perturbed network has no stored"):

@@ -34,44 +34,44 @@ def small(file, folder, base, shards):
     sweep = load_sweep([file], [f"{key}={value}" for key, value in words.items()])
     for run in plan(sweep):
         source = run.tree["data"]["source"]
-        assert source.get("path") in (None, "emoji/bank") or f"--out {source['path']} " in file.read_text()  # how it is made
+        path = source.get("path")
+        assert path in (None, "emoji/trajectories") or f"--out {path} " in file.read_text()  # how it is made
     return sweep
 
 
-def on_tiny_data(sweep, shards, bank):
-    """The tiny bank and shards in the place of the shipped ones, wherever a group names them."""
+def on_tiny_data(sweep, shards, trajectories):
+    """The tiny trajectories and shards instead of the shipped ones, wherever a group names them."""
 
     def moved(overrides):
         found = dict(overrides)
         if (source := found.get("data.source")) is not None:
-            found["data.source"] = {**source, **({"path": str(bank)} if "path" in source else {"urls": [shards]})}
+            found["data.source"] = {**source, **({"path": str(trajectories)} if "path" in source else {"urls": [shards]})}
         return found
 
     groups = [{**vars(group), "overrides": moved(group.overrides)} for group in sweep.list]
     plain = {**{k: getattr(sweep, k) for k in vars(sweep)}, "list": [type(sweep.list[0])(**g) for g in groups]}
-    overrides = (
-        moved(sweep.overrides) if "data.source" in sweep.overrides else {"data.source.path": str(bank), **sweep.overrides}
-    )
+    default = {} if "data.source" in sweep.overrides else {"data.source.path": str(trajectories)}
+    overrides = moved({**default, **sweep.overrides})
     return type(sweep)(**{**plain, "overrides": overrides})
 
 
 @pytest.fixture
-def shrunk(tiny_base_folder, tiny_shards, tiny_bank, tiny_config, tmp_path, monkeypatch):
+def shrunk(tiny_base_folder, tiny_shards, tiny_trajectories, tiny_config, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
 
-    def bank_of(file):
+    def trajectories_of(file):
         """By the command at the head of the file, where it has one."""
         said = next((line for line in file.read_text().splitlines() if "sunlab data trajectories" in line), None)
         if said is None:
-            return tiny_bank
+            return tiny_trajectories
         keys = [word for word in shlex.split(said) if "=" in word and not word.startswith("model.base=")]
         tiny = load_config([tiny_config], ["teacher.steps=24", "student.steps=4", *keys])
-        make_trajectories(tiny, out=tmp_path / "bank", count=16, shard_size=8)
-        return tmp_path / "bank"
+        make_trajectories(tiny, out=tmp_path / "trajectories", count=16, shard_size=8)
+        return tmp_path / "trajectories"
 
     def make(file):
         sweep = small(file, tmp_path, tiny_base_folder, tiny_shards)
-        return on_tiny_data(sweep, tiny_shards, bank_of(file))
+        return on_tiny_data(sweep, tiny_shards, trajectories_of(file))
 
     return make
 

@@ -80,7 +80,7 @@ HEAD, TAIL = (
 @pytest.mark.parametrize(
     ("log", "line"),
     [
-        (HEAD.format(1) + "error: no such bank\n" + TAIL, "error: no such bank"),
+        (HEAD.format(1) + "error: no such file\n" + TAIL, "error: no such file"),
         (
             HEAD.format(1) + "error: old\n" + TAIL + HEAD.format(2) + "srun: error: no such image\n",
             "srun: error: no such image",
