@@ -19,7 +19,7 @@ from sunlab.packaged import asset
 from sunlab.pipelines.attachment import Attachment, network, receive_state, withhold_state
 from sunlab.pipelines.generation import running
 from sunlab.pipelines.plugged import is_plugged, plugged_class
-from sunlab.pipelines.schedulers import flow_matching, scheduler_for
+from sunlab.pipelines.schedulers import scheduler_for
 
 OTHER_PASSES = ("do_perturbed_attention_guidance", "get_views")
 """Attributes of pipelines that build their own batches for the U-Net: perturbed attention, panoramas."""
@@ -92,11 +92,6 @@ def plug(
         if compat:
             read = replace(read, header={**read.header, "adapter": _compatible(read.header["adapter"])})
         strength.check(adapter_of(read, over=stacked))
-        if not layers.handed and flow_matching(pipe.scheduler):  # PixArt's read its init_noise_sigma, which it has not
-            raise ConfigError(
-                f"{type(pipe).__name__} cannot run FlowMatchEulerDiscreteScheduler, which draws with an adapter on "
-                "rectified flow; draw with `sunlab sample` instead"
-            )
         scheduler = scheduler_for(read.header, pipe.scheduler, str(file))
         adapter, header = load_adapter(read, layers, over=stacked)
     hooks: tuple[Any, ...] = (receive_state(layers, running),)

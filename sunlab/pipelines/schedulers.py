@@ -1,6 +1,5 @@
 """diffusers' schedulers that draw what our solvers draw."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from sunlab.backbones.schedule import read_path
 from sunlab.diffusion.grid import grid_times
 from sunlab.diffusion.path import RectifiedFlow
 from sunlab.errors import ConfigError, DataError
-from sunlab.export.schedulers import FLOW, SETTINGS, settings_of
+from sunlab.export.schedulers import SETTINGS, settings_of
 
 WITHOUT_EFFECT = {"steps_offset", "clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value", "flow_shift"}
 """Entries that the settings of `SETTINGS` leave without effect: an offset under trailing spacing, the ranges of clipping and
@@ -31,7 +30,7 @@ def scheduler_for(header: Mapping[str, Any], current: Any, where: str) -> Any:
     solver, spacing = header.get("solver"), header.get("spacing", "trailing")
     if solver is None:
         raise DataError(f"{where}: its header does not say which solver draws with it; export it again with sunlab")
-    known = _known(current)
+    known = _solvers(current)
     if solver not in known or spacing != "trailing":
         raise DataError(
             f"{where}: no scheduler of diffusers' draws as {solver!r} with {spacing} spacing does; known: "
@@ -56,7 +55,7 @@ def scheduler_for(header: Mapping[str, Any], current: Any, where: str) -> Any:
 
 def flow_matching(scheduler: Any) -> bool:
     """Whether it is a scheduler of rectified flow, whose times are shifted: by its class, or set to flow sigmas."""
-    return type(scheduler).__name__.startswith("FlowMatch") or bool(scheduler.config.get("use_flow_sigmas"))
+    return _shifts(scheduler) or bool(scheduler.config.get("use_flow_sigmas"))
 
 
 def _prediction(scheduler: Any) -> str:
@@ -65,15 +64,25 @@ def _prediction(scheduler: Any) -> str:
     return read_path({**scheduler.config, "_class_name": type(scheduler).__name__})[1]
 
 
+def _shifts(scheduler: Any) -> bool:
+    """Whether it is diffusers' FlowMatchEulerDiscreteScheduler, another of its kind, or our `FlowScheduler`."""
+    return any(cls.__name__.startswith("FlowMatch") for cls in type(scheduler).__mro__)
+
+
 def _shift(scheduler: Any) -> float:
     """In effect: a FlowMatch scheduler's can be changed apart from its configuration."""
-    if type(scheduler).__name__.startswith("FlowMatch"):
+    if _shifts(scheduler):
         return float(scheduler.shift)
     return float(scheduler.config.get("flow_shift", 1.0))
 
 
-def _known(scheduler: Any) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
-    return FLOW if flow_matching(scheduler) else SETTINGS
+def _solvers(scheduler: Any) -> tuple[str, ...]:
+    """Names of the solvers that draw on the path of this scheduler."""
+    if not flow_matching(scheduler):
+        return tuple(SETTINGS)
+    from sunlab.pipelines.flow_scheduler import FLOW_SOLVERS
+
+    return FLOW_SOLVERS
 
 
 def _check_shift(header: Mapping[str, Any], current: Any, where: str) -> None:
@@ -93,7 +102,7 @@ def check_scheduler(scheduler: Any, header: Mapping[str, Any], base: Any) -> Non
     """Check that a scheduler set after plugging samples as the adapter was trained.
 
     Every entry of its configuration is compared with the scheduler that `plug` would build, except `WITHOUT_EFFECT`.
-    DDIM and DPM-Solver++ may replace each other.
+    DDIM and DPM-Solver++ may replace each other; on rectified flow diffusers' own of Euler's method may too.
 
     Args:
         scheduler: the pipeline's scheduler now.
@@ -103,42 +112,52 @@ def check_scheduler(scheduler: Any, header: Mapping[str, Any], base: Any) -> Non
     Raises:
         ConfigError: it differs; the message names each entry and the call that sets it right.
     """
-    solvers = ("lcm",) if header.get("solver") == "lcm" else ("ddim", "dpmpp_2m")
-    known = _known(base)
-    choices = {known[solver][0]: _build(solver, header, base) for solver in solvers if solver in known}
-    name = type(scheduler).__name__
-    cls = name if name in choices else known[str(header.get("solver"))][0]
-    right = choices[cls]
-    found = scheduler if name in choices else type(right).from_config(scheduler.config)
-    wrong = [key for key, value in right.config.items() if not _equal(key, value, found.config.get(key))]
-    if name in choices and type(scheduler) is type(right) and not wrong:
-        if flow_matching(right):
-            wrong = [] if scheduler.shift == right.shift else ["shift"]  # which set_shift changes
-        elif not torch.equal(scheduler.alphas_cumprod.cpu(), right.alphas_cumprod):
-            wrong = ["alphas_cumprod"]
-        if not wrong:
-            return
+    trained, flow = str(header.get("solver")), flow_matching(base)
+    solvers = (trained,) if trained in ("lcm", "tcd") else ("ddim", "dpmpp_2m")
+    rights: list[Any] = [_build(solver, header, base) for solver in solvers]
+    if flow and "ddim" in solvers:
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
+        steps = base.config.get("num_train_timesteps", 1000)
+        rights.append(FlowMatchEulerDiscreteScheduler(num_train_timesteps=steps, shift=_shift(base)))
+    name, candidates = type(scheduler).__name__, [each for each in rights if type(each) is type(scheduler)]
+    right = candidates[0] if candidates else _build(trained, header, base)
+    found = scheduler if candidates or flow else type(right).from_config(scheduler.config)
+    wrong = min((_differing(each, found) for each in candidates or [right]), key=len)
+    if candidates and not wrong:
+        return
     differs = ", ".join(f"{key}={_short(found.config.get(key, 'changed'))}" for key in wrong)
     values = "".join(f", {key}={_short(right.config[key])}" for key in wrong if key in right.config)
+    cls = type(right).__name__
+    call = "" if flow else f"set pipe.scheduler = diffusers.{cls}.from_config(pipe.scheduler.config{values}), or "
     raise ConfigError(
         f"the scheduler was replaced since plugging: {name}{f' with {differs}' if differs else ''} does not sample as the "
-        f"adapter was trained; set pipe.scheduler = diffusers.{cls}.from_config(pipe.scheduler.config{values}), or unplug "
-        "and plug again"
+        f"adapter was trained; {call}unplug and plug again"
     )
+
+
+def _differing(right: Any, found: Any) -> list[str]:
+    """Entries in which a scheduler differs from the right one of its class."""
+    wrong = [key for key, value in right.config.items() if not _equal(key, value, found.config.get(key))]
+    if wrong:
+        return wrong
+    if flow_matching(right):
+        return [] if found.shift == right.shift else ["shift"]  # which set_shift changes
+    return [] if torch.equal(found.alphas_cumprod.cpu(), right.alphas_cumprod) else ["alphas_cumprod"]
 
 
 def _build(solver: str, header: Mapping[str, Any], base: Any) -> Any:
     import diffusers
 
-    flow = flow_matching(base)
-    name, settings = settings_of(solver, base.config.get("num_train_timesteps", 1000), flow=flow)
-    cls = getattr(diffusers, name)
-    if flow:
-        known = inspect.signature(cls).parameters
-        return cls.from_config({k: v for k, v in base.config.items() if k in known}, **settings, shift=_shift(base))
+    steps = base.config.get("num_train_timesteps", 1000)
+    if flow_matching(base):
+        from sunlab.pipelines.flow_scheduler import FlowScheduler
+
+        return FlowScheduler(num_train_timesteps=steps, shift=_shift(base), solver=solver)
+    name, settings = settings_of(solver, steps)
     if header.get("final_alpha") == "base":
         settings.pop("set_alpha_to_one", None)
-    return cls.from_config(base.config, **settings)
+    return getattr(diffusers, name).from_config(base.config, **settings)
 
 
 def _equal(key: str, right: Any, found: Any) -> bool:

@@ -162,9 +162,7 @@ def test_what_is_refused(files, pipe):
     ours = pipe.scheduler
     for wrong in (diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0), diffusers.DPMSolverMultistepScheduler()):
         pipe.scheduler = wrong
-        with pytest.raises(
-            ConfigError, match=r"does not sample as .*FlowMatchEulerDiscreteScheduler\.from_config\(.*shift=3\.0\)"
-        ):
+        with pytest.raises(ConfigError, match=r"does not sample as .*unplug and plug again"):
             latents(pipe)
     pipe.scheduler = ours
     with pytest.warns(UserWarning, match="guidance_scale=7 has no effect"):
