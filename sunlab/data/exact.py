@@ -11,7 +11,7 @@ from sunlab.data.cursor import Request
 from sunlab.data.decode import Decoder
 from sunlab.data.distinct import require_distinct, require_names
 from sunlab.data.filters.base import Dropped, Named
-from sunlab.data.manifest import Shard, shard_name, shards_of
+from sunlab.data.manifest import Manifests, Shard, shard_name, shards_of
 from sunlab.data.passes import select
 from sunlab.data.pipeline import Inserted, Pipeline
 from sunlab.data.quarantine import Patience, Quarantine
@@ -89,7 +89,7 @@ class Exact(Source):
 
 def counted(
     addresses: Addresses,
-    remote: Remote,
+    manifests: Manifests,
     filters: Named,
     *,
     qualified: bool = False,
@@ -100,7 +100,7 @@ def counted(
 
     Args:
         addresses: of the shards.
-        remote: the cache that remote shards are fetched to.
+        manifests: of the shards, and the cache that remote shards are fetched to.
         filters: with a name each.
         qualified: whether keys begin with the folder and name of their shard.
         limit: only the first so many samples that the filters keep.
@@ -112,8 +112,8 @@ def counted(
     Raises:
         DataError: no samples, a shard that is not what its manifest says, a key in two shards, filters that drop everything.
     """
-    urls, globs = addresses
-    whole = shards_of(urls, remote, globs=globs, lenient=lenient)
+    (urls, globs), remote = addresses, manifests.remote
+    whole = shards_of(urls, manifests, globs=globs, lenient=lenient)
     if not any(shard.samples for shard in whole):
         unread = unread_of(whole)
         raise DataError(

@@ -1,7 +1,7 @@
-"""How many samples each shard holds: from `manifest.json` beside the shards, or counted once."""
+"""What `manifest.json` says of the shards beside it: samples, bytes and digests; shards that it lacks are counted."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -79,7 +79,32 @@ class Shard:
         return parse_index(data, url, samples=self.samples, digest=self.index or None)
 
 
-def shards_of(urls: Iterable[str], remote: Remote, *, globs: Sequence[str] = (), lenient: bool = False) -> list[Shard]:
+class Manifests:
+    """The manifests beside shards, each read once, when it is needed. Args: remote: where they are read from."""
+
+    def __init__(self, remote: Remote):
+        self.remote = remote
+        self.folders: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def folder(self, url: str) -> dict[str, dict[str, Any]]:
+        """The entries of the manifest beside a shard, by file name; none where there is no manifest."""
+        folder = _folder(url)
+        if folder not in self.folders:
+            where = f"{folder}/{MANIFEST}"
+            data = self.remote.find(where) if is_remote(folder) else _found(Path(where))
+            self.folders[folder] = {} if data is None else parse_manifest(data, where)
+        return self.folders[folder]
+
+    def entry(self, url: str) -> dict[str, Any] | None:
+        return self.folder(url).get(url.rpartition("/")[2])
+
+    def index(self, url: str) -> Index | None:
+        """The index of a shard; None: it has none."""
+        entry = self.entry(url)
+        return None if entry is None else described(url, entry).read_index(self.remote)
+
+
+def shards_of(urls: Sequence[str], manifests: Manifests, *, globs: Sequence[str] = (), lenient: bool = False) -> list[Shard]:
     """The shards at `urls`, counted.
 
     Args:
@@ -90,12 +115,11 @@ def shards_of(urls: Iterable[str], remote: Remote, *, globs: Sequence[str] = (),
         DataError: a manifest is unreadable, lists a shard that one of `globs` should have found, a shard's size is not what
             it says, or a shard to be counted is damaged.
     """
-    urls, found = list(urls), []
-    manifests = {folder: _manifest(folder, remote) for folder in dict.fromkeys(_folder(url) for url in urls)}
-    _require_all(manifests, set(urls), globs)
+    found = []
+    _require_all(manifests, urls, globs)
     for url in urls:
-        entry = manifests[_folder(url)].get(url.rsplit("/", 1)[-1])
-        found.append(_counted(url, remote) if entry is None else _described(url, entry, remote, lenient))
+        entry = manifests.entry(url)
+        found.append(_counted(url, manifests.remote) if entry is None else _described(url, entry, lenient))
     return found
 
 
@@ -105,45 +129,9 @@ def shard_name(url: str) -> str:
     return "/".join([*parts[-2:-1], parts[-1].partition(".")[0]])
 
 
-def all_listed(urls: Sequence[str], remote: Remote) -> bool:
-    """Whether manifests list all shards, so that nothing must be counted. One manifest a folder is read, up to the first
-    that lacks a shard."""
-    manifests: dict[str, dict[str, dict[str, Any]]] = {}
-    for url in urls:
-        folder, name = _folder(url), url.rpartition("/")[2]
-        if folder not in manifests:
-            manifests[folder] = _manifest(folder, remote)
-        if name not in manifests[folder]:
-            return False
-    return True
-
-
-class Indexes:
-    """The index of a shard by its URL, read when it is needed.
-
-    Attributes:
-        some: whether the folder of the first shard has a manifest with indexes; else no shard is looked up.
-    """
-
-    def __init__(self, remote: Remote, urls: Sequence[str]):
-        self.remote = remote
-        self.manifests: dict[str, dict[str, dict[str, Any]]] = {}
-        self.some = any(entry.get("index") for entry in self._manifest(_folder(urls[0])).values())
-
-    def __call__(self, url: str) -> Index | None:
-        entry = self._manifest(_folder(url)).get(url.rpartition("/")[2]) if self.some else None
-        return None if entry is None else described(url, entry).read_index(self.remote)
-
-    def _manifest(self, folder: str) -> dict[str, dict[str, Any]]:
-        if folder not in self.manifests:
-            self.manifests[folder] = _manifest(folder, self.remote)
-        return self.manifests[folder]
-
-
 def entries_of(folder: Path) -> dict[str, dict[str, Any]]:
     """What the manifest of a folder says, by file; nothing where there is none."""
-    path = folder / MANIFEST
-    return parse_manifest(path.read_bytes(), str(path)) if path.is_file() else {}
+    return dict(Manifests(Remote()).folder(f"{folder}/"))
 
 
 def parse_manifest(data: bytes, where: str) -> dict[str, dict[str, Any]]:
@@ -164,25 +152,25 @@ def parse_manifest(data: bytes, where: str) -> dict[str, dict[str, Any]]:
             f"{where}: not a manifest ({error!r}); run `sunlab data index`, or delete it to count anew"
         ) from None
     for name, entry in entries.items():
-        numbers = (entry.get("samples"), entry.get("bytes"))
-        digests = (entry.get("sha256"), entry.get("index"))
-        if not all(type(n) is int and 0 <= n < 2**62 for n in numbers):
-            raise DataError(f"{where}: {name} needs whole numbers 'samples' and 'bytes'; run `sunlab data index`")
-        if numbers[0] * BLOCK > largest(numbers[1]):
-            raise DataError(f"{where}: {name} cannot hold {numbers[0]:,} samples in {numbers[1]:,} bytes")
-        if not all(d is None or (type(d) is str and len(d) == 64) for d in digests):
-            raise DataError(f"{where}: {name} has a digest that is none; run `sunlab data index`")
-        if not all(type(entry.get(key, "")) is str for key in ("first", "last")):
-            raise DataError(f"{where}: {name} needs keys as 'first' and 'last'; run `sunlab data index`")
-        if not _counts(entry.get("unread", {})):
-            raise DataError(f"{where}: {name} has 'unread' members that are no counts and names; run `sunlab data index`")
+        if not _sound(entry):
+            raise DataError(
+                f"{where}: the entry of {name} is none: it needs whole numbers 'samples' and 'bytes' that fit each other, "
+                "digests of 64 characters, texts 'first' and 'last', and counts with names under 'unread'; "
+                "run `sunlab data index`"
+            )
     return entries
 
 
-def _counts(unread: Any) -> bool:
-    """Whether it is `Unread` as JSON holds it."""
-    return isinstance(unread, dict) and all(
-        isinstance(pair, list) and [type(value) for value in pair] == [int, str] for pair in unread.values()
+def _sound(entry: Mapping[str, Any]) -> bool:
+    """Whether every value is of its kind: the manifest may come from anyone."""
+    samples, size, unread = entry.get("samples"), entry.get("bytes"), entry.get("unread", {})
+    return (
+        all(type(number) is int and 0 <= number < 2**62 for number in (samples, size))
+        and samples * BLOCK <= largest(size)  # type: ignore[operator, arg-type]
+        and all(d is None or (type(d) is str and len(d) == 64) for d in (entry.get("sha256"), entry.get("index")))
+        and all(type(entry.get(key, "")) is str for key in ("first", "last"))
+        and isinstance(unread, dict)
+        and all(isinstance(pair, list) and [type(value) for value in pair] == [int, str] for pair in unread.values())
     )
 
 
@@ -198,7 +186,7 @@ def described(url: str, entry: Mapping[str, Any]) -> Shard:
     return Shard(url, entry["samples"], entry["bytes"], entry.get("sha256"), entry.get("index"), span=span, unread=unread)
 
 
-def _described(url: str, entry: Mapping[str, Any], remote: Remote, lenient: bool) -> Shard:
+def _described(url: str, entry: Mapping[str, Any], lenient: bool) -> Shard:
     shard = described(url, entry)
     if not is_remote(url) and not lenient and Path(url).stat().st_size != shard.bytes:
         raise DataError(
@@ -223,23 +211,21 @@ def _counted(url: str, remote: Remote) -> Shard:
     return Shard(url, count, size, index=index, span=(first, last) if count else None, unread=unread)
 
 
-def _require_all(manifests: Mapping[str, Mapping[str, Any]], found: set[str], globs: Sequence[str]) -> None:
+def _require_all(manifests: Manifests, urls: Sequence[str], globs: Sequence[str]) -> None:
     """A shard that is gone is no shorter data set."""
-    for folder, entries in manifests.items() if globs else ():
-        names = [name for name in entries if any(fnmatchcase(f"{folder}/{name}", pattern) for pattern in globs)]
-        gone = [name for name in names if f"{folder}/{name}" not in found]
+    found = set(urls)
+    for folder in dict.fromkeys(map(_folder, urls)) if globs else ():
+        listed = [f"{folder}/{name}" for name in manifests.folder(f"{folder}/")]
+        gone = [url for url in listed if url not in found and any(fnmatchcase(url, pattern) for pattern in globs)]
         if gone:
             raise DataError(
-                f"{folder}/{MANIFEST} lists {len(gone)} shards that are not there ({gone[0]}, ...): copy them again, or run "
-                "`sunlab data index` on any other shard of the folder, which forgets them"
+                f"{folder}/{MANIFEST} lists {len(gone)} shards that are not there ({gone[0].rpartition('/')[2]}, ...): copy "
+                "them again, or run `sunlab data index` on any other shard of the folder, which forgets them"
             )
 
 
-def _manifest(folder: str, remote: Remote) -> dict[str, dict[str, Any]]:
-    if not is_remote(folder):
-        return entries_of(Path(folder))
-    data = remote.find(f"{folder}/{MANIFEST}")
-    return {} if data is None else parse_manifest(data, f"{folder}/{MANIFEST}")
+def _found(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def _folder(url: str) -> str:

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from sunlab.data.archive import unpacked
-from sunlab.data.arriving import Arriving, file_system
 from sunlab.data.base import SOURCES
 from sunlab.data.decode import Decoder
 from sunlab.data.paths import expand
 from sunlab.data.pipeline import build_filters, build_stages
-from sunlab.data.remote import Remote, is_remote
+from sunlab.data.remote import Arriving, Remote, file_system, is_remote
 from sunlab.data.stages.rows import Rows
 from sunlab.data.stream import Stream, Streamed, short_hash
 from sunlab.data.urls import shard_urls

@@ -1,8 +1,11 @@
-"""Shards elsewhere: fetched whole through fsspec into a local cache, keyed by the whole URL, and read from there."""
+"""Files elsewhere, through fsspec: read forward as they arrive, or fetched whole into a cache that is keyed by the URL."""
 
+import io
+import logging
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -16,6 +19,11 @@ from sunlab.files import lock, locked, remove_leftovers, replacing
 SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub", "http": "aiohttp", "https": "aiohttp"}
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
 SMALL = 2**28  # bytes of a manifest or index at most
+BLOCK = 2**22  # bytes of a request to an object store
+TRIES = 5  # in a row without a byte
+WAIT = 0.5  # seconds before the second try, doubled before each further one
+PLAIN = {"Accept-Encoding": "identity"}
+CONNECT, STALL = 30.0, 60.0  # seconds for a connection, and without a byte
 
 
 def default_folder() -> Path:
@@ -33,6 +41,113 @@ def check_url(url: str) -> None:
         # webdataset would run the rest of "pipe:" in a shell; a shard list from elsewhere must never do that
         known = ", ".join(f"{name}://" for name in SCHEMES)
         raise DataError(f"{url!r}: only paths and {known} are read, no commands and no other URLs")
+
+
+def file_system(url: str) -> Any:
+    """fsspec's file system of a URL's scheme, with time-outs. Raises `ConfigError` where its package is missing."""
+    import fsspec
+
+    check_url(url)
+    scheme = url.partition(":")[0]
+    try:
+        if scheme not in ("http", "https"):
+            return fsspec.filesystem(scheme)
+        import aiohttp
+
+        # aiohttp's own limit of five minutes for a whole object would end every shard that is read slowly
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=STALL)
+        return fsspec.filesystem(scheme, client_kwargs={"timeout": timeout})
+    except ImportError as error:
+        raise ConfigError(f"{url}: needs a package that is not installed: pip install {SCHEMES[scheme]}") from error
+
+
+class Arriving(io.RawIOBase):
+    """The object at a URL, from its first byte to its last. One request where nothing fails; after a server's error, a
+    reset, a stall or a short body, another one for the rest (a Range request over HTTP), with exponential back-off.
+
+    Args:
+        url: of a scheme in `SCHEMES`.
+
+    Raises:
+        StorageError: it is not there, it may not be read, or it failed `TRIES` times in a row.
+    """
+
+    def __init__(self, url: str):
+        self.url = url
+        self.position, self.size, self.failed = 0, 0, 0
+        self.file: Any = None
+        self._retrying(self._open)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._retrying(lambda: self._read(len(buffer)))
+        buffer[: len(data)] = data
+        self.position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        if getattr(self, "file", None) is not None:
+            with suppress(Exception):
+                self.file.close()
+            self.file = None
+        super().close()
+
+    def _read(self, most: int) -> bytes:
+        if self.file is None:
+            self._open()
+        data = bytes(self.file.read(most))
+        if not data and self.position < self.size:
+            raise EOFError(f"{self.position:,} of {self.size:,} bytes came")
+        return data
+
+    def _open(self) -> None:
+        system = file_system(self.url)
+        if not self.url.startswith("http"):
+            self.file = system.open(self.url, "rb", block_size=BLOCK)
+            self.size = self.size or int(getattr(self.file, "size", None) or 0)
+            self.file.seek(self.position)
+            return
+        # a size of its own choice spares fsspec a request for it
+        headers = {"Range": f"bytes={self.position}-"} if self.position else {}
+        self.file = system.open(
+            self.url, "rb", block_size=0, size=1, headers={**headers, **PLAIN}
+        )  # no request for the size
+        response = self.file.r
+        if response.status >= 400:
+            raise OSError(f"HTTP {response.status}")
+        if not self.position:
+            self.size = int(response.headers.get("Content-Length") or 0)
+        elif response.status != 206:  # no ranges there: what was read comes again
+            left = self.position
+            while left and (passed := self.file.read(min(left, 2**20))):
+                left -= len(passed)
+
+    def _retrying(self, act: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                found = act()
+            except ConfigError:
+                raise
+            except Exception as error:  # each file system raises its own
+                self._failed(error)
+            else:
+                self.failed = 0
+                return found
+
+    def _failed(self, error: Exception) -> None:
+        if self.file is not None:
+            with suppress(Exception):
+                self.file.close()
+            self.file = None
+        self.failed += 1
+        status = getattr(error, "status", 0)
+        final = isinstance(error, FileNotFoundError | PermissionError) or (400 <= status < 500 and status not in (408, 429))
+        if final or self.failed >= TRIES:
+            raise StorageError(f"{self.url}: cannot be read from byte {self.position:,}: {error!r}") from error
+        logging.getLogger("sunlab.data").info("%s: %r; trying again from byte %d", self.url, error, self.position)
+        time.sleep(WAIT * 2 ** (self.failed - 1))
 
 
 @dataclass(frozen=True)
@@ -88,17 +203,17 @@ class Remote:
 
     def find(self, url: str) -> bytes | None:
         """As `read`, None where there is none."""
-        system = _system(url)
         try:
-            return system.cat_file(url, start=0, end=SMALL)
-        except FileNotFoundError:
-            return None
-        except Exception as error:
-            raise StorageError(f"{url}: cannot be read: {error!r}") from error
+            with io.BufferedReader(Arriving(url)) as file:
+                return file.read(SMALL)
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
 
     def glob(self, pattern: str) -> list[str]:
         """The URLs that match, sorted."""
-        system = _system(pattern)
+        system = file_system(pattern)
         try:
             return sorted(system.unstrip_protocol(name) for name in system.glob(pattern))
         except Exception as error:
@@ -107,10 +222,10 @@ class Remote:
     def _fetch(self, url: str, path: Path, size: int | None) -> None:
         remove_leftovers(path)  # this process has the lock
         with replacing(path) as temporary:
-            with _opened(url) as (source, told), temporary.open("xb") as file:
-                expected = told if size is None else size
+            with Arriving(url) as source, temporary.open("xb") as file:
+                expected = source.size if size is None else size
                 self._make_room(expected, url)
-                while file.tell() <= (expected or self.limit) and (chunk := _piece(source, url)):
+                while file.tell() <= (expected or self.limit) and (chunk := source.read(2**20)):
                     file.write(chunk)
             found = temporary.stat().st_size
             if size not in (None, found):
@@ -135,38 +250,6 @@ class Remote:
 
 def _lock_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.lock")
-
-
-@contextmanager
-def _opened(url: str) -> Iterator[tuple[Any, int]]:
-    """The object, and its bytes as it says, else 0. Raises `StorageError`."""
-    try:
-        source = _system(url).open(url, "rb")
-    except ConfigError:
-        raise
-    except Exception as error:  # each file system raises its own
-        raise StorageError(f"{url}: cannot be fetched: {error!r}") from error
-    with source:
-        yield source, getattr(source, "size", None) or 0
-
-
-def _piece(source: Any, url: str) -> bytes:
-    try:
-        return bytes(source.read(2**20))
-    except Exception as error:  # as above
-        raise StorageError(f"{url}: cannot be fetched: {error!r}") from error
-
-
-def _system(url: str) -> Any:
-    """fsspec's file system of a URL's scheme. Raises `ConfigError` where its package is missing."""
-    import fsspec
-
-    check_url(url)
-    scheme = url.partition(":")[0]
-    try:
-        return fsspec.filesystem(scheme)
-    except ImportError as error:
-        raise ConfigError(f"{url}: needs a package that is not installed: pip install {SCHEMES[scheme]}") from error
 
 
 def _tail(url: str) -> str:

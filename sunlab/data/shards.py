@@ -16,7 +16,7 @@ from sunlab.data.exact import Exact, counted, passes_of, unread_of
 from sunlab.data.filters.base import Dropped
 from sunlab.data.framing import Framing, shapes
 from sunlab.data.indexing import file_sha256
-from sunlab.data.manifest import Shard, all_listed
+from sunlab.data.manifest import Manifests, Shard
 from sunlab.data.negatives import Empty, Pool, PromptDraws
 from sunlab.data.passes import TEXTS, into_buckets, scan
 from sunlab.data.pipeline import Pipeline, build_filters, build_stages
@@ -101,19 +101,20 @@ class Shards(Source):
         self.addresses = shard_urls(self.urls, self.remote)
         framing = None if size is None else Framing(size, size, crop, flip)
         quarantine = Quarantine(limit=quarantine_limit) if on_error == "quarantine" else None
+        self._manifests = Manifests(self.remote)
         self.stream = Stream(
             self.addresses.urls,
             Decoder(framing, None if captions is None else Captions(captions, most_keywords), max_pixels),
             shuffle,
             build_filters(filters),
             build_stages(stages),
-            self.remote,
+            self._manifests,
             None if cache is None else self.remote,
             self.choices,
             quarantine,
         )
         self.limit, self.qualified = limit, keys == "path"
-        self.order = order or ("exact" if limit is not None or all_listed(self.stream.urls, self.remote) else "stream")
+        self.order = order or ("exact" if limit is not None or self._all_listed() else "stream")
         if self.order == "stream" and limit is not None:
             raise ConfigError("limit of shards needs counted samples: set order to exact, or leave limit out")
         if self.order == "exact":
@@ -123,9 +124,13 @@ class Shards(Source):
     @cached_property
     def counts(self) -> tuple[list[Shard], list[Shard], Dropped | None]:
         """All shards; those with samples that are read, with the numbers of these; what the filters dropped."""
-        stream, lenient = self.stream, self.stream.quarantine is not None
         return counted(
-            self.addresses, self.remote, stream.filters, qualified=self.qualified, limit=self.limit, lenient=lenient
+            self.addresses,
+            self._manifests,
+            self.stream.filters,
+            qualified=self.qualified,
+            limit=self.limit,
+            lenient=self.stream.quarantine is not None,
         )
 
     @cached_property
@@ -180,7 +185,7 @@ class Shards(Source):
 
     def notice(self) -> str | None:
         if self.order == "stream":
-            if self.stream.indexes.some:
+            if self.stream.indexed:
                 return None
             first = self.stream.urls[0]
             return (
@@ -201,7 +206,7 @@ class Shards(Source):
     def indexed(self) -> bool:
         """Whether every sample is verified against a digest."""
         if self.order == "stream":
-            return self.stream.indexes.some
+            return self.stream.indexed
         return all(shard.index is not None for shard in self.exact.shards)
 
     @property
@@ -219,6 +224,10 @@ class Shards(Source):
     def fingerprint(self) -> str:
         contents = [(len(s), s.sha256 or self._sha256(s), _brief(s)) for s in self.exact.shards]
         return short_hash(contents, self.stream.decoder)
+
+    def _all_listed(self) -> bool:
+        """Whether manifests list all shards, so that nothing must be counted."""
+        return all(self._manifests.entry(url) is not None for url in self.stream.urls)
 
     def _sha256(self, shard: Shard) -> str:
         with self.remote.held(shard.url, shard.bytes) as path:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from itertools import islice
@@ -14,7 +14,7 @@ from sunlab.data.base import Source
 from sunlab.data.cursor import Cursor, Request
 from sunlab.data.decode import Decoder
 from sunlab.data.filters.base import Named
-from sunlab.data.manifest import Indexes, shard_name
+from sunlab.data.manifest import Manifests, shard_name
 from sunlab.data.pipeline import Inserted, Pipeline
 from sunlab.data.quarantine import Patience, Quarantine
 from sunlab.data.remote import Remote
@@ -38,7 +38,7 @@ class Stream:
         shuffle: samples in memory of each stream.
         filters: with a name each.
         inserted: stages of the user.
-        remote: where manifests and indexes are read from.
+        manifests: of the shards; None: none are looked up.
         cache: where remote shards are fetched to as a whole; None: they are read as they arrive.
         shapes: of the aspect-ratio buckets; empty: none.
         quarantine: of bad samples; None: the first one ends the run.
@@ -51,15 +51,17 @@ class Stream:
     shuffle: int
     filters: Named = ()
     inserted: Inserted = ()
-    remote: Remote = field(default_factory=Remote)
+    manifests: Manifests | None = None
     cache: Remote | None = None
     shapes: Sequence[tuple[int, int]] = ()
     quarantine: Quarantine | None = None
     rows: Rows | None = None
 
     @cached_property
-    def indexes(self) -> Indexes:
-        return Indexes(self.remote, self.urls)
+    def indexed(self) -> bool:
+        """Whether there are indexes beside the first shard; else no shard is looked up."""
+        beside = {} if self.manifests is None else self.manifests.folder(self.urls[0])
+        return any(entry.get("index") for entry in beside.values())
 
     @cached_property
     def distinct(self) -> bool:
@@ -80,9 +82,9 @@ class Stream:
         else:
             named += [
                 ("open", Open(bad, self.cache, lenient=bad.lenient)),
-                ("tar", Tar(request.tally, regions=self.indexes.some)),
+                ("tar", Tar(request.tally, regions=self.indexed)),
                 ("group", Group(bad, start, order.note)),
-                ("verify", Verify(self.indexes, bad)),
+                ("verify", Verify(self.manifests.index if self.indexed and self.manifests else None, bad)),
             ]
         if self.filters:
             named.append(("select", select(self.filters, request.tally)))

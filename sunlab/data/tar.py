@@ -28,7 +28,8 @@ class Damage(Exception):
 
 class Member(NamedTuple):
     """A regular file in a tar: its sample's key and suffix (None: no member of a sample), where its header starts (with
-    the extensions before it), and where its content starts and how long it is."""
+    the extensions before it), where its content starts and how long it is, its whole name, and the content where it was
+    read."""
 
     key: str | None
     suffix: str | None
@@ -36,6 +37,7 @@ class Member(NamedTuple):
     offset: int
     size: int
     name: str = ""
+    data: bytes = b""
 
 
 def members(file: IO[bytes], *, base: int = 0, whole: bool = True) -> Iterator[Member]:

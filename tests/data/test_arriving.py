@@ -13,10 +13,10 @@ from itertools import islice
 import pytest
 from conftest import members, write_tar
 
-from sunlab.data import arriving
-from sunlab.data.arriving import Arriving
+from sunlab.data import remote
 from sunlab.data.datamodule import DataModule
 from sunlab.data.negatives import Empty
+from sunlab.data.remote import Arriving
 from sunlab.data.shards import Shards
 from sunlab.errors import DataError, StorageError
 
@@ -74,8 +74,8 @@ def serving(files, *, faults=(), ranges=True, stall=5.0):
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
-    monkeypatch.setattr(arriving, "WAIT", 0.01)
-    monkeypatch.setattr(arriving, "STALL", 0.5)
+    monkeypatch.setattr(remote, "WAIT", 0.01)
+    monkeypatch.setattr(remote, "STALL", 0.5)
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -92,7 +92,7 @@ def test_a_file_comes_whole(faults, ranges):
         assert asked is None or 0 < int(asked.removeprefix("bytes=").removesuffix("-")) < len(DATA)
 
 
-@pytest.mark.parametrize(("faults", "requests"), [([404], 1), ([403], 1), ([503] * 9, arriving.TRIES)])
+@pytest.mark.parametrize(("faults", "requests"), [([404], 1), ([403], 1), ([503] * 9, remote.TRIES)])
 def test_what_stays_wrong_is_an_error(faults, requests):
     with serving({"/a.tar": DATA}, faults=faults) as (server, url):
         with pytest.raises(StorageError, match=r"a\.tar: cannot be read from byte 0"):

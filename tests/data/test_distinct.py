@@ -92,8 +92,10 @@ def test_a_shard_that_is_gone_is_told(folder):
 
 WRONG = {
     "lists a shard twice": [{"file": "a.tar", "samples": 3, "bytes": 10240}] * 2,
-    "cannot hold 1,000,000,000,000 samples": [{"file": "a.tar", "samples": 10**12, "bytes": 10240}],
-    "needs keys as 'first'": [{"file": "a.tar", "samples": 3, "bytes": 10240, "first": 3, "last": "4"}],
+    "the entry of a.tar .*that fit each other": [{"file": "a.tar", "samples": 10**12, "bytes": 10240}],
+    "the entry of a.tar .*texts 'first' and 'last'": [
+        {"file": "a.tar", "samples": 3, "bytes": 10240, "first": 3, "last": "4"}
+    ],
 }
 
 

@@ -128,5 +128,5 @@ def test_a_shard_that_is_gone_is_told(store, tmp_path):
     with pytest.raises(DataError, match=r"lists 1 shards that are not there \(train-00002.tar"):
         Shards(urls=[f"{url}/train-*.tar"], cache=str(tmp_path / "c"))
     remote = Shards(urls=[f"{url}/train-{{00000..00002}}.tar"], cache=str(tmp_path / "c"))
-    with pytest.raises(StorageError, match=rf"{url}/train-00002.tar: cannot be fetched"):
+    with pytest.raises(StorageError, match=rf"{url}/train-00002.tar: cannot be read"):
         keys(remote)

@@ -2,20 +2,22 @@
 lose cut or altered samples without an error; these are as strict as `sunlab.data.tar`."""
 
 import io
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from threading import Thread
 from typing import IO, Any
 
 from sunlab.data.archive import open_tar, unpacked
-from sunlab.data.arriving import Arriving
 from sunlab.data.cursor import Cursor, Tally
 from sunlab.data.index import DIGEST, LONGEST, Index
-from sunlab.data.remote import Remote, is_remote
+from sunlab.data.remote import Arriving, Remote, is_remote
 from sunlab.data.sample import Bad, BadSample, Item, bad_sample
-from sunlab.data.tar import BLOCK, MEMBERS, Damage, members
+from sunlab.data.tar import BLOCK, MEMBERS, Damage, Member, groups, members
 from sunlab.errors import StorageError
 
 EARLY = 2**23  # bytes after which the next shard is opened, where a shard's size is not known
@@ -127,7 +129,7 @@ class Tar:
                     if forward.position > middle:
                         halfway()
                         halfway = _nothing
-                    yield {**about, "fname": member.name, "data": data, "__member__": member, "__before__": before}
+                    yield {**about, "__member__": member._replace(data=data), "__before__": before}
             except Damage as damage:
                 problem = str(damage)
             except OSError as error:
@@ -180,57 +182,50 @@ class Group:
         self.bad, self.start, self.found = bad, start, found
 
     def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
-        sample: Item | None = None
-        seen, number, damaged = set[str](), -1, False
-        for item in items:
-            problem = item.get("__problem__")
-            if not damaged and "__end__" not in item:
-                member = item["__member__"]
-                if sample is not None and sample["__key__"] == member.key:
-                    sample["__regions__"].append(item["__before__"])
-                    if member.suffix in sample:
-                        problem = f"two members {member.key}.{member.suffix}"
-                    sample[member.suffix] = item["data"]
-                else:
-                    if sample is not None:
-                        sample["__regions__"].append(item["__before__"])
-                        yield from self._wanted(sample)
-                    sample, number = self._begun(item, number + 1), number + 1
-                    if member.key in seen:
-                        problem = f"two samples with the key {member.key!r}"
-                    seen.add(member.key)
-            elif "__end__" in item and not problem and not damaged and sample is not None:
-                sample["__regions__"].append(item["__before__"])
-                yield from self._wanted(sample)
-            if problem:
-                key = f"#{number}" if sample is None else sample["__key__"]
-                sample, damaged = None, True
-                self.bad(bad_sample(item["__url__"], key, "damaged shard", problem))
-            if "__end__" in item:
-                sample, seen, number, damaged = None, set(), -1, False
+        items = iter(items)
+        for first in items:  # of a shard
+            shard = {key: first[key] for key in ("__url__", "__epoch__", "__position__", "__part__") if key in first}
+            pulled: list[Item] = []  # the members of the current sample, and the one after them
+            members = _to_the_end(chain([first], items), pulled)
+            try:
+                for number, (key, parts) in enumerate(groups(members)):
+                    regions = [item["__before__"] for item in pulled[1:]]
+                    del pulled[:-1]
+                    if self._wanted(shard, number):
+                        self.found()
+                        data = {suffix: member.data for suffix, member in parts.items()}
+                        yield {"__key__": key, **shard, "__number__": number, "__regions__": regions, **data}
+            except Damage as damage:
+                member = next((item["__member__"] for item in reversed(pulled) if "__member__" in item), None)
+                self.bad(bad_sample(shard["__url__"], member.key if member else "#0", "damaged shard", str(damage)))
+                with suppress(Damage):  # the rest of the shard
+                    deque(members, 0)
 
-    def _begun(self, item: Item, number: int) -> Item:
-        kept = {key: item[key] for key in ("__url__", "__epoch__", "__position__", "__part__") if key in item}
-        member = item["__member__"]
-        return {"__key__": member.key, **kept, "__number__": number, "__regions__": [], member.suffix: item["data"]}
+    def _wanted(self, shard: Item, number: int) -> bool:
+        part, parts = shard.get("__part__", (0, 1))
+        return number % parts == part and (shard["__epoch__"], shard["__position__"], number) >= self.start[:3]
 
-    def _wanted(self, sample: Item) -> Iterator[Item]:
-        number, (part, parts) = sample["__number__"], sample.get("__part__", (0, 1))
-        here = (sample["__epoch__"], sample["__position__"], number)
-        if number % parts == part and here >= self.start[:3]:
-            self.found()
-            yield sample
+
+def _to_the_end(items: Iterator[Item], pulled: list[Item]) -> Iterator[Member]:
+    """The members of one shard. Raises `Damage` where it ends with one."""
+    for item in items:
+        pulled.append(item)
+        if "__end__" in item:
+            if item["__problem__"]:
+                raise Damage(item["__problem__"])
+            return
+        yield item["__member__"]
 
 
 class Verify:
     """Compares each sample of a shard with an index with its digest, and raises or leaves out those that differ.
 
     Args:
-        index: the index of the shard at a URL, or None.
+        index: the index of the shard at a URL, or None; None: no shard has one.
         bad: what becomes of a sample whose bytes were altered.
     """
 
-    def __init__(self, index: Callable[[str], Index | None], bad: Bad):
+    def __init__(self, index: Callable[[str], Index | None] | None, bad: Bad):
         self.index, self.bad = index, bad
 
     def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
@@ -238,7 +233,7 @@ class Verify:
         for item in items:
             if item["__url__"] != url:
                 url = item["__url__"]
-                index = self.index(url)
+                index = None if self.index is None else self.index(url)
             regions = item.pop("__regions__")
             if index is None or _matches(index, item["__number__"], item["__key__"], regions):
                 yield item

@@ -9,7 +9,7 @@ from fault_injection.trial import Seen, trial
 from fault_injection.world import World, make_index
 from sunlab.data.indexing import index_all
 from sunlab.data.ledger import NAME, audit
-from sunlab.data.manifest import shards_of
+from sunlab.data.manifest import Manifests, shards_of
 from sunlab.data.remote import Remote
 from sunlab.data.shards import Shards
 from sunlab.errors import SunlabError
@@ -47,7 +47,7 @@ def _borne(world: World, seen: Seen, name: str, shards: list[Path], lost: int) -
 )
 def cut(world: World, seen: Seen) -> None:
     shards = _copy(world, "cut")
-    data, index = shards[1].read_bytes(), shards_of([str(shards[1])], Remote())[0].read_index(Remote())
+    data, index = shards[1].read_bytes(), shards_of([str(shards[1])], Manifests(Remote()))[0].read_index(Remote())
     assert index is not None
     lost = world.random("cut").randrange(1, len(index))
     shards[1].write_bytes(data[: world.random("cut", "at").randrange(*index.offsets[-lost - 2 : -lost].tolist())])
