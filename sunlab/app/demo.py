@@ -149,7 +149,7 @@ class Studio:
         seconds = time.perf_counter() - started
         if not finite:
             raise DataError(f"{name}: the picture is not finite at guidance {w:g}; choose a smaller one")
-        return Shown(name, how, Image.fromarray(to_uint8(drawn.images[0])), drawn.passes, seconds)
+        return Shown(name, how, Image.fromarray(to_uint8(drawn.images[0])), drawn.nfe, seconds)
 
     def _base(self, name: str) -> BaseModel:
         """The model, in place of the one that was in memory before."""

@@ -1,4 +1,4 @@
-"""Samples a second, and passes of the U-Net."""
+"""Samples a second, and NFE."""
 
 import time
 from typing import Any
@@ -12,7 +12,7 @@ from sunlab.callbacks.base import CALLBACKS
 
 @CALLBACKS.register("throughput")
 class Throughput(Callback):
-    """Shows samples a second in the progress bar and logs them, with the pass-equivalents spent so far, both of all ranks.
+    """Shows samples a second in the progress bar and logs them, with the NFE spent so far, both of all ranks.
 
     Args:
         every: optimizer steps over which the rate is measured.
@@ -34,8 +34,8 @@ class Throughput(Callback):
         now = time.perf_counter()
         rate = self._samples / max(now - self._since, 1e-9)
         module.log("samples/s", rate, prog_bar=True, batch_size=len(batch))
-        passes = getattr(module, "nfe", None)
-        if passes is not None:
-            mine = torch.tensor(passes.equivalents, device=module.device)
-            module.log("passes", float(trainer.strategy.reduce(mine, reduce_op="sum")), batch_size=len(batch))
+        spent = getattr(module, "nfe", None)
+        if spent is not None:
+            mine = torch.tensor(spent.equivalents, device=module.device)
+            module.log("nfe", float(trainer.strategy.reduce(mine, reduce_op="sum")), batch_size=len(batch))
         self._samples, self._since, self._step = 0, now, trainer.global_step

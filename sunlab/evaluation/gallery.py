@@ -60,7 +60,7 @@ class Gallery:
                 part = missing[start : start + self.batch]
                 wanted = request.chosen(part)
                 drawn = draw(self.base, method.sampling, bind, wanted, w=method.w, batch=self.batch)
-                self.nfe += drawn.passes * len(part)
+                self.nfe += drawn.nfe * len(part)
                 if progress is not None:
                     progress.add(len(part))
                 if strange := [i for i, picture in zip(part, drawn.images, strict=True) if not picture.isfinite().all()]:

@@ -57,7 +57,7 @@ def rows_of(names: Sequence[str], drawn: Sequence[Drawn], guided: Sequence[bool]
 
 def _row(name: str, drawn: Drawn, first: Drawn, distances: Tensor) -> Row:
     error = float(distances.std() / len(distances) ** 0.5) if len(distances) > 1 else float("nan")
-    return Row(name, drawn.passes, drawn.seconds, first.seconds / drawn.seconds, float(distances.mean()), error)
+    return Row(name, drawn.nfe, drawn.seconds, first.seconds / drawn.seconds, float(distances.mean()), error)
 
 
 def _against(row: Row, rivals: Sequence[Row], rows: Sequence[Row], distances: Sequence[Tensor]) -> Against | None:

@@ -63,8 +63,8 @@ def _measure(gallery: Gallery, methods: Sequence[Method], request: Request) -> d
                 drawn = draw(base, method.sampling, bind, one, w=method.w)
                 drawn.images.cpu()  # waits for the accelerator
                 taken = time.perf_counter() - started
-            gallery.nfe += drawn.passes
-            nfe[place] = drawn.passes
+            gallery.nfe += drawn.nfe
+            nfe[place] = drawn.nfe
             if i >= 0:
                 seconds[place].append(taken)
         for size in (1, 2):

@@ -90,13 +90,13 @@ class Drawn:
     Attributes:
         images: (B, 3, H, W) in [0, 1].
         latents: (B, C, h, w).
-        passes: NFE a picture.
+        nfe: NFE a picture.
         seconds: a picture, text encoder and decoder included.
     """
 
     images: Tensor
     latents: Tensor
-    passes: float
+    nfe: float
     seconds: float
 
 

@@ -58,14 +58,14 @@ def test_passes_a_picture(tiny_base):
     adapter.attach(base.backbone)
     calls = []
     base.backbone.register_forward_hook(lambda module, args, output: calls.append(len(args[0])))
-    for kind, steps, bind, passes in (
+    for kind, steps, bind, nfe in (
         (DPMpp2M, 25, with_guidance(base), 50),
         (DPMpp2M, 2, with_guidance(base), 4),
         (DDIM, 4, with_adapter(base, adapter), 4),
     ):
         calls.clear()
         drawn = draw(base, sampling(base, kind, steps), bind, REQUEST, w=3.0)
-        assert drawn.passes == passes == sum(calls) / len(REQUEST)
+        assert drawn.nfe == nfe == sum(calls) / len(REQUEST)
         assert drawn.images.shape == (3, 3, 32, 32) and 0 <= float(drawn.images.min()) <= float(drawn.images.max()) <= 1
 
 
