@@ -9,11 +9,12 @@ are untrained for the same reason. Printed beside the results: the limits set by
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from bench.networks import fused, tiny_decoder, twin
@@ -36,8 +37,10 @@ STEPS = {GUIDED: 25, SUN4: 4, PLAIN: 4, UNFUSED: 4, FUSED: 4}
 PROMPT, NEGATIVE = "a large koala on a red background", "blue"
 
 
-def binds(base: BaseModel, wanted: list[str], *, compiled: bool) -> dict[str, Bind]:
-    """How each case evaluates its network."""
+def binds(
+    base: BaseModel, wanted: Sequence[str], *, compile_network: Callable[[nn.Module], object] | None = None
+) -> dict[str, Bind]:
+    """How each case evaluates its network; `compile_network` prepares each of them."""
     sun, lora = SUN(), LoRA()
     made: dict[str, Callable[[], tuple[BaseModel, Callable[[BaseModel], Bind]]]] = {
         GUIDED: lambda: (twin(base), with_guidance),
@@ -49,8 +52,8 @@ def binds(base: BaseModel, wanted: list[str], *, compiled: bool) -> dict[str, Bi
     found = {}
     for name in wanted:
         model, bind = made[name]()
-        if compiled:
-            model.backbone.unet.compile()
+        if compile_network is not None:
+            compile_network(model.backbone.unet)
         found[name] = bind(model)
     return found
 
@@ -161,7 +164,7 @@ def main() -> None:
     base = load_base(told.base, dtype=getattr(torch, told.dtype)).freeze().to(told.device)
     print(f"## {told.base}, {told.dtype}{', compiled' if told.compile else ''}: {machine(told.device)}")
     needed = list(dict.fromkeys([GUIDED, PLAIN, SUN4, *told.cases]))
-    bound = binds(base, needed, compiled=told.compile)
+    bound = binds(base, needed, compile_network=nn.Module.compile if told.compile else None)
     for batch in told.batch:
         measure(base, bound, batch, told.rounds, single=told.passes, clock=Clock(told.device))
 
