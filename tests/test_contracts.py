@@ -99,7 +99,7 @@ NEEDED: dict[str, dict[str, Callable[[], dict[str, object]]]] = {
         },
     ),
     "losses": {"sum": lambda: {"losses": ["msc", {"name": "msc_segment", "skip": 40}], "weights": [1.0, 0.5]}},
-    "loggers": {"wandb": _package("wandb"), "mlflow": _package("mlflow")},
+    "loggers": {name: _package(name) for name in ("wandb", "mlflow", "trackio", "aim")},
     "sources": {
         "shards": lambda: {"urls": ["emoji/noto/test-*.tar.gz"], "limit": 80},
         "latents": _latents,

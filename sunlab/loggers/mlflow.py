@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from sunlab.loggers.base import LOGGERS, RunLogger, inside, missing
+from sunlab.loggers.base import LOGGERS, RunId, RunLogger, arrays, inside, missing
 
 
 @LOGGERS.register("mlflow")
@@ -26,20 +26,23 @@ class MLflow(MLFlowLogger, RunLogger):
         self, folder: Path, name: str, resumed: bool, *, experiment: str = "sunlab", tracking_uri: str | None = None
     ):
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # newer versions refuse a folder without it
-        place = tracking_uri or inside(folder.resolve(), "mlflow").as_uri()
+        place = inside(folder.resolve(), "mlflow")
+        self._kept = RunId(place, resumed)
         try:
-            super().__init__(experiment, run_name=name, tracking_uri=place)
+            super().__init__(
+                experiment, run_name=name, tracking_uri=tracking_uri or place.as_uri(), run_id=self._kept.earlier
+            )
         except ModuleNotFoundError:
             raise missing("mlflow", "mlflow") from None
 
     @rank_zero_only
     def log_config(self, tree: Mapping[str, Any]) -> None:
+        self._kept.keep(str(self.run_id))
         self.experiment.log_text(self.run_id, yaml.safe_dump(dict(tree), sort_keys=False), "config.yaml")
 
     @rank_zero_only
     def log_pictures(self, key: str, images: Tensor, step: int) -> None:
-        for index, image in enumerate(images.float().cpu()):
-            array = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        for index, array in enumerate(arrays(images)):
             self.experiment.log_image(self.run_id, array, f"{key}/{step:07d}-{index:02d}.png")
 
     @rank_zero_only

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from sunlab.loggers.base import LOGGERS, RunLogger
+from sunlab.loggers.base import LOGGERS, RunLogger, markdown
 
 
 @LOGGERS.register("tensorboard")
@@ -29,5 +29,4 @@ class TensorBoard(TensorBoardLogger, RunLogger):
 
     @rank_zero_only
     def log_rows(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int) -> None:
-        lines = [columns, ["---"] * len(columns), *rows]
-        self.experiment.add_text(key, "\n".join("| " + " | ".join(line) + " |" for line in lines), step)
+        self.experiment.add_text(key, markdown(columns, rows), step)

@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from sunlab.loggers.base import LOGGERS, RunLogger, inside, missing
+from sunlab.loggers.base import LOGGERS, RunId, RunLogger, inside, missing
 
 
 @LOGGERS.register("wandb")
@@ -33,10 +33,17 @@ class Wandb(WandbLogger, RunLogger):
         offline: bool = True,
         tags: list[str] | None = None,
     ):
-        inside(folder, "wandb")
+        self._kept = RunId(inside(folder, "wandb"), resumed)
         try:
             super().__init__(
-                name=name, save_dir=str(folder), project=project, entity=entity, offline=offline, tags=tags, save_code=False
+                name=name,
+                save_dir=str(folder),
+                version=self._kept.earlier,
+                project=project,
+                entity=entity,
+                offline=offline,
+                tags=tags,
+                save_code=False,
             )
         except ModuleNotFoundError:
             raise missing("wandb", "wandb") from None
@@ -44,6 +51,7 @@ class Wandb(WandbLogger, RunLogger):
     @rank_zero_only
     def log_config(self, tree: Mapping[str, Any]) -> None:
         self.log_hyperparams(dict(tree))
+        self._kept.keep(str(self.experiment.id))
 
     @rank_zero_only
     def log_pictures(self, key: str, images: Tensor, step: int) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sqlite3
 import sys
 
 import pytest
@@ -16,11 +17,11 @@ SECRETS = {"WANDB_API_KEY": "c0ffee" * 7, "HF_TOKEN": "hf_" + "s3cr3t" * 6}
 PROMPTS = "callbacks=[{name: before_after, prompts: [a pizza], negatives: [red], measured: 2, steps: 2}]"
 
 
-def trained(config, folder, monkeypatch, *loggers):
+def trained(config, folder, monkeypatch, *loggers, steps=2, resume=None):
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-    words = [f"run.dir={folder}", f"loggers=[{','.join(loggers)}]", "trainer.max_steps=2", PROMPTS]
-    fit(load_config([config], words))
+    words = [f"run.dir={folder}", f"loggers=[{','.join(loggers)}]", f"trainer.max_steps={steps}", PROMPTS]
+    fit(load_config([config], words), resume=resume)
     written = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     assert not [name for name, value in SECRETS.items() if value.encode() in written]
     return folder / "tiny"
@@ -37,12 +38,13 @@ def test_csv_and_tensorboard(tiny_config, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_wandb_and_mlflow_beside_the_others(tiny_config, tmp_path, monkeypatch):
+def test_wandb_and_mlflow_beside_the_others_and_resumed(tiny_config, tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="needs pip install wandb")
     pytest.importorskip("mlflow", reason="needs pip install mlflow")
     run = trained(tiny_config, tmp_path, monkeypatch, "csv", "tensorboard", "wandb", "mlflow")
     assert (run / "csv" / "metrics.csv").is_file() and list((run / "tb").iterdir())
-    assert list((run / "wandb").glob("offline-run-*/*.wandb"))
+    (offline,) = (run / "wandb").glob("offline-run-*")
+    assert list(offline.glob("*.wandb"))
     media = [path.as_posix() for path in (run / "wandb").rglob("files/media/*/*")]
     assert any("images/before_after" in name for name in media) and any("table/before_after" in name for name in media)
     (artifacts,) = (run / "mlflow").rglob("artifacts")
@@ -50,10 +52,61 @@ def test_wandb_and_mlflow_beside_the_others(tiny_config, tmp_path, monkeypatch):
     assert json.loads((artifacts / "before_after.json").read_text())["rows"]
     assert list((artifacts / "before_after").glob("*.png")) and list((run / "mlflow").rglob("metrics/loss"))
 
+    trained(tiny_config, tmp_path, monkeypatch, "wandb", "mlflow", steps=4, resume="last")
+    identity = offline.name.rpartition("-")[2]  # wandb writes a folder a process; `wandb sync` joins those of one id
+    assert {path.name.rpartition("-")[2] for path in (run / "wandb").glob("offline-run-*")} == {identity}
+    assert {(run / "wandb" / "run_id").read_text().strip(), identity} == {identity}
+    assert list((run / "mlflow").rglob("artifacts")) == [artifacts]
+    (losses,) = (run / "mlflow").rglob("metrics/loss")
+    assert [int(line.split()[2]) for line in losses.read_text().splitlines()] == [0, 1, 2, 3]
 
-@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+    trained(tiny_config, tmp_path, monkeypatch, "wandb", "mlflow")  # from the start: another run
+    assert len({path.name.rpartition("-")[2] for path in (run / "wandb").glob("offline-run-*")}) == 2
+    assert len(list((run / "mlflow").rglob("artifacts"))) == 2
+
+
+@pytest.mark.slow
+def test_trackio_resumed(tiny_config, tmp_path, monkeypatch):
+    """Also with a Space named in the environment, to which nothing is sent."""
+    pytest.importorskip("trackio", reason="needs pip install trackio")
+    monkeypatch.setenv("TRACKIO_SPACE_ID", "nobody/nowhere")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "elsewhere"))
+    run = trained(tiny_config, tmp_path, monkeypatch, "trackio")
+    trained(tiny_config, tmp_path, monkeypatch, "trackio", steps=4, resume="last")
+    assert not (tmp_path / "elsewhere").exists()
+    with sqlite3.connect(run / "trackio" / "sunlab.db") as base:
+        ids, configs = (base.execute(f"SELECT run_id FROM {table}").fetchall() for table in ("metrics", "configs"))
+        logged = [(step, json.loads(text)) for step, text in base.execute("SELECT step, metrics FROM metrics ORDER BY id")]
+    assert {*ids, *configs} == {((run / "trackio" / "run_id").read_text().strip(),)}
+    assert [step for step, values in logged if "loss" in values] == [0, 1, 2, 3]
+    tables = [values["before_after_table"] for _, values in logged if "before_after_table" in values]
+    assert len(tables) == 2 and tables[0]["_value"][0]["NFE"]
+    assert len(list((run / "trackio" / "media").rglob("*.png"))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # aim's own
+def test_aim_resumed(tiny_config, tmp_path, monkeypatch):
+    aim = pytest.importorskip("aim", reason="needs pip install aim")
+    run = trained(tiny_config, tmp_path, monkeypatch, "aim")
+    trained(tiny_config, tmp_path, monkeypatch, "aim", steps=4, resume="last")
+    identity = (run / "aim" / "run_id").read_text().strip()
+    from aim.sdk.index_manager import RepoIndexManager
+
+    RepoIndexManager.get_index_manager(aim.Repo(str(run / "aim"))).index(identity)  # as `aim up` does
+    (found,) = aim.Repo(str(run / "aim")).iter_runs()
+    assert found.hash == identity and found["config"]["loss"]["name"] == "msc"
+    (loss,) = [metric for metric in found.metrics() if metric.name == "loss"]
+    assert sorted(loss.data.items_list()[0]) == [0, 1, 2, 3]
+    kinds = found.collect_sequence_info(("images", "texts"))
+    assert [info["name"] for info in kinds["images"]] == ["before_after"]
+    assert [info["name"] for info in kinds["texts"]] == ["before_after_table"]
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow", "trackio", "aim"])
 def test_a_missing_package_is_named_with_its_pip_line(name, tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(f"lightning.pytorch.loggers.{name}._{name.upper()}_AVAILABLE", False)
+    if name in ("wandb", "mlflow"):
+        monkeypatch.setattr(f"lightning.pytorch.loggers.{name}._{name.upper()}_AVAILABLE", False)
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigError, match=rf"{name} needs the package {name}: pip install 'sunlab\[{name}\]'"):
         fit(load_config([tiny_config], [f"run.dir={tmp_path}", f"loggers=[{name}]"]))
