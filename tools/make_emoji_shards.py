@@ -42,6 +42,7 @@ def make_shards(
     own: tuple[Package, Files] | None = None,
     categories: Iterable[str] = CATEGORIES,
     variants: int = 16,
+    first: int = 0,
     seed: int = 0,
     shard_size: int = 500,
     size: int = 64,
@@ -67,7 +68,7 @@ def make_shards(
             raise SystemExit(
                 f"{package.name} draws none of the {len(missing)} emoji: no codepoint or name of its icons is known"
             )
-    drawings = [draw(one, variant, seed) for one in emoji for variant in range(variants)]
+    drawings = [draw(one, variant, seed) for one in emoji for variant in range(first, first + variants)]
     drawings.sort(key=lambda drawing: hashlib.sha256(f"{seed} {drawing.key}".encode()).digest())
     artwork = Artwork(files)
     out.mkdir(parents=True, exist_ok=True)
@@ -96,6 +97,7 @@ def make_shards(
         "parameters": {
             "categories": list(categories),
             "variants": variants,
+            **({"first": first} if first else {}),
             "seed": seed,
             "shard_size": shard_size,
             "size": size,
@@ -169,6 +171,7 @@ def main() -> None:
     parser.add_argument("--categories", nargs="+", default=CATEGORIES, help="noto's categories to draw")
     parser.add_argument("--names", type=Path, help="draw only these, a name a line, such as tools/emoji/lab.txt")
     parser.add_argument("--variants", type=int, default=16, help="drawings of each emoji; 16 draw each combination once")
+    parser.add_argument("--first", type=int, default=0, help="number of the first drawing; other numbers give other keys")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other variants in the same splits")
     parser.add_argument("--shard-size", type=int, default=500, help="samples in a shard, at most")
     parser.add_argument("--size", type=int, default=64, help="pixels of a side")
@@ -194,6 +197,7 @@ def main() -> None:
         own=None if arguments.package is None else read_local(arguments.package),
         categories=arguments.categories,
         variants=arguments.variants,
+        first=arguments.first,
         seed=arguments.seed,
         shard_size=arguments.shard_size,
         size=arguments.size,

@@ -138,6 +138,7 @@ def build_data(config: Config, base: BaseModel, *, accumulate: int = 1, source: 
         workers=data.workers,
         seed=config.seed,
         caption_dropout=data.caption_dropout,
+        caption_noise=data.caption_noise,
         epoch_samples=data.epoch_samples,
         accumulate=accumulate,
         timeout=PATIENCE * config.run.timeout,

@@ -15,7 +15,7 @@ from sunlab.backbones.base import BaseModel
 from sunlab.backbones.locate import is_hub_id, locate
 from sunlab.backbones.pretrained import load_base, quiet
 from sunlab.config.load import LoadedConfig
-from sunlab.config.schema import Accelerated, Config, Sampler
+from sunlab.config.schema import Accelerated, Config, Evaluate, Sampler
 from sunlab.data.base import Source
 from sunlab.data.negatives import Pool
 from sunlab.errors import BelowBar, ConfigError
@@ -188,6 +188,7 @@ def build_protocol(config: Config, base: BaseModel, request: Request, extractor:
         before=before,
         solver_error=replace(before, name=label.format(settings.reference_steps), sampling=longer),
         other_seed=replace(before, name=f"{before.name}, other seeds", same_seeds=False),
+        nothing=build_nothing(settings, base) if settings.nothing else [],
         variants=[build_method(variant, settings.guidance, base) for variant in settings.variants],
         metrics=metrics,
         extractor=extractor,
@@ -197,6 +198,23 @@ def build_protocol(config: Config, base: BaseModel, request: Request, extractor:
         timed=settings.timed,
         shown=settings.shown,
     )
+
+
+def build_nothing(settings: Evaluate, base: BaseModel) -> list[Method]:
+    """The base without adapter and without guidance, at the steps of each variant that takes one pass a step, by DDIM and by
+    the teacher's solver."""
+    one_pass = [variant for variant in settings.variants if variant.adapter is not None or variant.over is not None]
+    solvers = {spec["name"]: spec for spec in map(solver_spec, ("ddim", settings.before.solver))}
+    return [
+        Method(
+            f"no adapter, no guidance, {name} {steps} step{'s' * (steps > 1)}",
+            build_sampler(Sampler(solver=solver, steps=steps), base),
+            w=1.0,
+            solver=solver,
+        )
+        for steps in sorted({variant.steps for variant in one_pass})
+        for name, solver in solvers.items()
+    ]
 
 
 def solver_spec(request: Any) -> dict[str, Any]:

@@ -79,8 +79,9 @@ def _ranges(config: Config) -> Iterator[tuple[str, str]]:
         yield "seed", f"must lie in 0 ... {2**32 - 1}, got {config.seed}"
     if not all(0 <= beta < 1 for beta in config.optimizer.betas):
         yield "optimizer.betas", f"each must lie in [0, 1), got {list(config.optimizer.betas)}"
-    if not 0 <= config.data.caption_dropout <= 1:
-        yield "data.caption_dropout", f"is a share, 0 to 1, got {config.data.caption_dropout}"
+    for name in ("caption_dropout", "caption_noise"):
+        if not 0 <= (share := getattr(config.data, name)) <= 1:
+            yield f"data.{name}", f"is a share, 0 to 1, got {share}"
     if not config.run.name or config.run.name in (".", "..") or "/" in config.run.name:
         yield "run.name", f"is the name of one folder in run.dir, got {config.run.name!r}"
 

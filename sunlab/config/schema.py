@@ -70,6 +70,7 @@ class Data:
     cache: str | None = None  # folder for latents made once by the base's autoencoder; null: encode in every step
     negatives: Component = component("negatives", "mixture")  # how negative prompts are drawn
     caption_dropout: float = 0.0  # share of prompts replaced by the empty one
+    caption_noise: float = 0.0  # share of prompts replaced by the caption of another sample, as in data from the web
     epoch_samples: int | None = None  # what counts as an epoch of a source in the order "stream"; null: training is one
 
 
@@ -133,6 +134,7 @@ class Evaluate:
     variants: list[Accelerated] = field(default_factory=list)  # each is compared with `before`, on every base
     before: Sampler = field(default_factory=lambda: Sampler(solver="dpmpp_2m", steps=25))  # the teacher, with guidance
     guidance: float = 3.0  # w of before
+    nothing: bool = True  # rows of the base without adapter and guidance, at the steps of each variant with an adapter
     reference_steps: int = 50  # of the teacher that shows the solver's own error, from the same seeds
     prompts: Component | None = component("sources", None)  # whose captions are drawn; null: prompt_file's
     prompt_file: str | None = None  # one prompt a line, in the place of the captions

@@ -36,6 +36,7 @@ class DataModule(LightningDataModule):
         workers: loader processes of each rank; 0 reads in the training process.
         seed: of order and draws.
         caption_dropout: share of prompts replaced by the empty one.
+        caption_noise: share of prompts replaced by the caption of another sample.
         accumulate: micro-batches in a step; None: the trainer's accumulate_grad_batches.
         timeout: seconds after which a worker that gives nothing ends the run; 0: never.
         dead_after: seconds after which one that is stopped does.
@@ -55,6 +56,7 @@ class DataModule(LightningDataModule):
         workers: int = 0,
         seed: int = 0,
         caption_dropout: float = 0.0,
+        caption_noise: float = 0.0,
         accumulate: int | None = None,
         timeout: float = 0.0,
         dead_after: float = 36.0,
@@ -68,9 +70,10 @@ class DataModule(LightningDataModule):
             if epoch_samples is not None:
                 raise ConfigError("data.epoch_samples: only for data in the order 'stream'; here an epoch is all samples")
             self.layout = Layout(len(source), batch_size, streams, tuple(len(part) for part in source.parts()))
-        self.workers, self.seed, self.caption_dropout, self.accumulate = workers, seed, caption_dropout, accumulate
+        self.workers, self.seed, self.accumulate = workers, seed, accumulate
+        self.caption_dropout, self.caption_noise = caption_dropout, caption_noise
         self.timeout, self.dead_after = timeout, dead_after
-        PromptDraws(negatives, Pool(), seed, caption_dropout)  # checked now, before any weights load
+        PromptDraws(negatives, Pool(), seed, caption_dropout, caption_noise)  # checked now, before any weights load
         self._source = source.identity()
         self.positions = Positions(self.layout.streams)
         self._folder: Path | None = None
@@ -85,7 +88,7 @@ class DataModule(LightningDataModule):
         """The batches of one rank, for use without a Trainer too."""
         endless = self.source.order == "stream"
         pool = Pool() if endless else Pool(self.source.prompts(POOL), self.source.keywords(POOL))
-        draws = PromptDraws(self.negatives, pool, self.seed, self.caption_dropout)
+        draws = PromptDraws(self.negatives, pool, self.seed, self.caption_dropout, self.caption_noise)
 
         def reader(step: int) -> Reader:
             cursors = self.positions.at(step) if endless else None

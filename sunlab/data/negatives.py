@@ -1,5 +1,5 @@
-"""What is drawn for a sample beside its pixels: the prompt or none, a seed, and a negative prompt: none, one of a list,
-another caption, keywords, or a mixture of these.
+"""What is drawn for a sample beside its pixels: the prompt, another one or none, a seed, and a negative prompt: none, one of
+a list, another caption, keywords, or a mixture of these.
 
 Text that is part of the sample's own prompt is not drawn: "a cat on a red background" without "red background" contradicts
 itself.
@@ -58,25 +58,44 @@ class PromptDraws:
         seed: the run's.
         caption_dropout: share of prompts replaced by the empty one. A stored trajectory keeps its prompt, because its
             states were made with it.
+        caption_noise: share of prompts replaced by the caption of another sample, a random one of the source. A model
+            trained so draws a mixture at guidance 1, as models trained on captions from the web do.
     """
 
     negatives: NegativeSampler
     pool: Pool
     seed: int = 0
     caption_dropout: float = 0.0
+    caption_noise: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.caption_dropout <= 1:
-            raise ConfigError(f"data.caption_dropout: {self.caption_dropout} is not a share between 0 and 1")
+        for name in ("caption_dropout", "caption_noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"data.{name}: {getattr(self, name)} is not a share between 0 and 1")
 
     def __call__(self, sample: Sample, epoch: int, pool: Pool | None = None) -> Drawn:
-        """`pool`: instead of the own one."""
+        """`pool`: instead of the own one.
+
+        Raises:
+            DataError: captions or keywords are needed and the pool has none; noise of captions over stored embeddings.
+        """
+        pool = pool or self.pool
         seed = keyed_seed(self.seed, epoch, sample.key)
+        prompt = sample.prompt if sample.trajectory is not None else self._prompt(sample, epoch, pool)
         negative = sample.negative
         if negative is None:
-            negative = self.negatives(self._random(epoch, sample, "negative"), sample.prompt, pool or self.pool)
-        dropped = sample.trajectory is None and self._random(epoch, sample, "dropout").random() < self.caption_dropout
-        return Drawn("" if dropped else sample.prompt, negative, seed)
+            negative = self.negatives(self._random(epoch, sample, "negative"), sample.prompt, pool)
+        return Drawn(prompt, negative, seed)
+
+    def _prompt(self, sample: Sample, epoch: int, pool: Pool) -> str:
+        if self._random(epoch, sample, "dropout").random() < self.caption_dropout:
+            return ""
+        if self.caption_noise and sample.tokens is not None:
+            raise DataError("data.caption_noise: the source stores embeddings of its own captions; use 0, or pictures")
+        random = self._random(epoch, sample, "noise of captions")
+        if random.random() >= self.caption_noise:
+            return sample.prompt
+        return random.choice(_some(pool.prompts, "captions", "data.caption_noise"))
 
     def _random(self, epoch: int, sample: Sample, purpose: str) -> Random:
         return Random(keyed_seed(self.seed, epoch, sample.key, purpose))
@@ -175,11 +194,13 @@ def _other(random: Random, candidates: Sequence[str], prompt: str) -> str:
     return next((one for one in tries if not used(one.lower())), "")
 
 
-def _some(found: Sequence[str], what: str) -> Sequence[str]:
+def _some(found: Sequence[str], what: str, use: str = "") -> Sequence[str]:
     if not found:
-        raise _lacking(what)
+        raise _lacking(what, use)
     return found
 
 
-def _lacking(what: str) -> DataError:
+def _lacking(what: str, use: str = "") -> DataError:
+    if use:
+        return DataError(f"{use}: the data source gives no {what}; use 0")
     return DataError(f"the data source gives no {what} for negative prompts; use negatives: pool or empty")

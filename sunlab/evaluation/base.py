@@ -53,7 +53,7 @@ METRICS: Registry[Metric] = Registry(
     "metric",
     base=Metric,
     entry_points="sunlab.metrics",
-    components=("sunlab.evaluation.paired", "sunlab.evaluation.sets"),
+    components=("sunlab.evaluation.paired", "sunlab.evaluation.sets", "sunlab.lab.content"),
 )
 
 

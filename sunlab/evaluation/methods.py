@@ -18,7 +18,7 @@ from sunlab.solvers import Sampler
 
 @dataclass(frozen=True)
 class Method:
-    """A sampler over the base with classifier-free guidance, or with an adapter.
+    """A sampler over the base, with classifier-free guidance or an adapter or neither.
 
     Attributes:
         name: of its row.
@@ -42,8 +42,8 @@ class Method:
 
     @property
     def guided(self) -> bool:
-        """Whether it is the base itself with classifier-free guidance."""
-        return self.adapter is None and self.over is None
+        """Whether it is the base itself with classifier-free guidance; at w = 1 there is none."""
+        return self.adapter is None and self.over is None and self.w != 1
 
     def identity(self, base: str) -> str:
         """Hash of all that makes its pictures but prompts and seeds. Args: base, its identity."""

@@ -18,8 +18,6 @@ from sunlab.evaluation.timing import times_of
 from sunlab.pipelines.draw import Request
 from sunlab.progress import Lines
 
-REFERENCES = 3  # the first methods: the teacher, with more steps, with other seeds
-
 
 @dataclass(frozen=True)
 class Protocol:
@@ -28,6 +26,7 @@ class Protocol:
     Attributes:
         request: pairs of prompts and negative prompts, with seeds.
         before, solver_error, other_seed: the teacher; with the reference's number of steps; with other noise.
+        nothing: the base without adapter and without guidance. What is judged has an effect where it differs from these.
         variants: what is judged.
         metrics: each makes a new instance.
         extractor: of their features.
@@ -42,6 +41,7 @@ class Protocol:
     before: Method
     solver_error: Method
     other_seed: Method
+    nothing: Sequence[Method]
     variants: Sequence[Method]
     metrics: Sequence[Callable[[], Metric]]
     extractor: Extractor
@@ -52,8 +52,12 @@ class Protocol:
     shown: int
 
     @property
+    def references(self) -> list[Method]:
+        return [self.before, self.solver_error, self.other_seed, *self.nothing]
+
+    @property
     def methods(self) -> list[Method]:
-        return [self.before, self.solver_error, self.other_seed, *self.variants]
+        return [*self.references, *self.variants]
 
 
 def evaluate_base(name: str, base: BaseModel, protocol: Protocol, folder: Path, *, batch: int, progress: Lines) -> Result:
@@ -74,7 +78,7 @@ def evaluate_base(name: str, base: BaseModel, protocol: Protocol, folder: Path, 
     rows = [
         Row(
             name=method.name,
-            reference=place < REFERENCES,
+            reference=place < len(protocol.references),
             guided=method.guided,
             nfe=taken.nfe,
             seconds=taken.seconds,

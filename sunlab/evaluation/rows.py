@@ -16,7 +16,7 @@ class Row:
     """A method beside the teacher before.
 
     Attributes:
-        reference: whether it is one of the teacher's own rows.
+        reference: whether it is the teacher's own, or the base without adapter and guidance: the same in every evaluation.
         guided: whether it is the base itself with guidance.
         nfe: network evaluations a picture.
         seconds: a picture, drawn alone.
@@ -51,7 +51,7 @@ class Result:
 
     Attributes:
         base: its name.
-        rows: the teacher before, the two references, the variants.
+        rows: the references, the teacher before first; the variants.
         shown: (B, 3, H, W) in [0, 1], one for each row.
         warnings: what a reader must know.
         nfe: network evaluations that were spent in this run.

@@ -43,7 +43,7 @@ def times_of(gallery: Gallery, methods: Sequence[Method], request: Request) -> l
     found = gallery.remember("timing", facts, lambda: _measure(gallery, methods, request))
     one, two = found["bare"]
     return [
-        Timed(nfe, seconds, nfe / 2 * two if method.guided and method.w != 1 else nfe * one)
+        Timed(nfe, seconds, nfe / 2 * two if method.guided else nfe * one)
         for method, (nfe, seconds) in zip(methods, found["methods"], strict=True)
     ]
 

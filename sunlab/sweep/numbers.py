@@ -44,7 +44,7 @@ class Row:
 
     Attributes:
         base, label, variant: of the evaluation, of the run, and of `evaluate.variants`.
-        reference: whether it is one of the teacher's own rows, the same in all runs.
+        reference: whether it is a row of the base alone, the same in all runs.
         axes: what the sweep varied, with this row's values; the seed left out.
         seeds: of the trainings behind it.
         nfe: NFE per picture.

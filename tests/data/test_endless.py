@@ -20,7 +20,9 @@ STEPS = 30  # of 8 samples, over 51: into the fifth pass
 def batches(source, *, ranks=1, workers=0, steps=STEPS, state=None, **given):
     """One list a step of (key, prompt, negative, seed, pixel), ranks in turn, and the state that a checkpoint keeps."""
     modules = [
-        DataModule(source, Mixture(), batch_size=8, streams=4, workers=workers, caption_dropout=0.3, **given)
+        DataModule(
+            source, Mixture(), batch_size=8, streams=4, workers=workers, caption_dropout=0.3, caption_noise=0.3, **given
+        )
         for _ in range(ranks)
     ]
     for module in modules:

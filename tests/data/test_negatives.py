@@ -4,8 +4,10 @@ from collections import Counter
 from random import Random
 
 import pytest
+import torch
 
-from sunlab.data.negatives import COMMON, NEGATIVES, Mixture, Pool
+from sunlab.data.negatives import COMMON, NEGATIVES, Empty, Mixture, Pool, PromptDraws
+from sunlab.data.sample import Sample
 from sunlab.errors import ConfigError, DataError
 
 POOL = Pool(prompts=[f"caption {n}" for n in range(50)], keywords=[f"word{n}" for n in range(50)])
@@ -65,3 +67,42 @@ def test_lacking_data_is_an_error_where_nothing_else_was_asked_for():
         NEGATIVES.build("captions")(Random(0), "x", Pool())
     with pytest.raises(ConfigError, match="empty"):
         NEGATIVES.build({"name": "pool", "prompts": []})
+
+
+SAMPLES = [Sample(f"key {n}", f"own {n}", {}) for n in range(2000)]
+
+
+def prompts(epoch=0, samples=SAMPLES, **given):
+    draws = PromptDraws(Empty(), POOL, **given)
+    return [draws(sample, epoch).prompt for sample in samples]
+
+
+def test_a_share_of_captions_is_of_other_samples():
+    found = Counter(prompt.split(" ")[0] for prompt in prompts(caption_noise=0.45, caption_dropout=0.1))
+    shares = {name: count / len(SAMPLES) for name, count in found.items()}
+    assert shares == pytest.approx({"": 0.1, "caption": 0.9 * 0.45, "own": 0.9 * 0.55}, abs=0.03)
+    others = Counter(p for p in prompts(caption_noise=1.0))
+    assert set(others) == set(POOL.prompts) and max(others.values()) < 3 * min(others.values())  # all alike
+
+
+def test_which_captions_are_of_others_is_a_function_of_seed_epoch_and_key():
+    first = prompts(caption_noise=0.5)
+    assert prompts(caption_noise=0.5, samples=SAMPLES[::-1]) == first[::-1]
+    changed = [prompts(caption_noise=0.5, seed=1), prompts(caption_noise=0.5, epoch=1)]
+    assert all(0.3 < sum(a != b for a, b in zip(first, other, strict=True)) / len(first) < 0.9 for other in changed)
+    assert prompts(caption_dropout=0.3) == [p if not p else f"own {n}" for n, p in enumerate(prompts(caption_dropout=0.3))]
+
+
+def test_a_trajectory_keeps_its_caption():
+    stored = [Sample(sample.key, sample.prompt, {}, trajectory=object()) for sample in SAMPLES[:50]]
+    assert prompts(samples=stored, caption_noise=1.0) == [sample.prompt for sample in stored]
+
+
+def test_noise_of_captions_needs_captions():
+    with pytest.raises(DataError, match=r"data.caption_noise: the data source gives no captions"):
+        PromptDraws(Empty(), Pool(), caption_noise=1.0)(SAMPLES[0], 0)
+    embedded = Sample("a", "b", tokens=torch.zeros(1, 1))
+    with pytest.raises(DataError, match=r"data.caption_noise: the source stores embeddings"):
+        PromptDraws(Empty(), POOL, caption_noise=0.1)(embedded, 0)
+    with pytest.raises(ConfigError, match=r"data.caption_noise: 1.5 is not a share"):
+        PromptDraws(Empty(), POOL, caption_noise=1.5)
