@@ -20,14 +20,17 @@ from sunlab.types import Conditioning
 class AGD(Adapter):
     """Small adapters beside the text-attention layers that learn classifier-free guidance in one pass.
 
-    arXiv 2503.07274: the output of each layer becomes `Attention(x, c) + f(x; w, t, c)`, f conditioned on the guidance scale
-    w, the time t and the prompt c, and zero at first. It is trained on CFG-guided trajectories: `loss: {name: cfg, states:
-    teacher}` over `teacher.guidance: [low, high]`. It distils guidance against one unconditional prompt
-    (`data.negatives: empty`), so negative prompts have no effect, and it reduces no steps.
+    arXiv 2503.07274, section "Method", with the details of the authors' implementation: the output of each layer becomes
+    `Attention(x, c) + f(x; w, t, c)`, f conditioned on the guidance scale w, the time t and the prompt c, and zero at first.
+    It is trained on CFG-guided trajectories: `loss: {name: cfg, states: teacher}` over `teacher.guidance: [low, high]`. It
+    distils guidance against one unconditional prompt (`data.negatives: empty`), so negative prompts have no effect, and it
+    reduces no steps.
 
     Args:
-        architecture: of f. `attention`: queries of x, keys and values of the tokens E_w(w), E_t(t) and W_c c. `offset`: an
-            MLP of E_w(w) + E_t(t) + W_c mean(c), the same at all positions. E is an MLP of Fourier features.
+        architecture: of f. `attention`: one head, `f = W_o softmax(Q K^T / sqrt(h)) V + b` with Q = W_q x, K = W_k z,
+            V = W_v z and z the tokens E_w(w), E_t(t) and W_c c + b_c, plus sinusoids of their positions. `offset`:
+            `f = W_o LayerNorm(relu(W (E_w(w) + E_t(t) + W_c mean(c) + b_c) + b)) + b_o`, the same at all positions. E is
+            `LayerNorm(MLP(cos(2 pi (f s + p))))` of a number s.
         hidden: width of f inside.
     """
 
@@ -131,9 +134,19 @@ class AttentionAdapter(Beside):
 
     def forward(self, x: Tensor, w: Tensor, t: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
         seen = torch.cat([torch.stack([self.of_guidance(w), self.of_time(t)], 1), self.of_prompt(tokens)], dim=1)
+        seen = seen + positions(seen)
         mask = None if mask is None else pad(mask, (2, 0))
         query, key, value = (part[:, None] for part in (self.to_q(x), self.to_k(seen), self.to_v(seen)))
         return self.out(scaled_dot_product_attention(query, key, value, attn_mask=mask)[:, 0])
+
+
+def positions(tokens: Tensor) -> Tensor:
+    """Sinusoids (L, h) of the positions l of tokens (B, L, h): sin, then cos, of l / 10000^(2 i / h), i = 0, 1, ..."""
+    length, width = tokens.shape[1:]
+    wide = torch.float64 if tokens.dtype == torch.float64 else torch.float32
+    rate = 10000 ** (-torch.arange(0, width, 2, dtype=wide, device=tokens.device) / width)
+    angle = torch.arange(length, dtype=wide, device=tokens.device)[:, None] * rate
+    return torch.cat([angle.sin(), angle.cos()], 1)[:, :width].to(tokens.dtype)
 
 
 class OffsetAdapter(Beside):
@@ -141,19 +154,20 @@ class OffsetAdapter(Beside):
 
     def __init__(self, width: int, text_width: int, hidden: int):
         super().__init__(width, text_width, hidden)
-        self.mix = nn.Linear(hidden, hidden)
+        self.mix, self.norm = nn.Linear(hidden, hidden), nn.LayerNorm(hidden)
 
     def forward(self, x: Tensor, w: Tensor, t: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
         kept = tokens.new_ones(tokens.shape[:2]) if mask is None else (mask[:, 0, 0] > -1).to(tokens.dtype)
         mean = (tokens * kept[..., None]).sum(1) / kept.sum(1, keepdim=True).clamp(min=1)
-        return self.out(torch.relu(self.mix(self.of_guidance(w) + self.of_time(t) + self.of_prompt(mean))))[:, None]
+        mixed = torch.relu(self.mix(self.of_guidance(w) + self.of_time(t) + self.of_prompt(mean)))
+        return self.out(self.norm(mixed))[:, None]
 
 
 class ScalarEncoder(nn.Module):
     """LayerNorm(MLP(gamma(s))) (B, hidden) of s (B,), gamma(s) = cos(2 pi (f s + p)).
 
-    The paper draws the frequencies f from a standard normal distribution and the phases p from a uniform one; here they are
-    quantiles of those, so that they are no part of the file.
+    The authors draw the frequencies f from a standard normal distribution and the phases p from a uniform one; here they are
+    quantiles of those, so that they are no part of the file. Their time is encoded by the base's own time embedding.
     """
 
     frequencies: Tensor

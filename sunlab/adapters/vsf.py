@@ -20,7 +20,7 @@ class VSF(Stacked):
     """Training-free negative guidance in text attention: the negative prompt's values with the opposite sign.
 
     It acts by itself or on top of another adapter, with one softmax over the tokens of both prompts. arXiv 2508.10931, the
-    form for cross-attention, with the base's own keys and values:
+    method's form for cross-attention (the authors' Wan processor), with the base's own keys and values:
     `Z = softmax([Q K_pos^T, Q K_neg^T] / sqrt(c) + [M_pos, M_neg - beta]) [V_pos; -alpha V_neg]`. A query that attends to no
     negative token is left alone, so that the guidance adapts to positions, heads and steps. Positive tokens attend to no
     negative ones, and padding of the negative prompt is masked, also where the network attends to it; embeddings that come

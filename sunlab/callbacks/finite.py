@@ -23,10 +23,12 @@ class SkipNonFinite(Callback):
 
     Args:
         folder: the run's.
-        limit: such steps in a row after which the run ends, every rank at the same step.
+        limit: such steps in a row after which the run ends, every rank at the same step. The steps of a loss's networks and
+            the student's are counted apart: a diverged critic ends the run although the student's steps are finite.
 
     Attributes:
-        skipped, in_a_row: steps so far; in the checkpoint.
+        skipped: steps so far; in the checkpoint.
+        in_a_row: of these the last, by whose turn it was.
 
     Raises:
         NotFinite: at `limit`.
@@ -34,7 +36,7 @@ class SkipNonFinite(Callback):
 
     def __init__(self, folder: Path, *, limit: int):
         self.folder, self.limit = folder, limit
-        self.skipped = self.in_a_row = 0
+        self.skipped, self.in_a_row = 0, {"student": 0, "critic": 0}
         self._batches: list[Any] = []
         self._losses: list[Tensor] = []
 
@@ -51,11 +53,13 @@ class SkipNonFinite(Callback):
         mine = _finite(self._losses)  # gradients are the sum of all ranks' by now
         finite = trainer.strategy.reduce_boolean_decision(mine and (scaled or _finite(_gradients(optimizer))), all=True)
         batches, losses, self._batches, self._losses = self._batches, self._losses, [], []
+        turns = getattr(module, "turns", None)
+        turn = "student" if turns is None else turns.turn
         if finite:
-            self.in_a_row = 0
+            self.in_a_row[turn] = 0
             return
         self.skipped += 1
-        self.in_a_row += 1
+        self.in_a_row[turn] += 1
         file = self._note(trainer, mine, batches, losses)
         if not scaled:
             for group in optimizer.param_groups:
@@ -63,21 +67,23 @@ class SkipNonFinite(Callback):
                     parameter.grad = None  # the optimizer passes over it, its moments and its count of steps too
         for logger in trainer.loggers:
             logger.log_metrics({"skipped_steps": float(self.skipped)}, step=trainer.global_step)
-        what = f"step {trainer.global_step}: a loss or gradient is not finite; what it was made of is in {file}"
-        if self.in_a_row >= self.limit:
+        whose = " of the loss's networks" if turn == "critic" else ""
+        rate = "loss.critic_lr" if turn == "critic" else "optimizer.lr"
+        what = f"step {trainer.global_step}: a loss or gradient{whose} is not finite; what it was made of is in {file}"
+        if self.in_a_row[turn] >= self.limit:
             raise NotFinite(
-                f"{what}. The last {self.in_a_row} steps were like this and were skipped, so the weights are as before. "
-                "Look at those samples, lower optimizer.lr, or set trainer.gradient_clip_val; run.skip_limit is how many "
-                "are borne"
+                f"{what}. The last {self.in_a_row[turn]} steps{whose} were like this and were skipped, so the weights are "
+                f"as before. Look at those samples, lower {rate}, or set trainer.gradient_clip_val; run.skip_limit is the "
+                "number of such steps at which a run ends"
             )
         if trainer.is_global_zero:
-            print(f"warning: {what}. Skipped, {self.in_a_row} in a row, {self.skipped} in all", file=sys.stderr)
+            print(f"warning: {what}. Skipped, {self.in_a_row[turn]} in a row, {self.skipped} in all", file=sys.stderr)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+        return {"skipped": self.skipped, "in_a_row": dict(self.in_a_row)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]
+        self.skipped, self.in_a_row = state_dict["skipped"], dict(state_dict["in_a_row"])
 
     def _note(self, trainer: Trainer, mine: bool, batches: list[Any], losses: list[Tensor]) -> Path:
         file = self.folder / "skipped" / f"rank-{trainer.global_rank}.jsonl"

@@ -12,6 +12,7 @@ from sunlab.diffusion.path import ProbabilityPath
 from sunlab.errors import ConfigError
 
 Spacing = Literal["trailing", "leading", "uniform"]
+Even = Literal["t", "lambda"]
 
 
 def grid(steps: int, *, spacing: Spacing = "trailing", path: ProbabilityPath | None = None) -> Tensor:
@@ -63,16 +64,30 @@ def check_times(times: Sequence[float]) -> tuple[float, ...]:
     return tuple(times)
 
 
-def between(path: ProbabilityPath, start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """`steps` + 1 times from start to end (B,), evenly spaced, (steps + 1, B); those between are whole training steps where
-    the path is defined at no others.
+def between(path: ProbabilityPath, start: Tensor, end: Tensor, steps: int, even: Even = "t") -> Tensor:
+    """`steps` + 1 times from start to end (B,), (steps + 1, B); those between are whole training steps where the path is
+    defined at no others.
 
     Where fewer than `steps` whole steps lie between, some repeat: a step of no length, which every solver leaves as it is.
+
+    Args:
+        even: in what they are evenly spaced, t or lambda = log(alpha / sigma). lambda is infinite at t = 0 and where
+            alpha = 0: there one training step is left to the first or last of the steps.
     """
     part = torch.arange(1, steps, dtype=torch.float64, device=start.device)[:, None] / steps
-    first, last = path.step(start), path.step(end)
-    middle = first + (last - first) * part
+    if even == "t":
+        first, last = path.step(start), path.step(end)
+        middle = first + (last - first) * part
+    else:
+        first, last = finite_log_snr(path, start), finite_log_snr(path, end)
+        middle = path.step(path.time_of(first + (last - first) * part))
     return torch.cat([start[None], path.time(middle.round() if path.whole else middle), end[None]])
+
+
+def finite_log_snr(path: ProbabilityPath, t: Tensor) -> Tensor:
+    """lambda of t (B,), or that of one training step inside where it is infinite."""
+    value, inside = path.log_snr(t), path.log_snr(t.clamp(1 / path.steps, 1 - 1 / path.steps))
+    return torch.where(value.isfinite(), value, inside)
 
 
 @lru_cache(maxsize=256)

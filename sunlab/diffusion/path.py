@@ -96,6 +96,25 @@ class ProbabilityPath(ABC):
         alpha, sigma = self.at(t, x_0)
         return alpha * x_0 + sigma * noise
 
+    def noise_further(self, x_s: Tensor, noise: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """x_t from x_s (B, C, H, W) at a cleaner time s <= t, (B,), with new noise:
+        x_t = r x_s + sqrt(sigma_t^2 - r^2 sigma_s^2) noise, r = alpha_t / alpha_s."""
+        (alpha_s, sigma_s), (alpha_t, sigma_t) = self.alpha_sigma(s), self.alpha_sigma(t)
+        ratio = alpha_t / alpha_s
+        added = (sigma_t**2 - (ratio * sigma_s) ** 2).clamp(min=0).sqrt()
+        shape = (-1,) + (1,) * (x_s.dim() - 1)
+        return ratio.to(x_s).reshape(shape) * x_s + added.to(x_s).reshape(shape) * noise
+
+    @abstractmethod
+    def time_of(self, log_snr: Tensor) -> Tensor:
+        """The time of lambda (...), the inverse of `log_snr`; float64."""
+
+    def boundary(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha(t) and steps sigma(t); steps sigma / alpha is what latent consistency models scale by, see
+        `consistency_function`. Near t = 0 on rectified flow it is the training step."""
+        alpha, sigma = self.alpha_sigma(t)
+        return alpha, self.steps * sigma
+
 
 class DiscreteVP(ProbabilityPath):
     """A variance-preserving table, alpha^2 + sigma^2 = 1. Step i of T is t = (i + 1) / T.
@@ -163,6 +182,22 @@ class DiscreteVP(ProbabilityPath):
     def training_time(self, draws: Draws) -> Tensor:
         return self.time(draws.integers("time", 0, self.steps))
 
+    def time_of(self, log_snr: Tensor) -> Tensor:
+        """log alpha^2 = -log(1 + e^(-2 lambda)) is linear between two steps, so that the inverse is exact; next to a step
+        with alpha = 0, alpha is."""
+        wanted = torch.sigmoid(2 * log_snr.double())  # alpha^2
+        table = self._table(wanted.device)
+        far = torch.searchsorted(-table, -wanted, right=False).clamp(min=1, max=self.steps)
+        near, end = table[far - 1], table[far]
+        linear = (near.sqrt() - wanted.sqrt()) / (near.sqrt() - end.sqrt())
+        part = torch.where(end > 0, (wanted.log() - near.log()) / (end.log() - near.log()), linear)
+        return ((far - 1 + part) / self.steps).clamp(0, 1)
+
+    def boundary(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """1 and the training step, as published: the identity is at step 0."""
+        step = self.step(t)
+        return torch.ones_like(step), step
+
     def _table(self, device: torch.device) -> Tensor:
         """alpha^2 of the clean end and of all steps (T + 1,), copied to a device once."""
         if device not in self._tables:
@@ -192,6 +227,9 @@ class RectifiedFlow(ProbabilityPath):
     def alpha_sigma(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         sigma = torch.as_tensor(as_time(t), dtype=torch.float64)
         return 1 - sigma, sigma
+
+    def time_of(self, log_snr: Tensor) -> Tensor:
+        return torch.sigmoid(-log_snr.double())
 
     def training_time(self, draws: Draws) -> Tensor:
         """Uniform in (0, 1], then shifted."""

@@ -109,16 +109,20 @@ def guide(positive: Prediction, negative: Prediction, w: Tensor) -> Prediction:
     return replace(positive, value=torch.lerp(negative.value, positive.value, scale))
 
 
-def consistency_function(prediction: Prediction, step: Tensor, *, sigma_data: float, timestep_scaling: float) -> Tensor:
-    """f = c_skip x + c_out x_0 of latent consistency models, the identity at step 0 (arXiv 2310.04378, appendix D).
+def consistency_function(
+    prediction: Prediction, boundary: tuple[Tensor, Tensor], *, sigma_data: float, timestep_scaling: float
+) -> Tensor:
+    """f = c_skip x + c_out x_0 of latent consistency models, the identity at the boundary (arXiv 2310.04378, appendix D).
 
-    c_skip = d^2 / ((k i)^2 + d^2) and c_out = k i / sqrt((k i)^2 + d^2) at training step i, d = sigma_data and
-    k = timestep_scaling.
+    c_skip = d^2 / ((k i)^2 + d^2) and c_out = k i / sqrt((k i)^2 + d^2), d = sigma_data and k = timestep_scaling. i is the
+    training step on Stable Diffusion's path and steps sigma / alpha on others, so that rectified flow is scaled by the path
+    alone; at alpha = 0, f = x_0.
 
     Args:
-        step: i of each sample (B,).
+        boundary: `ProbabilityPath.boundary` of each sample's time, two of (B,): denominator and numerator of i.
     """
     x = prediction.x
-    scaled = (timestep_scaling * step.double()).reshape(-1, *[1] * (x.dim() - 1))
-    square = scaled**2 + sigma_data**2
-    return (sigma_data**2 / square).to(x) * x + (scaled / square.sqrt()).to(x) * prediction.x_0
+    below, above = (part.double().reshape(-1, *[1] * (x.dim() - 1)) for part in boundary)
+    data, scaled = (sigma_data * below) ** 2, timestep_scaling * above
+    square = scaled**2 + data
+    return (data / square).to(x) * x + (scaled / square.sqrt()).to(x) * prediction.x_0

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from registry import Registry
-from sunlab.diffusion.grid import between, constant
+from sunlab.diffusion.grid import Even, between, constant
 from sunlab.diffusion.path import ProbabilityPath
 from sunlab.diffusion.prediction import Denoiser, Prediction
+from sunlab.errors import ConfigError
 from sunlab.types import Batch
 
 
@@ -72,9 +73,9 @@ class BoundSampler:
         """The state at the last of `times`, (K + 1,) or (K + 1, B)."""
         return self.solver.solve(self.denoise, x, times)
 
-    def integrate(self, x: Tensor, t: Tensor, s: Tensor, steps: int) -> Tensor:
-        """`steps` even solver steps from x (B, C, H, W) at t (B,) to s (B,)."""
-        return self.solve(x, between(self.solver.path, t, s, steps))
+    def integrate(self, x: Tensor, t: Tensor, s: Tensor, steps: int, even: Even = "t") -> Tensor:
+        """`steps` solver steps from x (B, C, H, W) at t (B,) to s (B,), even in t or in lambda."""
+        return self.solve(x, between(self.solver.path, t, s, steps, even))
 
     @torch.no_grad()
     def rollout(self, noise: Tensor, steps: Tensor) -> Tensor:
@@ -86,6 +87,13 @@ class BoundSampler:
             moved = self.jump(x, t, s)
             x = torch.where((steps > index).reshape(-1, 1, 1, 1), moved, x)
         return x
+
+
+def network_of(teacher: BoundSampler) -> Network:
+    """The frozen network. Raises `ConfigError` for a teacher that was bound without it."""
+    if teacher.network is None:
+        raise ConfigError("this loss evaluates the frozen network itself: give the teacher's BoundSampler a `network`")
+    return teacher.network
 
 
 class DistanceFunction(Protocol):

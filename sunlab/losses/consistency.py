@@ -1,6 +1,7 @@
 """Self-consistency along a guided teacher step: what `msc_segment`, `lcm` and `pcm` have in common."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -17,11 +18,29 @@ Jump = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x_t, t, s) -> the student's x_s."""
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Both sides of self-consistency: f(x_t, t), and f(x_u, u) without gradient, (B, C, H, W), both at the edge s.
+
+    Attributes:
+        t, s: (B,).
+        above: the edge over s (B,), where the phase begins.
+    """
+
+    carried: Tensor
+    target: Tensor
+    t: Tensor
+    s: Tensor
+    above: Tensor
+
+    def compared(self, distance: DistanceFunction) -> LossOutput:
+        return LossOutput(distance(self.carried, self.target), self.t, self.s)
+
+
 def consistency(
     batch: Batch,
     student: BoundSampler,
     teacher: BoundSampler,
-    distance: DistanceFunction,
     *,
     jump: Jump,
     edges: Sequence[float],
@@ -29,8 +48,8 @@ def consistency(
     skip: int,
     states: States,
     pure_start: bool = False,
-) -> LossOutput:
-    """d(f(x_t, t), sg f(x_u, u)): x_u is one guided teacher step from x_t, and f carries both to the edge s below t
+) -> Pair:
+    """f(x_t, t) and sg f(x_u, u): x_u is one guided teacher step from x_t, and f carries both to the edge s below t
     (arXiv 2303.01469, definition 1, with the edges of arXiv 2405.18407; the target is the same student without gradient). At
     u = s nothing is left to carry, which is the boundary condition.
 
@@ -51,7 +70,8 @@ def consistency(
     device, path = student.times.device, student.solver.path
     t = constant(tuple(points), device)[batch.draws.integers("time", 0, len(points))]
     ends = constant(tuple(edges), device)
-    s = ends[below(ends, t)]
+    index = below(ends, t)
+    s = ends[index]
     if states == "teacher":
         x_t = stored(batch).at(t)
     else:
@@ -63,7 +83,7 @@ def consistency(
         x_u = teacher.jump(x_t, t, u)
         carried = jump(x_u, torch.where(there, t, u), s)  # at the edge itself the student is never trained
         target = torch.where(there.reshape(-1, 1, 1, 1), x_u, carried)
-    return LossOutput(distance(jump(x_t, t, s), target), t, s)
+    return Pair(jump(x_t, t, s), target, t, s, ends[index - 1])
 
 
 def below(grid: Tensor, t: Tensor) -> Tensor:

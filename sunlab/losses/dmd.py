@@ -11,7 +11,7 @@ from sunlab.adapters import ADAPTERS
 from sunlab.diffusion.grid import shifted
 from sunlab.diffusion.prediction import Prediction, target
 from sunlab.errors import ConfigError
-from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput, Network
+from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput, Network, network_of
 from sunlab.losses.discriminator import Discriminator
 from sunlab.types import Batch
 
@@ -138,10 +138,3 @@ class DMD(Loss, nn.Module):
         if batch.latents is None:
             raise ConfigError("loss.gan needs images or latents, and this source has prompts only; set loss.gan=0")
         return batch.latents
-
-
-def network_of(teacher: BoundSampler) -> Network:
-    """The frozen network. Raises `ConfigError` for a teacher that was bound without it."""
-    if teacher.network is None:
-        raise ConfigError("this loss evaluates the frozen network itself: give the teacher's BoundSampler a `network`")
-    return teacher.network

@@ -20,8 +20,9 @@ class LCM(Loss):
     Args:
         skip: k training steps; the student's step i is drawn from the noisiest, 999 for Stable Diffusion, 999 - k, ...
         boundary: `karras`, f = c_skip x + c_out x_0 with c_skip = d^2 / ((10 i)^2 + d^2) and
-            c_out = 10 i / sqrt((10 i)^2 + d^2), and i - k stops at step 0; `none`, f = x_0, and i - k stops at the clean
-            end: that is `msc_segment` with one segment.
+            c_out = 10 i / sqrt((10 i)^2 + d^2), and i - k stops at step 0; on rectified flow steps sigma / alpha takes the
+            place of i, and step 0 is the clean end; `none`, f = x_0, and i - k stops at the clean end: that is
+            `msc_segment` with one segment.
         sigma_data: d.
         timestep_scaling: the factor on i in c_skip and c_out, 10 in the recipe.
         states: where x_t comes from; `data`, forward-noised at every time, in the recipe.
@@ -48,11 +49,11 @@ class LCM(Loss):
             if self.boundary == "none":
                 return prediction.x_0
             return consistency_function(
-                prediction, path.step(t), sigma_data=self.sigma_data, timestep_scaling=self.timestep_scaling
+                prediction, path.boundary(t), sigma_data=self.sigma_data, timestep_scaling=self.timestep_scaling
             )
 
         points = [path.time(i) for i in range(path.last, end, -self.skip)]
         return consistency(
-            batch, student, teacher, distance,
+            batch, student, teacher,
             jump=clean, edges=[1.0, path.time(end)], points=points, skip=self.skip, states=self.states,
-        )  # fmt: skip
+        ).compared(distance)  # fmt: skip

@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from sunlab.diffusion.grid import grid_times
+from sunlab.diffusion.grid import Even, grid_times
 from sunlab.errors import ConfigError
 from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput
 from sunlab.losses.states import States, state_at
@@ -20,6 +20,7 @@ class MSC(Loss):
     Args:
         segments: segments of the grid; null: the student's steps.
         substeps: guided teacher steps from t to the segment's end s.
+        even: whether they are even in t or in lambda = log(alpha / sigma).
         states: where x_t comes from; with `teacher` the stored trajectory is also the target, at no teacher pass.
         start: `grid`, t is the segment's start, as at sampling; `uniform`, any time in the segment (for `states: data`
             alone: trajectories and rollouts have states at the grid's times only).
@@ -30,12 +31,13 @@ class MSC(Loss):
         *,
         segments: int | None = None,
         substeps: int = 6,
+        even: Even = "t",
         states: States = "data",
         start: Literal["grid", "uniform"] = "grid",
     ):
         if start == "uniform" and states != "data":
             raise ConfigError(f"loss.start: uniform needs loss.states: data, there are no {states} states between the times")
-        self.segments, self.substeps, self.states, self.start = segments, substeps, states, start
+        self.segments, self.substeps, self.even, self.states, self.start = segments, substeps, even, states, start
 
     def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
         if self.segments is not None:
@@ -52,5 +54,5 @@ class MSC(Loss):
             target = batch.trajectory.at(s)
         else:
             with torch.no_grad():
-                target = teacher.integrate(x_t, t, s, self.substeps)
+                target = teacher.integrate(x_t, t, s, self.substeps, self.even)
         return LossOutput(distance(student.jump(x_t, t, s), target), t, s)

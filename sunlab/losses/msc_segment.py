@@ -32,9 +32,9 @@ class MSCSegment(Loss):
             student = student.on(grid_times(self.segments, path=path))
         points = [t for ends in pairwise(student.grid) for t in inside(path, *ends, self.skip)]
         return consistency(
-            batch, student, teacher, distance,
+            batch, student, teacher,
             jump=student.jump, edges=student.grid, points=points, skip=self.skip, states=self.states, pure_start=True,
-        )  # fmt: skip
+        ).compared(distance)  # fmt: skip
 
 
 def inside(path: ProbabilityPath, start: float, end: float, skip: int) -> Iterator[float]:

@@ -27,6 +27,7 @@ class Turns:
 
     Attributes:
         critics: the networks, in single precision; empty for a loss without.
+        turn: of the last `take`.
 
     Raises:
         ConfigError: a loss with networks that are no submodules of it, or no critic steps.
@@ -34,6 +35,7 @@ class Turns:
 
     def __init__(self, loss: Loss, backbone: nn.Module):
         loss.prepare(backbone)
+        self.turn: Turn = "student"
         self.loss, self.critics = loss, [network.float() for network in loss.networks()]
         if not self.critics:
             return
@@ -61,10 +63,10 @@ class Turns:
 
     def take(self, step: int) -> Turn:
         """Whose turn the optimizer step is. In the student's, the networks' weights take no gradient."""
-        turn: Turn = "student" if step % self.cycle == self.cycle - 1 else "critic"
+        self.turn = "student" if step % self.cycle == self.cycle - 1 else "critic"
         for parameter in self.parameters():
-            parameter.requires_grad_(turn == "critic")
-        return turn
+            parameter.requires_grad_(self.turn == "critic")
+        return self.turn
 
     def release(self) -> None:
         """Let the networks' weights take gradients again."""

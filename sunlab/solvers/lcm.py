@@ -46,7 +46,7 @@ class LCM(Solver):
         prediction = denoise(x, t)
         shape = (-1,) + (1,) * (x.dim() - 1)
         clean = consistency_function(
-            prediction, self.path.step(t), sigma_data=self.sigma_data, timestep_scaling=self.timestep_scaling
+            prediction, self.path.boundary(t), sigma_data=self.sigma_data, timestep_scaling=self.timestep_scaling
         )
         alpha, sigma = self.path.at(s, x)
         known = memory

@@ -46,11 +46,18 @@ def reference(p, kind, x, w, time, tokens):
     project = lambda c: c @ p["of_prompt.weight"].T + p["of_prompt.bias"]  # noqa: E731
     if kind is AttentionAdapter:
         seen = np.stack([*scalars, *project(tokens)])
+        for place in range(len(seen)):  # sines, then cosines
+            for i in range(HIDDEN // 2):
+                angle = place / 10000 ** (2 * i / HIDDEN)
+                seen[place, i] += np.sin(angle)
+                seen[place, HIDDEN // 2 + i] += np.cos(angle)
         q, k, v = x @ p["to_q.weight"].T, seen @ p["to_k.weight"].T, seen @ p["to_v.weight"].T
         inside = softmax(q @ k.T / np.sqrt(HIDDEN)) @ v
     else:
         mixed = p["mix.weight"] @ (sum(scalars) + project(tokens.mean(0))) + p["mix.bias"]
-        inside = np.maximum(mixed, 0)[None].repeat(len(x), 0)
+        mixed = np.maximum(mixed, 0)
+        mixed = (mixed - mixed.mean()) / np.sqrt(mixed.var() + 1e-5) * p["norm.weight"] + p["norm.bias"]
+        inside = mixed[None].repeat(len(x), 0)
     return inside @ p["out.weight"].T + p["out.bias"]
 
 

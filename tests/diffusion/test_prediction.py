@@ -90,7 +90,7 @@ def test_epsilon_says_nothing_from_pure_noise():
 def test_the_consistency_function_is_diffusers(numbers):
     x_0 = numbers[0]
     prediction, step = predict("sample", *numbers), torch.tensor([0, 1, 249, 749, 998])
-    f = consistency_function(prediction, step, sigma_data=0.5, timestep_scaling=10.0)
+    f = consistency_function(prediction, (torch.ones_like(step), step), sigma_data=0.5, timestep_scaling=10.0)
     for row, i in enumerate(step):
         c_skip, c_out = LCMScheduler().get_scalings_for_boundary_condition_discrete(i)
         torch.testing.assert_close(f[row], c_skip * prediction.x[row] + c_out * x_0[row], check_dtype=False)

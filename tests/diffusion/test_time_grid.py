@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
@@ -122,3 +124,27 @@ def test_between_on_a_flow_is_even():
 
 def test_constants_are_made_once():
     assert constant((1.0, 0.5), torch.device("cpu")) is constant((1.0, 0.5), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("path", ["vp", "zero_snr", "flow", "shifted_flow"])
+def test_the_inverse_of_lambda(path):
+    from sunlab.testing.toy import PATHS
+
+    t = torch.linspace(0.0007, 0.9993, 173, dtype=torch.float64)
+    torch.testing.assert_close(PATHS[path].time_of(PATHS[path].log_snr(t)), t, rtol=0, atol=1e-8)
+
+
+def test_even_in_lambda():
+    """lambda of the times between is evenly spaced; on whole steps it is so within half a step."""
+    start, end = torch.tensor([0.9, 1.0]).double(), torch.tensor([0.1, 0.5]).double()
+    flow = between(RectifiedFlow(), start, end, 4, "lambda")
+    lam = torch.log((1 - flow) / flow)
+    assert torch.equal(flow[[0, -1]], torch.stack([start, end]))
+    torch.testing.assert_close(lam[:, 0].diff(), torch.full((4,), 2 * math.log(9) / 4, dtype=torch.float64))
+    torch.testing.assert_close(lam[1:, 1].diff(), torch.full((3,), math.log(999) / 4, dtype=torch.float64))
+    path = DiscreteVP.from_betas()
+    whole = between(path, start, end, 4, "lambda")
+    torch.testing.assert_close(path.step(whole), path.step(whole).round(), atol=1e-6, rtol=0)
+    assert bool((whole.diff(dim=0) < 0).all())
+    steps = path.log_snr(whole).diff(dim=0)
+    torch.testing.assert_close(steps, steps.mean(0).expand(4, -1), rtol=0.02, atol=0)

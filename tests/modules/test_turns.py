@@ -164,6 +164,26 @@ def test_steps_that_are_not_finite_are_skipped(tiny_config, critic, tmp_path, ca
     assert "Skipped, 1 in a row, 1 in all" in capsys.readouterr().err
 
 
+DIVERGED = (
+    BROKEN.replace("broken", "diverged")
+    .replace("Broken", "Diverged")
+    .replace("torch.nan if self.calls == 2 else 1", "torch.inf if self.calls > 2 else 1")
+)
+
+
+def test_a_diverged_critic_ends_the_run(tiny_config, critic, tmp_path, capsys):
+    """Although the student's steps between are finite; the weights of both and the checkpoint before are kept."""
+    (tmp_path / "diverged.py").write_text(DIVERGED)
+    more = "--plugin", str(tmp_path / "diverged.py"), "loss={name: diverged, critic_steps: 2}", "run.skip_limit=3"
+    assert main(words(tiny_config, critic, tmp_path, *more)) == 65
+    message = capsys.readouterr().err
+    assert "of the loss's networks is not finite" in message and "critic_lr" in message and "skip_limit" in message
+    state = saved(tmp_path)
+    assert state["global_step"] == 4 and all(bool(tensor.isfinite().all()) for tensor in state["state_dict"].values())
+    student, network = optimizers(state)
+    assert {int(s["step"]) for s in network["state"].values()} == {2} and len(student["state"])
+
+
 def test_gradients_are_clipped(unbroken, tiny_config, critic, tmp_path):
     free = ["trainer.gradient_clip_val=null", f"callbacks=[{EMA}]"]
     assert main(words(tiny_config, critic, tmp_path, *free)) == 0
@@ -182,20 +202,21 @@ def test_networks_must_be_submodules():
         Turns(Loose(), nn.Identity())
 
 
-DMD = (
-    "loss={name: dmd, critic_steps: 2, gan: 0.1, fake: {name: lora, rank: 2}}",
-    "trainer.max_steps=7",
-    "run.checkpoint_every=2",
-)
+OURS = {
+    "dmd": "loss={name: dmd, critic_steps: 2, gan: 0.1, fake: {name: lora, rank: 2}}",
+    "pcm": "loss={name: pcm, critic_steps: 2, gan: 0.1, critic_lr: 1.0e-3}",
+}
 
 
 @pytest.mark.slow
-def test_a_killed_run_of_dmd_resumed_is_the_unbroken_one(tiny_config, sunlab_process, tmp_path):
+@pytest.mark.parametrize("loss", OURS)
+def test_a_killed_run_resumed_is_the_unbroken_one(loss, tiny_config, sunlab_process, tmp_path):
     """To the digit: the student, the fake score, the discriminator, both optimizers and the counts of evaluations."""
     (tmp_path / "kill.py").write_text(KILL)
 
     def run(folder, *more):
-        return ["fit", "--config", str(tiny_config), "--plugin", str(tmp_path / "kill.py"), f"run.dir={folder}", *DMD, *more]
+        plugin, steps = ("--plugin", str(tmp_path / "kill.py")), ("trainer.max_steps=7", "run.checkpoint_every=2")
+        return ["fit", "--config", str(tiny_config), *plugin, f"run.dir={folder}", OURS[loss], *steps, *more]
 
     assert main(run(tmp_path / "whole", f"callbacks=[{EMA}]")) == 0
     killed = sunlab_process(*run(tmp_path / "cut", f"callbacks=[{EMA}, {{name: kill_in_turns, after: 5}}]"))
