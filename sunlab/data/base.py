@@ -50,11 +50,6 @@ class Source(ABC):
         return Pipeline(named, last=request.last)
 
     @property
-    def shaped(self) -> bool:
-        """Whether a stream's pictures have several shapes, of which neighbours share one."""
-        return False
-
-    @property
     def dropped(self) -> Dropped | None:
         """What filters dropped of the epoch, in the order "exact"; None: there are none, or samples are not counted."""
         return None

@@ -63,7 +63,7 @@ class Request:
         stream: which one; None: that of this process, as webdataset splits by node and worker.
         start: where it goes on.
         together: samples of the stream in one step. In the order "exact" an epoch of a stream is a multiple of it; with
-            aspect-ratio buckets in the order "stream", so many neighbours have one shape.
+            aspect-ratio buckets in the order "stream", so many neighbours have one shape, the same in all streams.
         passes: over all samples; None: without end.
         draws: of prompts and negative prompts, under `drawn`; None: none.
         batch: `Samples` of so many instead of items, where there are `draws`.

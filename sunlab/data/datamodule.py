@@ -103,7 +103,6 @@ class DataModule(LightningDataModule):
             self.step,
             self.timeout,
             self.dead_after,
-            self.source.shaped,
             self.positions.note,
         )
 

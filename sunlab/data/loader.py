@@ -34,7 +34,6 @@ class Loader:
         position: the optimizer step to begin at.
         timeout: seconds that workers may take for their shares of a step; 0: for ever.
         dead_after: seconds for which a worker may be stopped.
-        shaped: whether the pictures of two streams may have different shapes, so that a micro-batch is of one stream.
         noted: called with each step and the shares of which it is made, before its batch is handed out.
 
     Raises:
@@ -47,7 +46,6 @@ class Loader:
     position: Callable[[], int]
     timeout: float = 0.0
     dead_after: float = 36.0
-    shaped: bool = False
     noted: Callable[[int, list[Share]], None] = lambda step, shares: None
 
     def __post_init__(self) -> None:
@@ -58,12 +56,6 @@ class Loader:
             raise ConfigError(
                 f"data.batch_size: {layout.batch_size} cannot be cut into {ranks} ranks x {self.accumulate} accumulated "
                 "micro-batches; set it to a multiple, or change trainer.accumulate_grad_batches"
-            )
-        if self.shaped and layout.chunk % (layout.batch_size // ranks // self.accumulate):
-            own = layout.streams // ranks
-            raise ConfigError(
-                f"data.source.buckets: in the order 'stream' a micro-batch is of one of the {own} streams of a rank: set "
-                f"trainer.accumulate_grad_batches={own}, or data.streams={ranks}"
             )
 
     def __iter__(self) -> Iterator[Samples]:
@@ -84,13 +76,9 @@ class Loader:
                         shares = [_good(_next(part)) for _ in range(max(self.workers, 1))]
                     self.noted(step, shares)
                     step += 1
-                    if self.shaped:
-                        batches = self._pieces(streams, shares)
-                    else:
-                        batches = [join([cut(shares[worker].pieces[0], *rows) for worker, *rows in pieces])]
-                    for batch in batches:
-                        for start in range(0, len(batch), size):
-                            yield batch if size == len(batch) else cut(batch, start, start + size)
+                    batch = join([cut(shares[worker].batch, *rows) for worker, *rows in pieces])
+                    for start in range(0, count, size):
+                        yield batch if size == count else cut(batch, start, start + size)
         finally:
             atexit.unregister(close)
             close()
@@ -101,15 +89,6 @@ class Loader:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing, as above."""
-
-    def _pieces(self, streams: Reader, shares: list[Share]) -> list[Samples]:
-        """The batch of each stream, in their order."""
-        readers = max(self.workers, 1)
-        owned: dict[int, Samples] = {}
-        for worker, given in enumerate(shares):
-            deal = streams.layout.deal(streams.rank + streams.ranks * worker, streams.ranks * readers)
-            owned.update(zip(deal, given.pieces, strict=True))
-        return [owned[stream] for stream in sorted(owned)]
 
     def _by_stream(self, streams: Reader) -> list[tuple[int, int, int]]:
         """The batch, ordered by stream, as pieces of the shares: worker, first sample, and the one after the last."""

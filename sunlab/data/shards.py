@@ -158,10 +158,6 @@ class Shards(Source):
         """The stages of the pipeline that training reads: each one's name, and what it does."""
         return self.pipeline(draws=PromptDraws(Empty(), Pool()), batch=1).plan()
 
-    @property
-    def shaped(self) -> bool:
-        return bool(self.choices) and self.order == "stream"
-
     def __len__(self) -> int:
         return len(self.exact)
 

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from sunlab.data.base import Source
+from sunlab.data.buckets import mixture
 from sunlab.data.cursor import Cursor, Request
 from sunlab.data.decode import Decoder
 from sunlab.data.filters.base import Named
@@ -64,6 +65,11 @@ class Stream:
         return any(entry.get("index") for entry in beside.values())
 
     @cached_property
+    def mix(self) -> Sequence[int]:
+        """How frequent each shape is."""
+        return mixture(self) if self.shapes else ()
+
+    @cached_property
     def distinct(self) -> bool:
         """Whether shards have distinct names: folder and file. Else keys begin with the whole URL."""
         return len({shard_name(url) for url in self.urls}) == len(set(self.urls))
@@ -94,16 +100,26 @@ class Stream:
             stream=request.stream,
             start=start,
             shapes=self.shapes,
+            mix=self.mix,
             together=request.together,
         )
-        named += [("shuffle", window), ("decode", decode(self.decoder, self.prefix, request.seed, bad))]
+        named += [
+            ("shuffle", window),
+            ("decode", decode(self.decoder, self.prefix, request.seed, bad, replacing=bool(self.shapes))),
+        ]
         return Pipeline([*named, *finished(request, passes=True)], self.inserted, last=request.last)
 
     def identity(self) -> tuple[object, ...]:
         """Of the shards' names and of what decides on the order; not of places, so that data may move."""
         inserted = [(after, name, settings(stage)) for after, name, stage in self.inserted]
         filters = [(name, *settings(one)) for name, one in self.filters]
-        return [shard_name(url) for url in self.urls], self.shapes, self.shuffle, filters, inserted
+        return (
+            [shard_name(url) for url in self.urls],
+            self.shapes and (self.shapes, self.mix),
+            self.shuffle,
+            filters,
+            inserted,
+        )
 
 
 class Streamed(Source):

@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import count, groupby, islice, repeat
+from dataclasses import dataclass
+from itertools import count, islice, repeat
 from random import Random
 from typing import NamedTuple
 
@@ -106,12 +106,12 @@ class Share(NamedTuple):
     """What one reader gives to a step.
 
     Attributes:
-        pieces: its samples ordered by stream: one batch, or one a stream where their shapes may differ.
+        batch: its samples ordered by stream.
         cursors: where each of its streams stands after the step, in the order "stream".
         tally: what it counted since its last share.
     """
 
-    pieces: list[Samples]
+    batch: Samples
     cursors: dict[int, Cursor] = {}  # noqa: RUF012 -- never changed
     tally: Tally | None = None
 
@@ -159,9 +159,7 @@ class Reader(IterableDataset):
             if self.source.order == "stream":  # else the step alone tells them
                 cursors = {stream: chunk[-1]["__cursor__"] for stream, chunk in zip(own, chunks, strict=True)}
             items = [item for chunk in chunks for item in chunk]
-            yield Share(
-                [joined(chunk) for chunk in chunks] if self.source.shaped else [joined(items)], cursors, tally.emptied()
-            )
+            yield Share(joined(items), cursors, tally.emptied())
 
     def _turns(self, parts: int, epoch: int, gone: int) -> Iterator[int]:
         """The part of each step from the first on."""
@@ -179,9 +177,6 @@ class Reader(IterableDataset):
                 seed=self.seed, streams=streams, stream=stream, start=start, draws=self.draws, together=size, tally=tally
             )
         )
-        if self.source.shaped:
-            for _, group in groupby(items, key=lambda item: (item["__window__"], item["__group__"])):
-                yield _filled(list(group), size)
         ends: Iterator[Cursor | None] = repeat(None)
         if self.source.order == "exact":
             length = len(part) // (streams * size) * size
@@ -191,6 +186,8 @@ class Reader(IterableDataset):
             chunk = list(islice(items, size))
             if len(chunk) < size or end not in (None, chunk[-1]["__cursor__"]):
                 raise DataError(f"{type(part).__name__} has fewer samples than it counted, or a stage dropped some")
+            if len({item.get("__group__") for item in chunk}) > 1:
+                raise DataError("a stage of data.source.stages drops samples of aspect-ratio buckets: put it before shuffle")
             yield chunk
 
     def __iter__(self) -> Iterator[Share | SunlabError]:
@@ -201,8 +198,7 @@ class Reader(IterableDataset):
             return
         try:
             for given in self.steps(self.rank + self.ranks * worker.id, self.ranks * worker.num_workers):
-                for piece in given.pieces:
-                    share(piece)  # here, and not in the queue's thread, where a failure would be printed and lost
+                share(given.batch)  # here, and not in the queue's thread, where a failure would be printed and lost
                 yield given
         except SunlabError as error:
             yield error
@@ -210,16 +206,6 @@ class Reader(IterableDataset):
             if "/torch_" not in str(error):  # the name of a file in shared memory
                 raise
             yield no_room(error)
-
-
-def _filled(group: Sequence[Item], count: int) -> list[Item]:
-    """A group of one shape, of which bad samples were left out; others of it are repeated instead."""
-    filled = list(group)
-    while len(filled) < count:
-        again = group[len(filled) % len(group)]
-        key = f"{again['sample'].key} (again {len(filled)})"
-        filled.insert(0, {**again, "sample": replace(again["sample"], key=key)})  # the cursor is the last one's
-    return filled
 
 
 def _divisor(number: int, near: int) -> int:

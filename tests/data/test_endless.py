@@ -2,6 +2,7 @@
 
 import json
 from itertools import islice
+from random import Random
 
 import pytest
 import webdataset
@@ -192,26 +193,69 @@ def test_a_small_share_of_bad_samples_is_left_out(tmp_path):
     assert len((tmp_path / "quarantine.jsonl").read_text().splitlines()) == 1
 
 
-def test_buckets(tmp_path):
-    sizes = [(96, 48), (48, 96), (64, 64)]
+RATIOS = Random(0).choices(range(3), (2, 1, 1), k=48)
+
+
+@pytest.fixture(scope="module")
+def ratios(tmp_path_factory):
+    """Two shards of 24 pictures: half of them wide, others tall and square; one cannot be decoded."""
     from test_framing import picture
 
+    folder, sizes = tmp_path_factory.mktemp("ratios"), [(96, 48), (48, 96), (64, 64)]
     for shard in range(2):
         numbers = range(24 * shard, 24 * shard + 24)
-        write_tar(tmp_path / f"{shard}.tar", [{**members(n), "png": picture(*sizes[n % 3])} for n in numbers])
-    source = Shards(urls=[f"{tmp_path}/*.tar"], size=48, buckets=16)
+        samples = [{**members(n), "png": picture(*sizes[RATIOS[n]])} for n in numbers]
+        if shard:
+            samples[9]["png"] = samples[9]["png"][:60]  # its header says its size
+        write_tar(folder / f"{shard}.tar", samples)
+    return folder
 
-    def steps(ranks=1, workers=0):
-        module = DataModule(source, Mixture(), batch_size=16, streams=4, workers=workers, accumulate=4 // ranks)
-        loaders = [iter(module.loader(rank=rank, ranks=ranks)) for rank in range(ranks)]
-        return [[next(loader) for loader in loaders for _ in range(4 // ranks)] for _ in range(12)]
 
-    whole = steps()
-    assert {batch.images.shape[1:] for step in whole for batch in step} >= {(3, 32, 64), (3, 64, 32), (3, 48, 48)}
-    names = [sorted(key for batch in step for key in batch.keys) for step in whole]
-    assert [sorted(key for batch in step for key in batch.keys) for step in steps(ranks=2, workers=2)] == names
-    with pytest.raises(ConfigError, match="accumulate_grad_batches=4"):
-        DataModule(source, Mixture(), batch_size=16, streams=4).loader()
+def bucketed(ratios, *, ranks=1, workers=0, accumulate=1, state=None, steps=12):
+    source = Shards(urls=[f"{ratios}/*.tar"], size=48, buckets=16, on_error="quarantine")
+    source.quarantine_in(ratios)
+    modules = [
+        DataModule(source, Mixture(), batch_size=8, streams=4, workers=workers, accumulate=accumulate) for _ in range(ranks)
+    ]
+    for module in modules:
+        if state is not None:
+            module.load_state_dict(state)
+    loaders = [module.loader(rank=rank, ranks=ranks) for rank, module in enumerate(modules)]
+    found = zip(*(islice(loader, steps * accumulate) for loader in loaders), strict=True)
+    return list(found), modules
+
+
+def keys_of(micro, accumulate=1):
+    steps = [micro[n : n + accumulate] for n in range(0, len(micro), accumulate)]
+    return [sorted(key for batches in step for batch in batches for key in batch.keys) for step in steps]
+
+
+def test_a_step_has_one_shape(ratios):
+    """On all its ranks, in the proportions of the data, whatever is accumulated."""
+    whole, modules = bucketed(ratios, steps=24)
+    shapes = [tuple(batch.images.shape[1:]) for (batch,) in whole]
+    assert set(shapes) == {(3, 32, 64), (3, 64, 32), (3, 48, 48)} and 8 <= shapes.count((3, 32, 64)) <= 16
+    fitting = sum(
+        tuple(batch.images.shape[1:]) == [(3, 32, 64), (3, 64, 32), (3, 48, 48)][RATIOS[int(key.split("/")[2][:5])]]
+        for (batch,) in whole
+        for key in batch.keys
+    )
+    assert fitting > 0.7 * 192  # the others fill groups of another shape
+    assert any("(for 00033)" in key for (batch,) in whole for key in batch.keys)
+    for ranks, workers, accumulate in ((2, 2, 1), (1, 0, 2)):
+        found, _ = bucketed(ratios, ranks=ranks, workers=workers, accumulate=accumulate)
+        assert all(len({batch.images.shape[1:] for batch in batches}) == 1 for batches in found)
+        assert keys_of(found, accumulate) == keys_of(whole)[:12]
+    for first in (1, 9):
+        rest, _ = bucketed(ratios, ranks=2, state=state_at(modules, first), steps=12 - first)
+        assert keys_of(rest) == keys_of(whole)[first:12]
+
+
+def test_a_stage_that_drops_samples_of_buckets(ratios):
+    given = {"urls": [f"{ratios}/*.tar"], "size": 48, "buckets": 16, "on_error": "quarantine"}
+    source = Shards(**given, stages=[{"name": "subsample", "after": "shuffle", "share": 0.5}])
+    with pytest.raises(DataError, match="put it before shuffle"):
+        list(islice(DataModule(source, Mixture(), batch_size=8, streams=4).loader(), 9))
 
 
 def test_it_is_a_webdataset_pipeline(stream):

@@ -184,7 +184,7 @@ class Group:
     def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
         items = iter(items)
         for first in items:  # of a shard
-            shard = {key: first[key] for key in ("__url__", "__epoch__", "__position__", "__part__") if key in first}
+            shard: Item = {key: first[key] for key in ("__url__", "__epoch__", "__position__", "__part__") if key in first}
             pulled: list[Item] = []  # the members of the current sample, and the one after them
             members = _to_the_end(chain([first], items), pulled)
             try:

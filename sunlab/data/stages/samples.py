@@ -14,7 +14,7 @@ from sunlab.data.decode import Decoder, facts_of
 from sunlab.data.filters.base import PROBES, Dropped, Named
 from sunlab.data.negatives import PromptDraws
 from sunlab.data.quarantine import Patience
-from sunlab.data.sample import BadSample, Item, Raw
+from sunlab.data.sample import BadSample, Item, Raw, Sample
 from sunlab.data.stages.order import PASSES
 from sunlab.data.tar import MEMBERS
 from sunlab.draws import keyed_seed
@@ -43,27 +43,41 @@ def select(filters: Named, tally: Tally) -> Function:
     return _described(selected(keeps), "Keep samples by filters, counted.")
 
 
-def decode(decoder: Decoder, prefix: Callable[[str], str], seed: int, bad: Patience) -> Function:
-    """`webdataset.filters.map` from bytes to a `Sample` under `sample`. Random crops and prompts are keyed by (seed, epoch,
-    key); what its key begins with is given by `prefix` and the shard's URL."""
+def decode(decoder: Decoder, prefix: Callable[[str], str], seed: int, bad: Patience, *, replacing: bool = False) -> Function:
+    """Bytes -> a `Sample` under `sample`. Random crops and prompts are keyed by (seed, epoch, key); what its key begins with
+    is given by `prefix` and the shard's URL.
 
-    def decoded(item: Item) -> Item:
+    Bad samples are left out; with `replacing` the next good one, cropped to its shape, replaces each, so that groups of one
+    shape stay whole.
+    """
+
+    def decoded(item: Item) -> Sample:
         key = prefix(item["__url__"]) + item["__key__"]
         ours, shape = decoder, item.get("__shape__")
         if shape is not None and decoder.framing is not None:
             ours = replace(decoder, framing=replace(decoder.framing, width=shape[0], height=shape[1]))
         random = Random(keyed_seed(seed, item["__epoch__"], key, "decode"))
-        sample = ours(Raw(key, raw_of(item).members), item["__url__"], random)
-        bad.good()
-        return {**{k: v for k, v in item.items() if k.startswith("__")}, "sample": sample}
+        return ours(Raw(key, raw_of(item).members), item["__url__"], random)
 
-    def handle(error: Exception) -> bool:
-        if not isinstance(error, BadSample):
-            raise error
-        bad(error)
-        return True
+    def stage(items: Iterator[Item]) -> Iterator[Item]:
+        lost: list[Item] = []
+        for item in items:
+            try:
+                sample = decoded(item)
+            except BadSample as error:
+                bad(error)
+                lost += [item] if replacing else []
+                continue
+            bad.good()
+            about = {name: value for name, value in item.items() if name.startswith("__")}
+            for one in lost:
+                place = {name: one[name] for name in ("__shape__", "__group__", "__cursor__")}
+                again = decoded({**item, **place})
+                yield {**about, **place, "sample": replace(again, key=f"{again.key} (for {one['__key__']})")}
+            lost.clear()
+            yield {**about, "sample": sample}
 
-    return _described(mapped(decoded, handle), "Decode pictures, captions and json into a `Sample`.")
+    return _described(stage, "Decode pictures, captions and json into a `Sample`.")
 
 
 def finished(request: Request, *, passes: bool = False) -> list[tuple[str, Function]]:

@@ -11,9 +11,9 @@ from itertools import islice
 from random import Random
 from typing import Any
 
+from sunlab.data.buckets import filled, planned
 from sunlab.data.cursor import Cursor
 from sunlab.data.decode import image_size, texts
-from sunlab.data.framing import nearest
 from sunlab.data.negatives import Pool
 from sunlab.data.sample import Item, Raw
 from sunlab.draws import keyed_seed
@@ -30,7 +30,8 @@ class Window:
         seed, stream: of the order.
         start: where to go on.
         shapes: widths and heights of the aspect-ratio buckets; empty: none.
-        together: neighbours that have one shape, where there are buckets.
+        mix: how frequent each shape is.
+        together: neighbours that have one shape (`__shape__`, and the same `__group__`), where there are buckets.
     """
 
     def __init__(
@@ -41,10 +42,12 @@ class Window:
         stream: int | None,
         start: Cursor,
         shapes: Sequence[tuple[int, int]] = (),
+        mix: Sequence[int] = (),
         together: int = 1,
     ):
         self.shuffled, self.largest = size > 1, max(size // 2, LEAST)
-        self.seed, self.stream, self.start, self.shapes, self.together = seed, stream, start, shapes, together
+        self.seed, self.stream, self.start = seed, stream, start
+        self.shapes, self.mix, self.together = shapes, mix, together
 
     def length(self, number: int) -> int:
         """Samples of a window: whole groups of one shape."""
@@ -64,7 +67,7 @@ class Window:
                 item, window[index] = window[index], {}
                 if offset >= gone:
                     following.extend(islice(items, max(0, ahead * (offset + 1) // len(order) - len(following))))
-                    yield {**item, "__cursor__": Cursor(*place, offset + 1), "__pool__": pool, "__window__": number}
+                    yield {**item, "__cursor__": Cursor(*place, offset + 1), "__pool__": pool}
             following.extend(islice(items, ahead - len(following)))
             window, number, gone = following, number + 1, 0
 
@@ -75,32 +78,14 @@ class Window:
             random.shuffle(order)
         if not self.shapes:
             return order
-        groups = self._groups(window, order)
-        if self.shuffled:
-            random.shuffle(groups)
-        return [index for group in groups for index in group]
-
-    def _groups(self, window: list[Item], order: list[int]) -> list[list[int]]:
-        """Groups of `together` samples with one shape (`__shape__`). Samples that are left over join those of the nearest
-        aspect ratios, and have a little more cropped away: nothing waits beyond its window."""
-        ratios, buckets = dict[int, float](), dict[int, list[int]]()
-        for index in order:
-            width, height = image_size(window[index]) or self.shapes[0]
-            ratios[index] = width / height
-            buckets.setdefault(nearest(width, height, self.shapes), []).append(index)
-        groups, rest = list[list[int]](), list[int]()
-        for found in buckets.values():
-            whole = len(found) // self.together * self.together
-            groups += [found[start : start + self.together] for start in range(0, whole, self.together)]
-            rest += found[whole:]
-        rest.sort(key=lambda index: (ratios[index], index))
-        groups += [rest[start : start + self.together] for start in range(0, len(rest), self.together)]
-        for number, group in enumerate(groups):
-            middle = ratios[group[len(group) // 2]]
-            shape = self.shapes[nearest(1000 * middle, 1000, self.shapes)]
+        # the plan is that of all streams
+        plan = planned(self.mix, -(-len(window) // self.together), Random(keyed_seed(self.seed, number, "shapes")))
+        sizes = [image_size(item) or self.shapes[0] for item in window]
+        groups = filled(plan, sizes, order, self.shapes, self.together)
+        for place, (shape, group) in enumerate(zip(plan, groups, strict=True)):
             for index in group:
-                window[index] |= {"__shape__": shape, "__group__": number}
-        return groups
+                window[index] |= {"__shape__": self.shapes[shape], "__group__": (number, place)}
+        return [index for group in groups for index in group]
 
 
 class WindowPool(Pool):
