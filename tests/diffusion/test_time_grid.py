@@ -136,7 +136,7 @@ def test_the_inverse_of_lambda(path):
 
 def test_even_in_lambda():
     """lambda of the times between is evenly spaced; on whole steps it is so within half a step."""
-    start, end = torch.tensor([0.9, 1.0]).double(), torch.tensor([0.1, 0.5]).double()
+    start, end = (torch.tensor(each, dtype=torch.float64) for each in ([0.9, 1.0], [0.1, 0.5]))
     flow = between(RectifiedFlow(), start, end, 4, "lambda")
     lam = torch.log((1 - flow) / flow)
     assert torch.equal(flow[[0, -1]], torch.stack([start, end]))
