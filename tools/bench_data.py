@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 import webdataset
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 from webdataset.writer import TarWriter
 
@@ -81,13 +81,13 @@ def theirs(paths: list[Path], args: argparse.Namespace, workers: int) -> Iterato
 
     def frame(sample: dict[str, Any]) -> tuple[torch.Tensor, str]:
         with Image.open(BytesIO(sample["jpg"])) as image:
-            image.draft(None, framing.scaled(*image.size))
-            picture, _ = framing(image.convert("RGB"), image.size, None)  # type: ignore[arg-type]
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous(), sample["txt"].decode()
+            size = image.size
+            image.draft(None, framing.scaled(*size))
+            image.load()
+            return framing(image, size, None)[0], sample["txt"].decode()  # type: ignore[arg-type]
 
     def resized(sample: dict[str, Any]) -> tuple[torch.Tensor, str]:
-        picture = sample["jpg"]  # RGB at its full size, by decode("pil")
-        picture, _ = framing(picture, picture.size, None)  # type: ignore[arg-type]
+        picture = ImageOps.fit(sample["jpg"], (args.size, args.size), Image.Resampling.LANCZOS)
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous(), sample["txt"]
 
     def stack(samples: list[tuple[torch.Tensor, str]]) -> torch.Tensor:
@@ -96,7 +96,7 @@ def theirs(paths: list[Path], args: argparse.Namespace, workers: int) -> Iterato
     data = webdataset.WebDataset([str(path) for path in paths], shardshuffle=len(paths), empty_check=False)
     data = data.repeat().shuffle(args.shuffle)
     data = data.decode("pil").map(resized) if args.pil else data.map(frame)
-    data = data.batched(args.batch, collation_fn=stack)
+    data = data.batched(args.batch, collation_fn=stack, partial=False)
     return iter(DataLoader(data, batch_size=None, num_workers=workers, multiprocessing_context="fork" if workers else None))
 
 

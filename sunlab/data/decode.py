@@ -8,7 +8,6 @@ from random import Random
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
@@ -16,7 +15,7 @@ from torch import Tensor
 from sunlab.data.captions import Captions
 from sunlab.data.fields import text
 from sunlab.data.filters.base import Facts
-from sunlab.data.framing import Framing
+from sunlab.data.framing import Framing, pixels
 from sunlab.data.sample import Raw, Sample, bad_sample
 from sunlab.data.tar import IMAGES, LATENT, MEMBERS
 from sunlab.files import decode_text
@@ -94,24 +93,24 @@ class Decoder:
                     raise _Reason("image too large", f"{image.width}x{image.height}, at most {self.max_pixels:,} pixels")
                 if image.format == "PNG":
                     image.load()  # its EXIF may follow the pixels: a damaged picture must fail here, not in `_upright`
-                upright, crop = _upright(image), None
+                upright = _upright(image)
                 size = (image.height, image.width) if upright in SIDEWAYS else (image.width, image.height)
-                if self.framing is not None and image.format == "JPEG":
+                if self.framing is not None and not self.framing.full and image.format == "JPEG":
                     scaled = self.framing.scaled(*size)  # unpacked at a half, a quarter, ... where that is enough
                     image.draft(None, scaled[::-1] if upright in SIDEWAYS else scaled)
+                image.load()
                 picture = _rgb(image)
                 if upright is not None:
                     picture = picture.transpose(upright)
-            if self.framing is not None:
-                picture, crop = self.framing(picture, size, random)
-            pixels = np.array(picture)
+            if self.framing is None:
+                return pixels(picture).contiguous(), None
+            return self.framing(picture, size, random)
         except _Reason:
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise _Reason("image too large", str(error)) from None
         except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes
             raise _Reason("undecodable image", f".{suffix}: {error}") from None
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), crop
 
 
 def _upright(image: Image.Image) -> Image.Transpose | None:
@@ -190,7 +189,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(grey.astype(np.uint8), "L").convert("RGB")
     if image.has_transparency_data:
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _crop(record: Mapping[str, Any]) -> tuple[int, ...] | None:

@@ -30,7 +30,7 @@ class HFDataset(Streamed):
         caption: column of the prompt.
         image: column of the picture; null: prompts alone.
         shuffle: samples in memory of each stream.
-        size, crop, flip: as in "shards".
+        size, crop, flip, decoding: as in "shards".
         filters, stages: as in "shards"; filters see the other columns.
         on_error: raise, or quarantine: leave bad samples out and write them down.
 
@@ -52,6 +52,7 @@ class HFDataset(Streamed):
         size: int | None = None,
         crop: Literal["center", "random"] = "center",
         flip: float = 0.0,
+        decoding: Literal["fast", "full"] = "fast",
         filters: list[str | dict[str, Any]] | None = None,
         stages: list[dict[str, Any]] | None = None,
         on_error: Literal["raise", "quarantine"] = "raise",
@@ -60,7 +61,7 @@ class HFDataset(Streamed):
         self.data = _opened(path, subset, split, data_files, image, caption)
         self.columns = caption, image
         place = f"{path}/{subset}/{split}" if subset else f"{path}/{split}"
-        framing = None if size is None else Framing(size, size, crop, flip)
+        framing = None if size is None else Framing(size, size, crop, flip, decoding == "full")
         self._stream = Stream(
             [f"{place}/{number:05d}" for number in range(self.data.num_shards)],
             Decoder(framing, Captions({"caption": 1.0}), MAX_PIXELS, pictures=image is not None),

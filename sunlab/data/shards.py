@@ -43,6 +43,8 @@ class Shards(Source):
         size: pixels of a side that pictures are resized to cover and cropped to; null: as they are.
         crop: the place of the crop; random: drawn from (seed, epoch, key).
         flip: share of pictures mirrored, drawn likewise.
+        decoding: fast: JPEGs are unpacked at 1/2, 1/4 or 1/8 where that covers the size, and torch resizes; full: all pixels
+            are unpacked, and Pillow resizes.
         buckets: keep aspect ratios: pictures of about size x size pixels whose sides are multiples of this; null: squares.
         captions: which text is the prompt, by weight: {caption: 0.8, keywords: 0.2}, or any field of the json.
         most_keywords: in a prompt made of keywords.
@@ -75,6 +77,7 @@ class Shards(Source):
         size: int | None = None,
         crop: Literal["center", "random"] = "center",
         flip: float = 0.0,
+        decoding: Literal["fast", "full"] = "fast",
         buckets: int | None = None,
         captions: dict[str, float] | None = None,
         most_keywords: int = 5,
@@ -99,7 +102,7 @@ class Shards(Source):
         self.urls = [urls] if isinstance(urls, str) else list(urls)
         self.remote = Remote(Path(cache) if cache else default_folder(), int(cache_gb * 2**30))
         self.addresses = shard_urls(self.urls, self.remote)
-        framing = None if size is None else Framing(size, size, crop, flip)
+        framing = None if size is None else Framing(size, size, crop, flip, decoding == "full")
         quarantine = Quarantine(limit=quarantine_limit) if on_error == "quarantine" else None
         self._manifests = Manifests(self.remote)
         self.stream = Stream(

@@ -93,6 +93,27 @@ def test_a_jpeg_that_is_unpacked_smaller_looks_the_same(tmp_path):
         assert apart.mean() < 4 and apart.max() < 40, size
         if size == 300:
             assert apart.max() <= 1
+        exact = np.abs(
+            read(tmp_path, size=size, decoding="full")["a"].image.permute(1, 2, 0).numpy() - whole[:, left:][:, :size]
+        )
+        assert exact.max() <= (size == 128)  # Pillow reduces by a whole number first where the picture is 3 times as large
+
+
+@pytest.mark.parametrize(("width", "height", "size"), [(96, 64, 48), (40, 50, 64), (257, 255, 100), (300, 20, 16)])
+@pytest.mark.parametrize("crop", ["center", "random"])
+def test_a_resized_picture_is_pillows_within_one_level(tmp_path, width, height, size, crop):
+    draw, data = np.random.default_rng(1), BytesIO()
+    noise = Image.fromarray(draw.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    noise.save(data, "PNG")
+    write_tar(tmp_path / "a.tar", [{"__key__": "a", "png": data.getvalue(), "txt": b"a"}])
+    found = read(tmp_path, size=size, crop=crop, flip=1.0)["a"]
+    assert found.crop == read(tmp_path, size=size, crop=crop, flip=1.0, decoding="full")["a"].crop
+    scale = max(size / width, size / height)
+    wide, high = round(width * scale), round(height * scale)
+    whole = np.asarray(noise.resize((wide, high), Image.Resampling.LANCZOS), np.int16)
+    top, left = found.crop[2], wide - size - found.crop[3]
+    apart = found.image.flip(2).permute(1, 2, 0).numpy() - whole[top : top + size, left : left + size]
+    assert np.abs(apart).max() <= 1
 
 
 @pytest.mark.parametrize("step", [8, 64])
