@@ -12,8 +12,8 @@ import torch
 from sunlab.data.base import SOURCES, Source
 from sunlab.data.paths import expand
 from sunlab.data.sample import Sample
-from sunlab.data.trajectory_file import TrajectoryHeader, noise_of, open_trajectories, times_of
-from sunlab.draws import keyed_seed
+from sunlab.data.trajectory_file import TrajectoryHeader, open_trajectories, times_of
+from sunlab.draws import keyed_seed, starting_noise
 from sunlab.errors import ConfigError, DataError
 from sunlab.types import Trajectory
 
@@ -81,7 +81,7 @@ class Trajectories(Source):
         states = file.get_slice("states")[row : row + 1].float()
         if header.noise == "seeded":
             seed = file.get_slice("seeds")[row : row + 1].tolist()
-            states = torch.cat([noise_of(seed, states.shape[2:])[:, None], states], dim=1)
+            states = torch.cat([starting_noise(seed, states.shape[2:])[:, None], states], dim=1)
         return Sample(
             header.keys[row],
             header.prompts[row],

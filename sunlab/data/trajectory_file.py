@@ -1,7 +1,6 @@
 """The files of a trajectory dataset: safetensors with a header that says how the teacher made the trajectories."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sunlab.draws import Draws
+from sunlab.draws import starting_noise
 from sunlab.errors import DataError
 from sunlab.files import replacing
 
@@ -44,11 +43,6 @@ class TrajectoryHeader:
     version: int = VERSION
 
 
-def noise_of(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """The noise (N, C, H, W), float32, that trajectories with these seeds start from."""
-    return Draws(list(seeds)).normal("noise", shape)
-
-
 def write_trajectories(
     path: str | Path,
     *,
@@ -70,7 +64,7 @@ def write_trajectories(
 
     Raises:
         DataError: lengths that differ, times that do not fall, non-finite states, or a first state that is not
-            `noise_of(seeds)` though the header says "seeded".
+            `starting_noise(seeds)` though the header says "seeded".
         StorageError: the file cannot be written.
     """
     path, count = Path(path), len(states)
@@ -80,7 +74,7 @@ def write_trajectories(
     if not times.is_floating_point() or not bool((times.diff() < 0).all() and times[0] <= 1 and times[-1] >= 0):
         raise DataError(f"{path}: times must fall within [0, 1], got {times.tolist()}")
     if header.noise == "seeded":
-        if not torch.equal(states[:, 0].float().cpu(), noise_of(seeds.tolist(), states.shape[2:])):
+        if not torch.equal(states[:, 0].float().cpu(), starting_noise(seeds.tolist(), states.shape[2:])):
             raise DataError(f"{path}: the first states are not the noise of their seeds; write them with noise 'stored'")
         states = states[:, 1:]
     stored = states.to("cpu", torch.float16).contiguous()

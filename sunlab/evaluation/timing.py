@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sunlab.draws import Draws
+from sunlab.draws import starting_noise
 from sunlab.evaluation.gallery import Gallery
 from sunlab.evaluation.methods import Method
 from sunlab.pipelines.draw import Request, draw
@@ -80,7 +80,7 @@ def _bare(gallery: Gallery, one: Request, size: int) -> float:
     """Seconds of one pass of the U-Net over `size` states."""
     base = gallery.base
     words = Conditioning.cat([base.encode(one.negatives, negative=True), base.encode(one.prompts)])[-size:]
-    x = Draws(list(one.seeds) * size, device=base.device).normal("noise", base.backbone.sample_shape)
+    x = starting_noise(list(one.seeds) * size, base.backbone.sample_shape).to(base.device)
     t = torch.full((size,), 0.5, dtype=torch.float64, device=base.device)
     started = time.perf_counter()
     for _ in range(ALONE):

@@ -13,7 +13,7 @@ from sunlab.backbones import Backbone
 from sunlab.backbones.base import BaseModel
 from sunlab.diffusion.guidance import NetworkEvaluations, guided
 from sunlab.diffusion.prediction import Denoiser, Prediction
-from sunlab.draws import Draws
+from sunlab.draws import starting_noise
 from sunlab.solvers import Sampler
 from sunlab.types import Conditioning
 
@@ -114,7 +114,7 @@ def draw(base: BaseModel, sampling: Sampler, bind: Bind, request: Request, *, w:
         part = request.part(start, start + batch)
         scale = torch.full((len(part),), float(w), device=base.device)
         inner = bind(base.encode(part.prompts), base.encode(part.negatives, negative=True), scale, nfe)
-        noise = Draws(part.seeds, device=base.device).normal("noise", base.backbone.sample_shape)
+        noise = starting_noise(part.seeds, base.backbone.sample_shape).to(base.device)
         x = sampling.solver.solve(inner, noise, sampling.times)
         latents.append(x)
         images.append(base.autoencoder.decode(x))

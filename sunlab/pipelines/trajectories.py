@@ -10,9 +10,9 @@ import torch
 
 from sunlab.backbones.base import BaseModel
 from sunlab.data.negatives import NegativeSampler, Pool
-from sunlab.data.trajectory_file import TrajectoryHeader, noise_of, open_trajectories, times_of, write_trajectories
+from sunlab.data.trajectory_file import TrajectoryHeader, open_trajectories, times_of, write_trajectories
 from sunlab.diffusion.guidance import guided
-from sunlab.draws import Draws, keyed_seed
+from sunlab.draws import Draws, keyed_seed, starting_noise
 from sunlab.errors import ConfigError, DataError
 from sunlab.progress import Lines
 from sunlab.solvers import Sampler
@@ -98,7 +98,7 @@ class TrajectoryWriter:
         self, prompts: Sequence[str], negatives: Sequence[str], seeds: Sequence[int], w: torch.Tensor, progress: Lines
     ) -> torch.Tensor:
         """The states at the stored times, (N, K + 1, C, H, W), the noise first."""
-        noise = noise_of(seeds, self.base.backbone.sample_shape).to(self.base.device)
+        noise = starting_noise(seeds, self.base.backbone.sample_shape).to(self.base.device)
         one_pass = self.guidance == (1.0, 1.0)
         positive, negative = self.base.encode(prompts), self.base.encode(negatives, negative=True)
         bound = guided(self.base.backbone, positive, negative, w, one_pass=one_pass)

@@ -102,7 +102,7 @@ def test_in_a_pipeline_it_draws_what_our_own_loop_draws(tiny_base, tiny_base_fol
 
     import sunlab
     from sunlab.diffusion.grid import grid
-    from sunlab.draws import Draws
+    from sunlab.draws import starting_noise
 
     base, request = tiny_base.freeze(), Request(["a pizza", "a large tiger"], ["blue", ""], [3, 4])
     adapter = VSF(alpha=2.0)
@@ -114,7 +114,7 @@ def test_in_a_pipeline_it_draws_what_our_own_loop_draws(tiny_base, tiny_base_fol
     settings = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False}
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, **settings)
     sunlab.plug(pipe, over={"name": "vsf", "alpha": 2.0})
-    noise = Draws(request.seeds).normal("noise", (4, 8, 8))
+    noise = starting_noise(request.seeds, (4, 8, 8))
     given = {"num_inference_steps": 2, "latents": noise, "output_type": "latent"}
     theirs = pipe(request.prompts, negative_prompt=request.negatives, **given).images
     torch.testing.assert_close(theirs, ours.latents, atol=1e-4, rtol=1e-4)

@@ -8,7 +8,7 @@ import torch
 
 from sunlab.backbones.pretrained import load_base
 from sunlab.diffusion.grid import grid
-from sunlab.draws import Draws
+from sunlab.draws import starting_noise
 from sunlab.errors import ConfigError
 from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.solvers import Sampler
@@ -47,7 +47,7 @@ def test_guided_sampling_is_diffusers_own(family, zero, folders):
     path = base.backbone.path
     sampling = Sampler(DDIM(path), grid(4))
     ours = draw(base, sampling, with_guidance(base), Request(PROMPTS, ["", ""], SEEDS), w=3.0)
-    noise = Draws(SEEDS).normal("noise", (4, 8, 8))
+    noise = starting_noise(SEEDS, (4, 8, 8))
     theirs = pipe(PROMPTS, num_inference_steps=4, guidance_scale=3.0, latents=noise, output_type="latent").images
     torch.testing.assert_close(ours.latents, theirs, atol=2e-4, rtol=1e-3)
     assert base.backbone.prediction_type == pipe.scheduler.config.prediction_type

@@ -9,7 +9,7 @@ from tiny_pixart import tiny_pixart
 
 from sunlab.backbones.pretrained import load_base, outline_base
 from sunlab.diffusion.grid import grid
-from sunlab.draws import Draws
+from sunlab.draws import starting_noise
 from sunlab.export.shapes import describe_base
 from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.registries import registry_of
@@ -46,7 +46,7 @@ def test_guided_sampling_is_diffusers_own(kind, folders, monkeypatch):
     given = {"negative_prompt": NEGATIVES, "guidance_scale": 3.0, "num_inference_steps": 4, "clean_caption": False,
              "use_resolution_binning": False, "max_sequence_length": 20}  # fmt: skip
     for output in ("latent", "pt"):
-        noise = Draws(SEEDS).normal("noise", base.backbone.sample_shape)
+        noise = starting_noise(SEEDS, base.backbone.sample_shape)
         theirs = pipe(PROMPTS, latents=noise, output_type=output, **given).images
         torch.testing.assert_close(ours.latents if output == "latent" else ours.images, theirs, atol=1e-4, rtol=1e-4)
 

@@ -14,7 +14,7 @@ from sunlab.backbones.pretrained import load_base, outline_base
 from sunlab.backbones.sana.family import CONFIGURATIONS, Sana
 from sunlab.backbones.sana.text import INSTRUCTION
 from sunlab.diffusion.path import RectifiedFlow
-from sunlab.draws import Draws
+from sunlab.draws import Draws, starting_noise
 from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.solvers import Sampler
 from sunlab.solvers.ddim import DDIM
@@ -86,7 +86,7 @@ def test_guided_sampling_is_diffusers_own(scheduler, folder, pipe):
         pipe.scheduler = diffusers.DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler")
         base.backbone.path = WholeSteps(shift=3.0)
         solver = DPMpp2M(base.backbone.path)
-    noise = Draws(SEEDS).normal("noise", (4, 8, 8))
+    noise = starting_noise(SEEDS, (4, 8, 8))
     given = {"num_inference_steps": 4, "latents": noise, "use_resolution_binning": False, "height": 32, "width": 32}
     theirs = pipe(PROMPTS, negative_prompt=NEGATIVES, guidance_scale=3.0, output_type="latent", **given).images
     pixels = pipe(PROMPTS, negative_prompt=NEGATIVES, guidance_scale=3.0, output_type="pt", **given).images

@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from sunlab.backbones.pretrained import load_base, outline_base
 from sunlab.diffusion.grid import grid
-from sunlab.draws import Draws
+from sunlab.draws import starting_noise
 from sunlab.errors import ConfigError
 from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.solvers import Sampler
@@ -40,11 +40,11 @@ def test_guided_sampling_is_diffusers_own(name, folders):
     pipe.set_progress_bar_config(disable=True)
     request = Request(PROMPTS, NEGATIVES, SEEDS)
     ours = draw(base, Sampler(DDIM(path), grid(4, path=path)), with_guidance(base), request, w=5.0)
-    given = {"negative_prompt": NEGATIVES, "guidance_scale": 5.0, "latents": Draws(SEEDS).normal("noise", (16, 8, 8))}
+    given = {"negative_prompt": NEGATIVES, "guidance_scale": 5.0, "latents": starting_noise(SEEDS, (16, 8, 8))}
     given["sigmas"] = [1.0, 0.75, 0.5, 0.25]  # trailing, before the shift
     theirs = pipe(PROMPTS, **given, num_inference_steps=4, output_type="latent").images
     torch.testing.assert_close(ours.latents, theirs, atol=1e-4, rtol=1e-4)
-    given["latents"] = Draws(SEEDS).normal("noise", (16, 8, 8))
+    given["latents"] = starting_noise(SEEDS, (16, 8, 8))
     pictures = pipe(PROMPTS, **given, num_inference_steps=4, output_type="pt").images
     torch.testing.assert_close(ours.images, pictures, atol=1e-4, rtol=1e-4)
 

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from sunlab.data.datamodule import DataModule
 from sunlab.data.negatives import Mixture
 from sunlab.data.trajectories import Trajectories
-from sunlab.data.trajectory_file import TrajectoryHeader, noise_of, write_trajectories
+from sunlab.data.trajectory_file import TrajectoryHeader, write_trajectories
+from sunlab.draws import starting_noise
 from sunlab.errors import ConfigError, DataError
 
 N, T, SHAPE = 6, 4, (4, 8, 8)
@@ -19,7 +20,7 @@ N, T, SHAPE = 6, 4, (4, 8, 8)
 
 def make(path, first=0, **changes):
     seeds = torch.arange(first, first + N) + 2**60
-    noise = noise_of(seeds.tolist(), SHAPE)
+    noise = starting_noise(seeds.tolist(), SHAPE)
     rest = torch.randn(N, T - 1, *SHAPE, generator=torch.Generator().manual_seed(first)).half().float()
     header = TrajectoryHeader(
         teacher="abc", guidance=(2.0, 5.0), solver="dpmpp_2m", steps=24, spacing="trailing", noise="seeded",

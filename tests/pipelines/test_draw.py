@@ -10,7 +10,7 @@ from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
 from sunlab.backbones.pretrained import load_base, save_base
 from sunlab.diffusion.grid import grid
-from sunlab.draws import Draws
+from sunlab.draws import starting_noise
 from sunlab.pipelines.draw import Request, draw, with_adapter, with_guidance
 from sunlab.solvers import Sampler
 from sunlab.solvers.ddim import DDIM
@@ -42,7 +42,7 @@ def test_guided_sampling_is_diffusers_own(prediction, tiny_base_folder, tmp_path
     config.write_text(json.dumps({**json.loads(config.read_text()), "prediction_type": prediction}))
     base = load_base(folder).freeze()
     ours = draw(base, sampling(base, DPMpp2M, 5), with_guidance(base), REQUEST, w=3.0)
-    noise = Draws(SEEDS).normal("noise", (4, 8, 8))
+    noise = starting_noise(SEEDS, (4, 8, 8))
     pipeline = diffusers_pipeline(folder)
     wanted = {"prompt": PROMPTS, "negative_prompt": NEGATIVES, "num_inference_steps": 5, "guidance_scale": 3.0}
     latents = pipeline(**wanted, latents=noise, output_type="latent").images

@@ -4,7 +4,7 @@ import pytest
 
 import sunlab
 from sunlab.backbones.locate import locate
-from sunlab.draws import Draws
+from sunlab.draws import starting_noise
 from sunlab.lab import ASSETS
 from sunlab.lab.classifier import judge, load_classifier
 
@@ -30,7 +30,7 @@ def test_it_draws_and_obeys(path):
     judged = load_classifier()
 
     def drawn(prompts, negatives):
-        noise = Draws(list(range(len(prompts)))).normal("noise", (4, 16, 16))
+        noise = starting_noise(list(range(len(prompts))), (4, 16, 16))
         made = pipeline(prompts, negative_prompt=negatives, num_inference_steps=4, latents=noise, output_type="pt")
         return judge(judged, made.images)
 

@@ -5,7 +5,7 @@ import pytest
 from sunlab.backbones.locate import locate
 from sunlab.backbones.pretrained import load_base
 from sunlab.diffusion.grid import grid
-from sunlab.draws import Draws
+from sunlab.draws import starting_noise
 from sunlab.lab.classifier import judge, load_classifier
 from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.solvers import Sampler
@@ -23,7 +23,7 @@ def test_plain_diffusers_draws_the_same(name):
 
     pipeline = StableDiffusionPipeline.from_pretrained(locate(name), local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
-    noise = Draws(SEEDS).normal("noise", (4, 16, 16))
+    noise = starting_noise(SEEDS, (4, 16, 16))
     theirs = pipeline(PROMPTS, num_inference_steps=12, guidance_scale=3.0, latents=noise, output_type="pt").images
     base = load_base(name).freeze()
     path = base.backbone.path

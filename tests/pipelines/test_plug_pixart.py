@@ -12,7 +12,7 @@ import sunlab
 from sunlab.adapters import ADAPTERS
 from sunlab.backbones.pretrained import load_base
 from sunlab.diffusion.grid import grid
-from sunlab.draws import Draws
+from sunlab.draws import starting_noise
 from sunlab.errors import ConfigError, DataError
 from sunlab.export import read_adapter, save_adapter
 from sunlab.export.shapes import describe_base
@@ -64,7 +64,7 @@ def pipeline(folder, kind="Sigma"):
 
 def latents(pipe, negative=NEGATIVES, prompts=PROMPTS, **more):
     channels, *size = pipe.transformer.config.in_channels, *(pipe.transformer.config.sample_size,) * 2
-    noise = Draws(SEEDS).normal("noise", (channels, *size))
+    noise = starting_noise(SEEDS, (channels, *size))
     given = {"latents": noise, "output_type": "latent", "use_resolution_binning": False, "clean_caption": False, **more}
     return pipe(prompts, **({} if negative == "" else {"negative_prompt": negative}), **given).images
 

@@ -14,7 +14,7 @@ from sunlab.backbones.sana.family import Sana
 from sunlab.backbones.sana.shapes import SANA
 from sunlab.backbones.sana.text import INSTRUCTION
 from sunlab.diffusion.grid import grid
-from sunlab.draws import Draws
+from sunlab.draws import starting_noise
 from sunlab.errors import ConfigError, DataError
 from sunlab.export import load_adapter, save_adapter
 from sunlab.export.shapes import describe_base, shape_hash
@@ -75,7 +75,7 @@ def pipe(shared):
 
 
 def noise():
-    return Draws(SEEDS).normal("noise", (4, 8, 8))
+    return starting_noise(SEEDS, (4, 8, 8))
 
 
 def latents(pipe, negative=NEGATIVES, prompts=PROMPTS, **more):

@@ -11,7 +11,7 @@ import sunlab
 from sunlab.adapters import ADAPTERS
 from sunlab.backbones.pretrained import load_base
 from sunlab.diffusion.grid import grid
-from sunlab.draws import Draws
+from sunlab.draws import starting_noise
 from sunlab.errors import ConfigError, DataError
 from sunlab.export import save_adapter
 from sunlab.export.shapes import describe_base
@@ -66,7 +66,7 @@ def make(folder, tmp_path_factory):
 
 
 def latents(pipe, **more):
-    noise = Draws(SEEDS).normal("noise", (16, 8, 8))
+    noise = starting_noise(SEEDS, (16, 8, 8))
     return pipe(PROMPTS, latents=noise, output_type="latent", **{"negative_prompt": NEGATIVES, **more}).images
 
 

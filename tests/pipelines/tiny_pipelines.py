@@ -8,7 +8,7 @@ from sunlab.backbones.pretrained import load_base
 from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.diffusion.grid import grid
 from sunlab.diffusion.path import DiscreteVP
-from sunlab.draws import Draws
+from sunlab.draws import starting_noise
 from sunlab.export import save_adapter
 from sunlab.export.header import spacing_of
 from sunlab.export.shapes import describe_base
@@ -64,7 +64,7 @@ def pipeline_xl(folder):
 
 
 def noise(n=3):
-    return Draws(SEEDS[:n]).normal("noise", (4, 8, 8))
+    return starting_noise(SEEDS[:n], (4, 8, 8))
 
 
 def latents(pipe, prompt=PROMPTS, negative=NEGATIVES, **more):
