@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sunlab.errors import ConfigError
+from sunlab.transfer import sent
 
 if TYPE_CHECKING:
     from sunlab.draws import Draws
@@ -142,7 +143,7 @@ class Samples:
 
     def to(self, device: torch.device | str) -> Samples:
         def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
+            return None if tensor is None else sent(tensor, device)
 
         path = self.trajectory
         return replace(
@@ -153,7 +154,7 @@ class Samples:
             tokens=move(self.tokens),
             pooled=move(self.pooled),
             guidance=move(self.guidance),
-            trajectory=path and Trajectory(path.states.to(device), path.times.to(device), path.grid),
+            trajectory=path and Trajectory(sent(path.states, device), sent(path.times, device), path.grid),
         )
 
 

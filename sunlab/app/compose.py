@@ -1,11 +1,13 @@
 """From a checked configuration to runtime objects: what several use cases build alike."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sunlab.backbones.autoencoder import Sliced
 from sunlab.backbones.base import BaseModel
 from sunlab.backbones.locate import is_hub_id
 from sunlab.backbones.pretrained import load_base, quiet
@@ -42,7 +44,9 @@ def component(kind: str, request: Any, *runtime: Any) -> Any:
 
 def build_base(config: Config) -> BaseModel:
     """The base model. Raises `ConfigError` for a folder that is none."""
-    return load_base(config.model.base, fresh=config.model.fresh, **base_options(config))
+    base = load_base(config.model.base, fresh=config.model.fresh, **base_options(config))
+    rows = config.model.autoencoder_batch
+    return base if rows is None else replace(base, autoencoder=Sliced(base.autoencoder, rows))
 
 
 def base_options(config: Config) -> dict[str, Any]:

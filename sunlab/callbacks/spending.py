@@ -54,10 +54,16 @@ class Spending(Callback):
         now = time.monotonic()
         mine = (getattr(getattr(module, "nfe", None), "equivalents", 0), now - self._since)
         self._since = now
-        used, elapsed = torch.tensor(mine, dtype=torch.float64, device=_device(module)).unbind()
-        self.used = float(trainer.strategy.reduce(used, reduce_op="sum"))
-        self.elapsed += float(trainer.strategy.reduce(elapsed, reduce_op="mean"))
+        self._add(trainer, module, *mine)
         self._end(trainer)
+
+    def _add(self, trainer: Trainer, module: LightningModule, used: int, elapsed: float) -> None:
+        if trainer.world_size == 1:  # nothing to add up: the device is not waited for
+            self.used, self.elapsed = float(used), self.elapsed + elapsed
+            return
+        all_used, all_elapsed = torch.tensor((used, elapsed), dtype=torch.float64, device=_device(module)).unbind()
+        self.used = float(trainer.strategy.reduce(all_used, reduce_op="sum"))
+        self.elapsed += float(trainer.strategy.reduce(all_elapsed, reduce_op="mean"))
 
     def _end(self, trainer: Trainer) -> None:
         if self.limited and self.share >= 1:

@@ -55,6 +55,7 @@ class Model:
     fresh: list[Part] = field(default_factory=list)  # parts to start at random weights
     train_text: bool = True  # task teacher: the text encoder learns too; false: it stays as it is
     bases: list[DrawnBase] = field(default_factory=list)  # task adapter: each step trains on one of them; empty: on base
+    autoencoder_batch: int | None = None  # pictures that the autoencoder takes at a time; null: all of a batch
     lora: Component | None = component("adapters", None)  # task teacher: this LoRA learns a style, the network is frozen
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # of frozen weights; auto: bfloat16 where native
 

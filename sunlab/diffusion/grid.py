@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sunlab.diffusion.path import ProbabilityPath
 from sunlab.errors import ConfigError
+from sunlab.transfer import sent
 
 Spacing = Literal["trailing", "leading", "uniform"]
 Even = Literal["t", "lambda"]
@@ -93,4 +94,4 @@ def finite_log_snr(path: ProbabilityPath, t: Tensor) -> Tensor:
 @lru_cache(maxsize=256)
 def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
     """The values (N,) as float64 on a device, copied there once. Do not change it in place."""
-    return torch.tensor(values, dtype=torch.float64, device=device)
+    return sent(torch.tensor(values, dtype=torch.float64), device)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sunlab.draws import Draws
 from sunlab.errors import ConfigError
+from sunlab.transfer import sent
 
 BetaSchedule = Literal["scaled_linear", "linear", "squaredcos_cap_v2"]
 TOLERANCE = 1e-6  # of a training step: two times that are nearer than this are one
@@ -201,7 +202,7 @@ class DiscreteVP(ProbabilityPath):
     def _table(self, device: torch.device) -> Tensor:
         """alpha^2 of the clean end and of all steps (T + 1,), copied to a device once."""
         if device not in self._tables:
-            self._tables[device] = torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod]).to(device)
+            self._tables[device] = sent(torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod]), device)
         return self._tables[device]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "DiscreteVP":

@@ -13,6 +13,7 @@ from sunlab.diffusion.grid import Even, between, constant
 from sunlab.diffusion.path import ProbabilityPath
 from sunlab.diffusion.prediction import Denoiser, Prediction
 from sunlab.errors import ConfigError
+from sunlab.losses.joint import adamw
 from sunlab.types import Batch
 
 
@@ -162,7 +163,7 @@ class Loss(ABC):
 
     def critic_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         """Of the networks; AdamW at 1e-4 by default."""
-        return torch.optim.AdamW(parameters, lr=1e-4)
+        return adamw(parameters, lr=1e-4, weight_decay=0.01)
 
 
 LOSSES: Registry[Loss] = Registry(

@@ -13,6 +13,7 @@ from sunlab.diffusion.prediction import Prediction, target
 from sunlab.errors import ConfigError
 from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput, Network, network_of
 from sunlab.losses.discriminator import Discriminator
+from sunlab.losses.joint import adamw
 from sunlab.types import Batch
 
 
@@ -75,7 +76,7 @@ class DMD(Loss, nn.Module):
         return [self.fake] if self.discriminator is None else [self.fake, self.discriminator]
 
     def critic_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameters, lr=self.critic_lr, weight_decay=0.0)
+        return adamw(parameters, lr=self.critic_lr)
 
     def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
         x_0, t = self.sample(batch, student)

@@ -1,9 +1,21 @@
-"""Several optimizers as one, for the networks of losses beside the student."""
+"""The optimizers of the student and of a loss's networks, and several of them as one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
+
+FUSED = ("cpu", "cuda", "mps", "xpu")  # types of device that torch has a fused AdamW for
+
+
+def adamw(
+    parameters: Iterable[nn.Parameter], *, lr: float, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.0
+) -> torch.optim.AdamW:
+    """AdamW, one kernel for all parameters where their devices have it."""
+    given = list(parameters)
+    fused = all(parameter.device.type in FUSED for parameter in given)
+    return torch.optim.AdamW(given, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
 
 
 class JointOptimizer(torch.optim.Optimizer):

@@ -11,6 +11,7 @@ from sunlab.errors import ConfigError
 from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput, network_of
 from sunlab.losses.consistency import Pair, States, consistency, require_skip
 from sunlab.losses.discriminator import Discriminator
+from sunlab.losses.joint import adamw
 from sunlab.types import Batch
 
 
@@ -68,7 +69,7 @@ class PCM(Loss, nn.Module):
         return [] if self.discriminator is None else [self.discriminator]
 
     def critic_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameters, lr=self.critic_lr, betas=(0.0, 0.999), weight_decay=0.0)
+        return adamw(parameters, lr=self.critic_lr, betas=(0.0, 0.999))
 
     def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
         pair = self.pair(batch, student, teacher)

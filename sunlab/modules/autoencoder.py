@@ -16,6 +16,7 @@ from sunlab.draws import Draws
 from sunlab.errors import ConfigError
 from sunlab.modules.base import Module
 from sunlab.modules.optimization import Optimization
+from sunlab.transfer import sent
 from sunlab.types import Samples
 
 
@@ -47,7 +48,10 @@ class AutoencoderModule(Module):
         self.base, self.kl_weight, self.latent_std = base.freeze(), kl_weight, latent_std
         self.crop, self.crop_share = crop, crop_share
         if not isinstance(base.autoencoder, VAE):
-            raise ConfigError("task autoencoder trains diffusers' AutoencoderKL, and this base has another autoencoder")
+            raise ConfigError(
+                "task autoencoder trains diffusers' AutoencoderKL in whole batches: this base has another autoencoder, or "
+                "model.autoencoder_batch is set"
+            )
         self.vae: Any = base.autoencoder.vae.requires_grad_(True).train()
         self.optimization = optimization or Optimization()
         channels = self.vae.config.latent_channels
@@ -65,7 +69,7 @@ class AutoencoderModule(Module):
         """What this step sees: every other picture mirrored, and early on a crop, its corner on the latents' lattice."""
         assert samples.images is not None
         draws = Draws(samples.seeds)
-        mirrored = draws.integers("mirror", 0, 2).bool().to(samples.images.device)
+        mirrored = sent(draws.integers("mirror", 0, 2).bool(), samples.images.device)
         images = torch.where(mirrored.view(-1, 1, 1, 1), samples.images.flip(3), samples.images)
         if self.crop and self.global_step < self.crop_share * self.trainer.max_steps:
             lattice = self.base.autoencoder.factor

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from sunlab.errors import DataError
+from sunlab.transfer import sent
 from sunlab.types import Conditioning, Samples
 
 
@@ -30,7 +31,7 @@ def negative_of(base: Any, samples: Samples) -> Conditioning:
 def _stored(base: Any, samples: Samples) -> Conditioning:
     assert samples.tokens is not None
     empty = base.encode([""])
-    dropped = torch.tensor([not prompt for prompt in samples.prompts], device=empty.tokens.device)
+    dropped = sent(torch.tensor([not prompt for prompt in samples.prompts]), empty.tokens.device)
     tokens = torch.where(dropped[:, None, None], empty.tokens, samples.tokens.to(empty.tokens))
     if empty.pooled is None:
         return Conditioning(tokens)

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from sunlab.losses.joint import adamw
+
 
 @dataclass(frozen=True)
 class Optimization:
@@ -40,7 +42,7 @@ class Optimization:
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(list(parameters), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
+        return adamw(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
 
     def factor(self, step: int, total_steps: int | None, spent: Callable[[], float] | None = None) -> float:
         """The learning rate at a step as a share of the peak."""

@@ -13,6 +13,7 @@ from registry import Registry
 from sunlab.diffusion.grid import check_times
 from sunlab.diffusion.path import ProbabilityPath
 from sunlab.diffusion.prediction import Denoiser
+from sunlab.transfer import sent
 
 
 class Solver(ABC):
@@ -50,7 +51,7 @@ class Solver(ABC):
     @staticmethod
     def shared(times: Tensor | Sequence[Tensor], x: Tensor) -> Tensor | Sequence[Tensor]:
         """A grid on the device of x; times of each sample as they are."""
-        return times.to(x.device) if isinstance(times, Tensor) and times.dim() == 1 else times
+        return sent(times, x.device) if isinstance(times, Tensor) and times.dim() == 1 else times
 
     def solve(self, denoise: Denoiser, x: Tensor, times: Tensor | Sequence[Tensor]) -> Tensor:
         """The state at the last of `times`."""

@@ -9,7 +9,7 @@ import torch
 from sunlab.losses.lcm import LCM
 from sunlab.registries import registry_of
 
-SEEDS = (*range(40), 72, 265)  # the last two draw the first point and the last
+SEEDS = (*range(40), 51, 47)  # the last two draw the first point and the last
 POINTS = [20 * i - 1 for i in range(1, 51)]  # 19, 39, ..., 999
 
 

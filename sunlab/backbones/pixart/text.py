@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sunlab.backbones.cut_prompts import CutPrompts
 from sunlab.backbones.save import save_part
 from sunlab.backbones.text import TextEncoder
+from sunlab.transfer import sent
 from sunlab.types import Conditioning
 
 
@@ -43,8 +44,8 @@ class PixArtText(TextEncoder):
             if last:  # no padding: it fills the length, or exceeds it
                 self._cut.check(self.tokenizer, prompt, self.length)
         device = self.model.device
-        mask = mask.to(device)
-        tokens = self.model(rows.input_ids.to(device), attention_mask=mask)[0]
+        mask = sent(mask, device)
+        tokens = self.model(sent(rows.input_ids, device), attention_mask=mask)[0]
         return self.framed(Conditioning(tokens, mask=mask.bool()), None)
 
     def framed(self, conditioning: Conditioning, crops: Tensor | None) -> Conditioning:
@@ -54,7 +55,7 @@ class PixArtText(TextEncoder):
             return conditioning
         device, count = conditioning.tokens.device, len(conditioning)
         sizes = torch.tensor([self.size], dtype=torch.float32).expand(count, 2) if crops is None else crops[:, 4:].float()
-        added = {"resolution": sizes.to(device), "aspect_ratio": (sizes[:, :1] / sizes[:, 1:]).to(device)}
+        added = {"resolution": sent(sizes, device), "aspect_ratio": sent(sizes[:, :1] / sizes[:, 1:], device)}
         return Conditioning(conditioning.tokens, conditioning.pooled, added, conditioning.mask)
 
     def save(self, folder: Path, *, dtype: torch.dtype) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from sunlab.backbones.cut_prompts import CutPrompts
 from sunlab.backbones.save import save_part
 from sunlab.backbones.text import TextEncoder
+from sunlab.transfer import sent
 from sunlab.types import Conditioning
 
 LENGTH = 300
@@ -67,9 +68,9 @@ class GemmaText(TextEncoder):
         for prompt, last in zip(prompts, rows.attention_mask[:, -1].tolist(), strict=True):
             if last:  # no padding: it fills the length, or exceeds it
                 self._cut.check(self.tokenizer, prompt.lower().strip(), LENGTH - bool(instruction))
-        mask = rows.attention_mask.to(self.model.device)
-        hidden = self.model(rows.input_ids.to(self.model.device), attention_mask=mask)[0]
-        kept = torch.tensor([0, *range(length - LENGTH + 1, length)], device=mask.device)
+        mask = sent(rows.attention_mask, self.model.device)
+        hidden = self.model(sent(rows.input_ids, self.model.device), attention_mask=mask)[0]
+        kept = sent(torch.tensor([0, *range(length - LENGTH + 1, length)]), mask.device)
         return Conditioning(hidden[:, kept], mask=mask[:, kept].bool())
 
     def save(self, folder: Path, *, dtype: torch.dtype) -> None:

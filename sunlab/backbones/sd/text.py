@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sunlab.backbones.cut_prompts import CutPrompts
 from sunlab.backbones.save import save_part
 from sunlab.backbones.text import TextEncoder
+from sunlab.transfer import sent
 from sunlab.types import Conditioning
 
 
@@ -70,4 +71,4 @@ class CLIPText(CLIPEncoder):
     def forward(self, prompts: Sequence[str]) -> Conditioning:
         (ids,), words = self.tokenize(prompts)
         device = self.model.device
-        return Conditioning(self.model(ids.to(device)).last_hidden_state, words=words.to(device))
+        return Conditioning(self.model(sent(ids, device)).last_hidden_state, words=sent(words, device))

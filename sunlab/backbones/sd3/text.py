@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from sunlab.backbones.save import save_part
 from sunlab.backbones.sd.text import CLIPEncoder
+from sunlab.transfer import sent
 from sunlab.types import Conditioning
 
 
@@ -58,12 +59,12 @@ class SD3Text(CLIPEncoder):
         device = self.model[0].device
         tokenized, words = self.tokenize(prompts)
         pairs = zip(tokenized, self.parts(), strict=True)
-        outputs = [model(ids.to(device), output_hidden_states=True) for ids, (_, model) in pairs]
+        outputs = [model(sent(ids, device), output_hidden_states=True) for ids, (_, model) in pairs]
         clip = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         clip = pad(clip, (0, self.width - clip.shape[-1]))
         pooled = torch.cat([output.text_embeds for output in outputs], dim=-1)
         states, known = self._t5_states(prompts, clip)
-        words = torch.cat([words.to(device), known.to(device)], dim=1)
+        words = torch.cat([sent(words, device), known.to(device)], dim=1)
         return Conditioning(torch.cat([clip, states], dim=1), pooled, words=words)
 
     def _t5_states(self, prompts: Sequence[str], like: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +75,7 @@ class SD3Text(CLIPEncoder):
         rows = self.t5_tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
         )
-        states: Tensor = self.t5(rows.input_ids.to(self.t5.device)).last_hidden_state
+        states: Tensor = self.t5(sent(rows.input_ids, self.t5.device)).last_hidden_state
         return states.to(like), rows.attention_mask.bool()
 
     def save(self, folder: Path, *, dtype: torch.dtype) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sunlab.backbones.sd.text import CLIPEncoder
+from sunlab.transfer import sent
 from sunlab.types import Conditioning
 
 
@@ -46,18 +47,18 @@ class CLIPTextPair(CLIPEncoder):
         device, hidden, pooled = self.model[0].device, [], None
         tokenized, words = self.tokenize(prompts)
         for ids, model in zip(tokenized, self.model, strict=True):
-            output = model(ids.to(device), output_hidden_states=True)
+            output = model(sent(ids, device), output_hidden_states=True)
             hidden.append(output.hidden_states[-2])
             pooled = output[0]
         tokens = torch.cat(hidden, dim=-1)
         assert pooled is not None
         if self.zero_empty:
-            empty = torch.tensor([not prompt for prompt in prompts], device=device)
+            empty = sent(torch.tensor([not prompt for prompt in prompts]), device)
             tokens = tokens.masked_fill(empty[:, None, None], 0)
             pooled = pooled.masked_fill(empty[:, None], 0)
-        return self.framed(Conditioning(tokens, pooled, words=words.to(device)), None)
+        return self.framed(Conditioning(tokens, pooled, words=sent(words, device)), None)
 
     def framed(self, conditioning: Conditioning, crops: Tensor | None) -> Conditioning:
         """With `time_ids` (B, 6): original height and width, top and left of the crop, its height and width."""
         rows = torch.tensor([self.time_ids] * len(conditioning)) if crops is None else crops
-        return replace(conditioning, added={"time_ids": rows.to(conditioning.tokens.device, torch.float32)})
+        return replace(conditioning, added={"time_ids": sent(rows.float(), conditioning.tokens.device)})
