@@ -5,6 +5,7 @@ samples are lost unseen. Here every header's checksum counts, the archive must e
 and links, devices and names that leave the folder are refused. Nothing is ever unpacked to a disk.
 """
 
+import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple
@@ -18,6 +19,7 @@ LATENT = "latent.safetensors"
 MEMBERS = {**dict.fromkeys((*IMAGES, LATENT), 64 * 2**20), "txt": 2**16, "json": 2**20}
 MAX_EXTENSION = 2**16  # bytes of a long name or a pax header
 KINDS = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)  # files and folders
+META = re.compile(r"__[^/]*__($|/)")  # names of webdataset's own, which it does not read as samples
 PADDING = 2**20  # zeros that may follow the end mark
 LARGEST = 2**48  # bytes of a file in an archive; no disk has more
 
@@ -77,7 +79,7 @@ def members(file: IO[bytes], *, base: int = 0, whole: bool = True) -> Iterator[M
         name = extended.get("path", name)
         _refuse(name, kind)
         if kind != tarfile.DIRTYPE:
-            key, suffix = base_plus_ext(name)
+            key, suffix = (None, None) if META.match(name) else base_plus_ext(name)
             yield Member(key, suffix and suffix.lower(), start, content, size, name)
         start, extended = position, {}
 
