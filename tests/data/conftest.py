@@ -1,6 +1,7 @@
 """Real tar shards of tiny images."""
 
 import json
+import os
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +13,9 @@ from webdataset.writer import TarWriter
 
 from sunlab.data.shards import Shards
 
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = (
+    "false"  # gRPC with TLS, which no server on loopback speaks; read on import
+)
 COLOURS = ("red", "green", "blue")
 
 
