@@ -1,18 +1,27 @@
 """The order "stream": steps do not depend on ranks and workers, resuming is exact, a pass loses and repeats nothing."""
 
+import io
 import json
+import tracemalloc
+from functools import cache
 from itertools import islice
 from random import Random
 
+import numpy as np
 import pytest
 import webdataset
 from conftest import members, png, write_tar
+from webdataset.writer import TarWriter
 
-from sunlab.data.cursor import Cursor
+from sunlab.data.cursor import Cursor, Request
 from sunlab.data.datamodule import DataModule
+from sunlab.data.decode import Decoder
 from sunlab.data.negatives import Mixture
 from sunlab.data.shards import Shards
-from sunlab.data.stages.order import Order, Split, permutation
+from sunlab.data.stages.archive import Open
+from sunlab.data.stages.order import permutation
+from sunlab.data.stream import Stream
+from sunlab.data.streams import Layout
 from sunlab.errors import ConfigError, DataError
 
 STEPS = 30  # of 8 samples, over 51: into the fifth pass
@@ -281,16 +290,61 @@ def test_stages_of_a_user(stream, folder):
         stream(stages=[{"name": "subsample", "share": 0.5}])
 
 
-def test_a_thousand_ranks_share_a_large_set():
-    """8,192 streams over 41,455 shards: each shard once a pass, no stream without one; without a process or a file."""
-    shards, streams = 41_455, 8_192
+class Tar(io.BytesIO):
+    """An archive that notes how many are open."""
+
+    open, most = 0, 0
+
+    def __init__(self, data):
+        super().__init__(data)
+        Tar.open += 1
+        Tar.most = max(Tar.most, Tar.open)
+
+    def close(self):
+        Tar.open -= not self.closed
+        super().close()
+
+
+@cache
+def captions(count):
+    """An archive of so many samples without pictures."""
+    data = io.BytesIO()
+    with TarWriter(data, encoder=False, mtime=0) as tar:
+        for number in range(count):
+            tar.write({"__key__": f"{number:05d}", "txt": b"a caption"})
+    return data.getvalue()
+
+
+def test_a_thousand_ranks_share_a_large_set(monkeypatch):
+    """1,024 ranks x 8 workers over 41,455 shards of unequal sizes, without a process, a server or a file: each sample once a
+    pass; no reader without samples; open files and memory do not grow with the number of shards."""
+    shards, ranks, workers = 41_455, 1_024, 8
+    streams = ranks * workers
+    sizes = np.random.default_rng(0).integers(1, 40, shards)
     order = permutation(shards, 0, 3)
     taken = [order[v::streams] for v in range(streams)]
     assert sorted(int(n) for some in taken for n in some) == list(range(shards))
     assert {len(some) for some in taken} == {5, 6}
-    for stream in (0, 77, streams - 1):
-        items = Split(shards, streams, stream)(Order(list(map(str, range(shards))), 0, Cursor(3, 0, 0, 0, 0), passes=4)())
-        assert [int(item["url"]) for item in items] == taken[stream].tolist()
+    counts = [int(sizes[some].sum()) for some in taken]
+    assert sum(counts) == sizes.sum() and min(counts) > 0
+    layout = Layout(2**62, streams, streams)
+    readers = [layout.deal(77 + ranks * worker, streams) for worker in range(workers)]  # one rank's
+    assert [len(own) for own in readers] == [1] * workers
+    monkeypatch.setattr(Open, "file", lambda self, url: Tar(captions(int(sizes[int(url[-9:-4])]))))
+    source = Stream([f"http://host/{n:05d}.tar" for n in range(shards)], Decoder(pictures=False), 100)
+    for size in range(1, 40):
+        captions(size)
+    for (stream,) in [*readers[:2], (int(np.argmin(counts)),), (int(np.argmax(counts)),)]:
+        tracemalloc.start()
+        request = {"streams": streams, "stream": stream, "start": Cursor(epoch=3)}
+        keys = [item["sample"].key for item in source.pipeline(Request(**request, passes=4))]
+        memory = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(keys) == len(set(keys)) == counts[stream]
+        assert {int(key.split("/")[1]) for key in keys} == set(taken[stream].tolist())
+        assert Tar.most <= 2 and Tar.open == 0 and memory < 8 * 2**20, (Tar.most, memory)
+        endless = islice(source.pipeline(Request(**request)), counts[stream] + 1)
+        assert len(list(endless)) == counts[stream] + 1  # the next pass begins without the other readers
 
 
 @pytest.mark.parametrize("index", [True, False])

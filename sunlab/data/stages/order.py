@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import count, islice
+from itertools import count
 from random import Random
 
 import numpy as np
@@ -77,12 +77,3 @@ def permutation(shards: int, seed: int, epoch: int) -> np.ndarray:
     order = list(range(shards))
     Random(keyed_seed(seed, epoch, "shards")).shuffle(order)
     return np.array(order, np.int32)
-
-
-def shards_of_stream(shards: int, streams: int, stream: int, seed: int, epoch: int) -> Iterator[int]:
-    """The numbers of the shards that a stream reads in a pass: what `Order` and `Split` do, without reading."""
-    order = permutation(shards, seed, epoch)
-    if shards < streams:
-        yield int(order[stream % shards])
-        return
-    yield from map(int, islice(order, stream, None, streams))
