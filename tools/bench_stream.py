@@ -2,6 +2,7 @@
 
     python tools/bench_stream.py                       # makes 300 shards of 100 samples, and serves them on loopback
     python tools/bench_stream.py --urls 100000         # time and memory to name that many shards, of which few exist
+    python tools/bench_stream.py --fit                 # and a whole `sunlab fit` of two steps of emoji-sd over them
 
 Each reader runs in a process of its own, and the server in another; a batch has 8 samples of 8 streams.
 """
@@ -9,6 +10,8 @@ Each reader runs in a process of its own, and the server in another; a batch has
 import argparse
 import multiprocessing
 import resource
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -47,7 +50,13 @@ class Handler(SimpleHTTPRequestHandler):
 
     counts: dict[str, int]
 
+    first_step: tuple[float, str] | None = None  # when a training began its first step, and the requests until then
+
     def do_GET(self) -> None:
+        if self.path == "/first-step":
+            Handler.first_step = (time.perf_counter(), told())
+            self.send_error(404)
+            return
         kind = "shards" if self.path.endswith(".tar") else "manifests"
         self.counts[kind] = self.counts.get(kind, 0) + 1
         super().do_GET()
@@ -58,6 +67,44 @@ class Handler(SimpleHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         pass
+
+
+def told() -> str:
+    return ", ".join(f"{number} {kind}" for kind, number in sorted(Handler.counts.items()))
+
+
+PLUGIN = """
+from contextlib import suppress
+from urllib.error import HTTPError
+from urllib.request import urlopen
+from lightning.pytorch.callbacks import Callback
+from sunlab.callbacks.base import CALLBACKS
+
+@CALLBACKS.register("first_step")
+class FirstStep(Callback):
+    def __init__(self, *, url: str):
+        self.url = url
+    def on_train_batch_start(self, trainer, module, batch, number):
+        if number == 0:
+            with suppress(HTTPError):
+                urlopen(self.url)
+"""
+
+
+def fit(folder: Path, server: str, urls: str) -> None:
+    """Train emoji-sd for two steps by the command, and print when the first one began."""
+    (folder / "first_step.py").write_text(PLUGIN)
+    source = f"{{name: shards, urls: ['{urls}'], size: {SIDE}}}"
+    words = [f"data.source={source}", "data.batch_size=8", "data.streams=8", "loss.states=data", "trainer.max_steps=2"]
+    words += [f"callbacks=[{{name: first_step, url: {server}/first-step}}]", f"run.dir={folder / 'runs'}"]
+    command = [sys.executable, "-m", "sunlab", "fit", "--config", "configs/quickstart.yaml"]
+    Handler.counts.clear()
+    began = time.perf_counter()
+    subprocess.run([*command, "--plugin", str(folder / "first_step.py"), *words], check=True, stdout=subprocess.DEVNULL)
+    assert Handler.first_step is not None
+    moment, requests = Handler.first_step
+    print(f"{'sunlab fit':>11}: first step after {moment - began:.1f} s and {requests}")
+    print(f"{'':>11}  ended after {time.perf_counter() - began:.1f} s")
 
 
 def ours(urls: str) -> Any:
@@ -89,6 +136,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=100, help="in each")
     parser.add_argument("--urls", type=int, nargs="*", help="how many shards are named (default: those that are made)")
     parser.add_argument("--batches", type=int, default=2, help="that are read")
+    parser.add_argument("--fit", action="store_true", help="train two steps too (configs/quickstart.yaml over the shards)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -111,8 +159,9 @@ def main() -> None:
                     soon, all_, more = results.get()
                     process.terminate()
                     process.join()
-                    told = ", ".join(f"{number} {kind}" for kind, number in sorted(Handler.counts.items()))
-                    print(f"{label:>11} {count:>8,} {told:>28} {soon:>10.2f} s {all_:>10.2f} s {more:>6.0f}", flush=True)
+                    print(f"{label:>11} {count:>8,} {told():>28} {soon:>10.2f} s {all_:>10.2f} s {more:>6.0f}", flush=True)
+            if args.fit:
+                fit(folder, f"http://127.0.0.1:{server.server_port}", urls)
             server.shutdown()
 
 
