@@ -10,7 +10,7 @@ import torch
 from sunlab.backbones.autoencoder import Sliced
 from sunlab.backbones.base import BaseModel
 from sunlab.backbones.locate import is_hub_id
-from sunlab.backbones.pretrained import load_base, quiet
+from sunlab.backbones.pretrained import load_base, outline_base, quiet
 from sunlab.config.auto import AUTO, automatic, recorded, resolved
 from sunlab.config.load import LoadedConfig
 from sunlab.config.schema import Config
@@ -88,13 +88,18 @@ def build_source(config: Config, base: BaseModel, source: Source | None = None) 
 
 
 def build_bases(config: Config, base: BaseModel) -> Bases | None:
-    """The networks of `model.bases`; None: there are none. Raises `ConfigError` for one that is no fine-tune of the base."""
+    """The networks of `model.bases`, from shapes alone over a base on the meta device; None: there are none.
+
+    Raises:
+        ConfigError: one that is no fine-tune of the base.
+    """
     if not config.model.bases:
         return None
+    load = outline_base if base.device.type == "meta" else load_base
     members = [
         Member(
             f"model.bases.{number}",
-            None if given.base is None else load_base(given.base, **base_options(config)).freeze(),
+            None if given.base is None else load(given.base, **base_options(config)).freeze(),
             given.strength,
             given.rank,
             given.weight,

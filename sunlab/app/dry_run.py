@@ -93,8 +93,11 @@ def plan(loaded: LoadedConfig) -> Plan:
     task: Task = component("tasks", config.task)
     passes = count_passes(config, module) if task.counts_nfe else None
     trained = sum(p.numel() for p in learnt.values())
-    turns = getattr(module, "turns", None)
+    turns, bases = getattr(module, "turns", None), getattr(module, "bases", None)
     memory = footprint(module, learnt.values(), [] if turns is None else turns.parameters())
+    if bases is not None:  # at most: a fine-tune is counted as if all its weights differed from the base's
+        named["other bases"] = bases
+        memory = replace(memory, frozen=memory.frozen + bases.perturbed_bytes())
     if task.trains_network:
         memory = replace(memory, activations=micro * kept_by_a_sample(config, module, base))
     return Plan(

@@ -91,7 +91,7 @@ class DMD(Loss, nn.Module):
         logs = {"dmd gradient": gradient.abs().mean()}
         if self.discriminator is not None:
             self.real_latents(batch)
-            logits = self.logits(network_of(teacher), path.add_noise(x_0, noise, tau), tau)
+            logits = self.discriminator(network_of(teacher).features(path.add_noise(x_0, noise, tau), tau))
             fooled = softplus(-logits).mean(1)
             values = values + self.gan * fooled.to(values)
             logs["dmd gan"] = fooled.detach().mean()
@@ -110,7 +110,9 @@ class DMD(Loss, nn.Module):
         if self.discriminator is None:
             return values
         real = path.add_noise(self.real_latents(batch), batch.draws.normal("dmd real", batch.shape), tau)
-        false, true = (self.logits(network, x, tau) for x in (x_tau, real))
+        with torch.no_grad():
+            hidden = [network.features(x, tau) for x in (x_tau, real)]
+        false, true = map(self.discriminator, hidden)
         return values + (softplus(false) + softplus(-true)).mean(1).to(values)
 
     def sample(self, batch: Batch, student: BoundSampler) -> tuple[Tensor, Tensor]:
@@ -129,10 +131,6 @@ class DMD(Loss, nn.Module):
     def score(self, network: Network, x: Tensor, t: Tensor) -> Prediction:
         """The fake score's prediction."""
         return network(x, t, self.fake, guided=self.negatives)
-
-    def logits(self, network: Network, x: Tensor, t: Tensor) -> Tensor:
-        assert self.discriminator is not None
-        return self.discriminator(network.features(x, t))
 
     @staticmethod
     def real_latents(batch: Batch) -> Tensor:

@@ -76,16 +76,19 @@ class PCM(Loss, nn.Module):
         output = pair.compared(distance)
         if self.discriminator is None:
             return output
-        fooled = relu(1 - self.logits(batch, pair, pair.carried, "pcm false", student, teacher)).mean(1)
+        hidden = self.hidden(batch, pair, pair.carried, "pcm false", student, teacher)
+        fooled = relu(1 - self.discriminator(hidden)).mean(1)
         values = output.values + self.gan * fooled.to(output.values)
         return LossOutput(values, pair.t, pair.s, {"pcm gan": fooled.detach().mean()})
 
     def critic_step(self, batch: Batch, student: BoundSampler, teacher: BoundSampler) -> Tensor:
         """The discriminator's hinge loss (B,)."""
-        pair = self.pair(batch, student, teacher)
-        false = self.logits(batch, pair, pair.carried, "pcm false", student, teacher)
-        true = self.logits(batch, pair, pair.target, "pcm true", student, teacher)
-        return (relu(1 + false) + relu(1 - true)).mean(1)
+        assert self.discriminator is not None
+        with torch.no_grad():
+            pair = self.pair(batch, student, teacher)
+            false = self.hidden(batch, pair, pair.carried, "pcm false", student, teacher)
+            true = self.hidden(batch, pair, pair.target, "pcm true", student, teacher)
+        return (relu(1 + self.discriminator(false)) + relu(1 - self.discriminator(true))).mean(1)
 
     def pair(self, batch: Batch, student: BoundSampler, teacher: BoundSampler) -> Pair:
         path = student.solver.path
@@ -97,17 +100,16 @@ class PCM(Loss, nn.Module):
             jump=student.jump, edges=edges, points=points, skip=self.skip, states=self.states,
         )  # fmt: skip
 
-    def logits(
+    def hidden(
         self, batch: Batch, pair: Pair, x_s: Tensor, purpose: str, student: BoundSampler, teacher: BoundSampler
     ) -> Tensor:
-        """D (B, P) of a state at the edge, noised to tau."""
-        assert self.discriminator is not None
+        """What D reads (B, P, h) of a state at the edge, noised to tau."""
         path = student.solver.path
         step, start = path.step(pair.s), path.step(pair.above)
         tau = step + (start - step) * batch.draws.uniform("pcm time").to(step)
         tau = path.time(tau.floor() if path.whole else tau)
         noised = path.noise_further(x_s, batch.draws.normal(purpose, batch.shape), pair.s, tau)
-        return self.discriminator(network_of(teacher).features(noised, tau))
+        return network_of(teacher).features(noised, tau)
 
 
 def phase_edges(points: Sequence[int], phases: int) -> list[int]:

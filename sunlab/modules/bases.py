@@ -99,6 +99,12 @@ class Bases(nn.Module):
             for name, (module, key) in slots.items():
                 module._parameters[key] = own[name]
 
+    def perturbed_bytes(self) -> int:
+        """Of the weights that a perturbed network has beside those of the base, during its step."""
+        (base,) = self._base
+        weights = (layer.get_parameter("weight") for layer in base.backbone.layers().values())
+        return sum(weight.nbytes for weight in weights) if any(member.strength for member in self.members) else 0
+
     def _parameters_of(self, number: int, step: int, base: BaseModel, slots: "Slots") -> Mapping[str, nn.Parameter]:
         """Those that differ from the base's, by name. Args: slots, where they hang."""
         member, stored = self.members[number], self._names.get(number, {})
@@ -123,14 +129,14 @@ class Bases(nn.Module):
                 f"{member.name}.base predicts {fine_tune.backbone.prediction_type}, model.base "
                 f"{base.backbone.prediction_type}; give a fine-tune of the same prediction type"
             )
-        changed = {name: p for name, p in others.items() if not torch.equal(p.to(own[name]), own[name])}
+        changed = {name: p for name, p in others.items() if _differ(p, own[name])}
         self._names[number] = {name: f"p{i}" for i, name in enumerate(changed)}
         holder = self.weights[str(number)] = nn.Module()
         for name, parameter in changed.items():
             kept = parameter.detach().to(own[name].dtype)
             holder.register_parameter(self._names[number][name], nn.Parameter(kept, requires_grad=False))
         before, after = base.text.model.state_dict(), fine_tune.text.model.state_dict()
-        if before.keys() != after.keys() or any(not torch.equal(after[k].to(before[k]), before[k]) for k in before):
+        if before.keys() != after.keys() or any(_differ(after[k], before[k]) for k in before):
             self.encoders[str(number)] = fine_tune.text.model.requires_grad_(False).eval()
             self._texts[number] = fine_tune.text
 
@@ -152,6 +158,11 @@ def perturbed(weight: Tensor, strength: float, rank: int, key: int) -> Tensor:
     delta = b.to(flat.device) @ a.to(flat.device)
     delta = delta * (strength * flat.norm() / delta.norm())
     return (flat + delta).to(weight.dtype).view_as(weight)
+
+
+def _differ(tensor: Tensor, own: Tensor) -> bool:
+    """On the meta device, where values are not known, all do."""
+    return own.device.type == "meta" or not torch.equal(tensor.to(own), own)
 
 
 Slots = Mapping[str, tuple[nn.Module, str]]

@@ -127,3 +127,19 @@ def test_a_base_that_is_not_there_needs_its_family(tiny_config):
 def test_pickled_weights_are_refused_before_they_are_fetched_to_the_cluster(tiny_config):
     with pytest.raises(ConfigError, match=r"(?s)only safetensors are read.*sunlab convert /nowhere/v1-5\.ckpt"):
         plan(load_config([tiny_config], ["model.base=/nowhere/v1-5.ckpt", "model.family=sd15"]))
+
+
+def test_several_bases(tiny_config, tiny_base_folder):
+    """A fine-tune counts with all its weights, a perturbation with one copy of the linear and convolution weights."""
+    from torch import nn
+
+    base = load_base(tiny_base_folder)
+    network, text = (sum(p.numel() for p in part.parameters()) for part in (base.backbone, base.text))
+    layers = [m for m in base.backbone.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    one = plan(load_config([tiny_config]))
+    fine_tune = plan(load_config([tiny_config], [f"model.bases=[{{}}, {{base: {tiny_base_folder}}}]"]))
+    perturbed = plan(load_config([tiny_config], ["model.bases=[{}, {strength: 0.1}, {strength: 0.2}]"]))
+    assert fine_tune.memory.frozen - one.memory.frozen == 4 * (network + text)
+    assert fine_tune.parameters["other bases"] == network + text and "other bases" in "".join(fine_tune.lines())
+    assert perturbed.memory.frozen - one.memory.frozen == 4 * sum(layer.weight.numel() for layer in layers)
+    assert fine_tune.trained == perturbed.trained == one.trained and fine_tune.passes == one.passes

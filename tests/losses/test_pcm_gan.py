@@ -122,7 +122,7 @@ def test_the_student_is_drawn_to_what_the_discriminator_takes_for_the_target(han
     loss, batch, student, teacher, _ = setting(hand, path_)
     x = torch.zeros(len(SEEDS), *hand.SHAPE, dtype=torch.float64, requires_grad=True)
     pair = loss.pair(batch, student, teacher)
-    loss.logits(batch, pair, x, "pcm false", student, teacher).sum().backward()
+    loss.discriminator(loss.hidden(batch, pair, x, "pcm false", student, teacher)).sum().backward()
     assert bool((x.grad > 0).any()) and bool((x.grad >= 0).all())
     quiet = BoundSampler(torch.no_grad()(student.denoise), student.solver, student.times, network=student.network)
     loss.critic_step(batch, quiet, teacher).sum().backward()

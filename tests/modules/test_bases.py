@@ -1,5 +1,6 @@
 """Training over several bases: which network a step has, and that the base is what it was afterwards."""
 
+import signal
 from collections import Counter
 
 import pytest
@@ -12,6 +13,7 @@ from sunlab.errors import ConfigError, DataError
 from sunlab.losses import LossOutput
 from sunlab.losses.base import Loss
 from sunlab.losses.cfg import CFG
+from sunlab.losses.dmd import DMD
 from sunlab.modules.adapter import AdapterModule
 from sunlab.modules.bases import Bases, Member, perturbed
 from sunlab.testing.toy_backbone import toy_base
@@ -189,6 +191,60 @@ def test_a_run_over_several_bases_resumes_exactly(tiny_config, moved_folder, tmp
     (optimizer,) = whole["optimizer_states"]
     assert len(optimizer["state"]) == len(whole["state_dict"])  # one adapter, one optimizer: no base is in the checkpoint
     assert not any("bases" in name for name in whole["state_dict"])
+
+
+LOSSES = {
+    "msc": ("loss={name: msc, states: data, substeps: 2}",),
+    "dmd": ("loss={name: dmd, critic_steps: 1, fake: {name: lora, rank: 2}}", "adapter={name: sun_lora, rank: 2}"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_killed_run_over_several_bases_resumed_is_the_unbroken_one(
+    loss, tiny_config, moved_folder, sunlab_process, tmp_path
+):
+    """By `kill -9` between two checkpoints: weights, optimizers and counts of evaluations, to the digit."""
+    from test_turns import KILL, equal
+
+    (tmp_path / "kill.py").write_text(KILL)
+
+    def words(folder, *more):
+        bases = f"model.bases=[{{}}, {{base: {moved_folder}}}, {{strength: 0.1, rank: 2}}]"
+        given = "--plugin", str(tmp_path / "kill.py"), f"run.dir={folder}", bases, "run.checkpoint_every=2"
+        return ["fit", "--config", str(tiny_config), *given, *LOSSES[loss], "trainer.max_steps=7", *more]
+
+    assert main(words(tmp_path / "whole", "callbacks=[]")) == 0
+    killed = sunlab_process(*words(tmp_path / "cut", "callbacks=[{name: kill_in_turns, after: 5}]"))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert saved(tmp_path / "cut")["global_step"] == 4
+    assert main(words(tmp_path / "cut", "callbacks=[]", "--resume", "last")) == 0
+    ours, theirs = saved(tmp_path / "cut"), saved(tmp_path / "whole")
+    for key in ("state_dict", "optimizer_states", "global_step", "nfe"):
+        assert equal(ours[key], theirs[key]), key
+
+
+class Mean(DMD):
+    """Keeps what the fake score and the teacher are asked, and what they predict."""
+
+    def score(self, network, x, t):
+        with torch.no_grad():
+            self.fakes.append((x.detach(), t, super().score(network, x, t).value))
+        return super().score(network, x, t)
+
+
+def test_dmd_scores_by_the_drawn_network(base):
+    """The fake score, zero at first, is the drawn network itself; its evaluations are counted as over one base."""
+    loss = Mean(critic_steps=1, fake={"name": "lora", "rank": 2})
+    loss.fakes = []
+    module = module_of(base, loss, bases=Bases(base, [Member("0", fine_tune()), Member("1", weight=0.0)]))
+    assert module.training_step(SAMPLES, 0)["turn"] == "critic"
+    (x, t, value), *_ = loss.fakes
+    reference = fine_tune()
+    wanted = reference.backbone.predict(x, t, reference.encode(SAMPLES.prompts))
+    torch.testing.assert_close(value, wanted, atol=1e-6, rtol=1e-5)
+    assert (module.nfe.student, module.nfe.critic, module.nfe.backward) == (8, 2, 2)  # 4 passes of the student's rollout
+    assert base.backbone.identity() == toy_base().backbone.identity()
 
 
 def test_each_base_has_its_own_trajectories(tiny_config, tiny_trajectories, moved_folder, tmp_path):
