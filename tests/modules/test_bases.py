@@ -224,18 +224,18 @@ def test_a_killed_run_over_several_bases_resumed_is_the_unbroken_one(
         assert equal(ours[key], theirs[key]), key
 
 
-class Mean(DMD):
-    """Keeps what the fake score and the teacher are asked, and what they predict."""
+class Kept(DMD):
+    """Keeps what the fake score is asked, and what it predicts."""
 
     def score(self, network, x, t):
-        with torch.no_grad():
-            self.fakes.append((x.detach(), t, super().score(network, x, t).value))
-        return super().score(network, x, t)
+        prediction = super().score(network, x, t)
+        self.fakes.append((x.detach(), t, prediction.value.detach()))
+        return prediction
 
 
 def test_dmd_scores_by_the_drawn_network(base):
     """The fake score, zero at first, is the drawn network itself; its evaluations are counted as over one base."""
-    loss = Mean(critic_steps=1, fake={"name": "lora", "rank": 2})
+    loss = Kept(critic_steps=1, fake={"name": "lora", "rank": 2})
     loss.fakes = []
     module = module_of(base, loss, bases=Bases(base, [Member("0", fine_tune()), Member("1", weight=0.0)]))
     assert module.training_step(SAMPLES, 0)["turn"] == "critic"
