@@ -49,7 +49,7 @@ def address(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     """Chromium as the machine has it, or as playwright has fetched it."""
-    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    api = pytest.importorskip("playwright.sync_api", reason="pip install 'sunlab[browser]'")
     own = os.environ.get("CHROMIUM") or next((found for name in BROWSERS if (found := shutil.which(name))), None)
     with api.sync_playwright() as playwright:
         if own is None and not Path(playwright.chromium.executable_path).is_file():
