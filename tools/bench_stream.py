@@ -1,15 +1,18 @@
 """How soon training starts on remote shards: requests and seconds before the first batch, beside plain webdataset.
 
     python tools/bench_stream.py                       # makes 300 shards of 100 samples, and serves them on loopback
-    python tools/bench_stream.py --urls 100000         # time and memory to name that many shards, of which few exist
+    python tools/bench_stream.py --shards 20 --urls 10 1000 100000   # so many names for the 20
+    python tools/bench_stream.py --shards 20 --urls 10 1000 100000 --local   # the same from the disk
     python tools/bench_stream.py --fit                 # and a whole `sunlab fit` of two steps of emoji-sd over them
 
-Each reader runs in a process of its own, and the server in another; a batch has 8 samples of 8 streams.
+Each reader runs in a process of its own that has imported both libraries, and the server in another; readers take turns. A
+batch has 8 samples of 8 streams; MiB are those that the process grew by.
 """
 
 import argparse
 import multiprocessing
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -118,6 +121,9 @@ def theirs(urls: str) -> Any:
     return iter(data.shuffle(1000).decode("pil").to_tuple("jpg", "txt").batched(8, collation_fn=None))
 
 
+READERS: dict[str, Callable[[str], Any]] = {"webdataset": theirs, "sunlab": ours}
+
+
 def first(reader: Callable[[str], Any], urls: str, results: Any, batches: int) -> None:
     """Seconds to the first batch and to the last, and the largest resident memory."""
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
@@ -130,6 +136,35 @@ def first(reader: Callable[[str], Any], urls: str, results: Any, batches: int) -
     results.put((soon, time.perf_counter() - began, more))
 
 
+def measured(reader: Callable[[str], Any], urls: str, batches: int) -> tuple[float, ...]:
+    """What `first` measures, in a process of its own."""
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    process = context.Process(target=first, args=(reader, urls, results, batches))
+    process.start()
+    found: tuple[float, ...] = results.get(timeout=600)
+    process.terminate()
+    process.join()
+    return found
+
+
+def compare(place: str, count: int, args: argparse.Namespace) -> None:
+    """Prints a row for each reader of `count` shards: medians of rounds in which they take turns."""
+    urls, rows, requests = f"{place}/{{000000..{count - 1:06d}}}.tar", dict[str, list[tuple[float, ...]]](), {}
+    for _ in range(args.rounds):
+        for label, reader in READERS.items():
+            Handler.counts.clear()
+            rows.setdefault(label, []).append(measured(reader, urls, args.batches))
+            requests[label] = told()
+    medians = {label: [statistics.median(column) for column in zip(*found, strict=True)] for label, found in rows.items()}
+    for label, (soon, all_, more) in medians.items():
+        ratio = soon / medians["webdataset"][0]
+        print(
+            f"{label:>11} {count:>8,} {requests[label]:>28} {soon:>10.3f} s {ratio:>6.2f} {all_:>10.2f} s {more:>6.0f}",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, default=300, help="that are made")
@@ -137,31 +172,24 @@ def main() -> None:
     parser.add_argument("--urls", type=int, nargs="*", help="how many shards are named (default: those that are made)")
     parser.add_argument("--batches", type=int, default=2, help="that are read")
     parser.add_argument("--fit", action="store_true", help="train two steps too (configs/quickstart.yaml over the shards)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each reader; medians are shown")
+    parser.add_argument("--local", action="store_true", help="from the disk, without a server")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make(folder, args.shards, args.samples)
-        if args.urls and max(args.urls) > args.shards:
-            for number in range(args.shards, max(args.urls)):  # the same files again, under further names
-                (folder / f"{number:06d}.tar").symlink_to(folder / f"{number % args.shards:06d}.tar")
+        for number in range(args.shards, max(args.urls or [0])):  # the same files again, under further names
+            (folder / f"{number:06d}.tar").symlink_to(folder / f"{number % args.shards:06d}.tar")
         Handler.counts = {}
+        columns = f"{'requests':>28} {'first batch':>12} {'ratio':>6} {f'{args.batches} batches':>12} {'MiB':>6}"
+        print(f"{'':>11} {'URLs':>8} {columns}")
         with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=name)) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            print(f"{'':>11} {'URLs':>8} {'requests':>28} {'first batch':>12} {f'{args.batches} batches':>12} {'MiB':>6}")
             for count in args.urls or [args.shards]:
-                urls = f"http://127.0.0.1:{server.server_port}/{{000000..{count - 1:06d}}}.tar"
-                for label, reader in (("webdataset", theirs), ("sunlab", ours)):
-                    Handler.counts.clear()
-                    context = multiprocessing.get_context("fork")
-                    results = context.Queue()
-                    process = context.Process(target=first, args=(reader, urls, results, args.batches))
-                    process.start()
-                    soon, all_, more = results.get()
-                    process.terminate()
-                    process.join()
-                    print(f"{label:>11} {count:>8,} {told():>28} {soon:>10.2f} s {all_:>10.2f} s {more:>6.0f}", flush=True)
+                compare(name if args.local else f"http://127.0.0.1:{server.server_port}", count, args)
             if args.fit:
-                fit(folder, f"http://127.0.0.1:{server.server_port}", urls)
+                place = f"http://127.0.0.1:{server.server_port}"
+                fit(folder, place, f"{place}/{{000000..{(args.urls or [args.shards])[-1] - 1:06d}}}.tar")
             server.shutdown()
 
 

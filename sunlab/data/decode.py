@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, WebPImagePlugin  # noqa: F401 -- else Pillow imports all its plugins to find it
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 

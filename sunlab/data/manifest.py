@@ -125,8 +125,8 @@ def shards_of(urls: Sequence[str], manifests: Manifests, *, globs: Sequence[str]
 
 def shard_name(url: str) -> str:
     """A shard's folder and its own name without suffixes."""
-    parts = url.split("/")
-    return "/".join([*parts[-2:-1], parts[-1].partition(".")[0]])
+    folder, slash, name = url.rpartition("/")
+    return folder.rpartition("/")[2] + slash + name.partition(".")[0]
 
 
 def entries_of(folder: Path) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Files elsewhere, through fsspec: read forward as they arrive, or fetched whole into a cache that is keyed by the URL."""
+"""Files elsewhere, by HTTP or fsspec: read forward as they arrive, or fetched whole into a cache keyed by the whole URL."""
 
 import io
 import logging
@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from sunlab.data.web import open_http
 from sunlab.errors import ConfigError, DataError, StorageError
 from sunlab.files import lock, locked, remove_leftovers, replacing
 
@@ -22,8 +23,7 @@ SMALL = 2**28  # bytes of a manifest or index at most
 BLOCK = 2**22  # bytes of a request to an object store
 TRIES = 5  # in a row without a byte
 WAIT = 0.5  # seconds before the second try, doubled before each further one
-PLAIN = {"Accept-Encoding": "identity"}
-CONNECT, STALL = 30.0, 60.0  # seconds for a connection, and without a byte
+STALL = 60.0  # seconds for a connection, and without a byte
 
 
 def default_folder() -> Path:
@@ -55,7 +55,7 @@ def file_system(url: str) -> Any:
         import aiohttp
 
         # aiohttp's own limit of five minutes for a whole object would end every shard that is read slowly
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=STALL)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=STALL, sock_read=STALL)
         return fsspec.filesystem(scheme, client_kwargs={"timeout": timeout})
     except ImportError as error:
         raise ConfigError(f"{url}: needs a package that is not installed: pip install {SCHEMES[scheme]}") from error
@@ -103,23 +103,16 @@ class Arriving(io.RawIOBase):
         return data
 
     def _open(self) -> None:
-        system = file_system(self.url)
+        check_url(self.url)
         if not self.url.startswith("http"):
-            self.file = system.open(self.url, "rb", block_size=BLOCK)
+            self.file = file_system(self.url).open(self.url, "rb", block_size=BLOCK)
             self.size = self.size or int(getattr(self.file, "size", None) or 0)
             self.file.seek(self.position)
             return
-        # a size of its own choice spares fsspec a request for it
-        headers = {"Range": f"bytes={self.position}-"} if self.position else {}
-        self.file = system.open(
-            self.url, "rb", block_size=0, size=1, headers={**headers, **PLAIN}
-        )  # no request for the size
-        response = self.file.r
-        if response.status >= 400:
-            raise OSError(f"HTTP {response.status}")
+        self.file = open_http(self.url, self.position, STALL)
         if not self.position:
-            self.size = int(response.headers.get("Content-Length") or 0)
-        elif response.status != 206:  # no ranges there: what was read comes again
+            self.size = int(self.file.headers.get("Content-Length") or 0)
+        elif self.file.status != 206:  # no ranges there: what was read comes again
             left = self.position
             while left and (passed := self.file.read(min(left, 2**20))):
                 left -= len(passed)
@@ -128,7 +121,7 @@ class Arriving(io.RawIOBase):
         while True:
             try:
                 found = act()
-            except ConfigError:
+            except (ConfigError, DataError):
                 raise
             except Exception as error:  # each file system raises its own
                 self._failed(error)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sunlab.data.index import SUFFIX
-from sunlab.data.paths import braces, expand, places
+from sunlab.data.paths import braces, expand, found_files, places
 from sunlab.data.remote import Remote, check_url, is_remote
 from sunlab.errors import DataError
 from sunlab.files import read_text
@@ -48,15 +48,17 @@ def _urls(pattern: str, remote: Remote, globs: list[str]) -> Iterator[str]:
 
 
 def _local(pattern: str, globs: list[str]) -> Iterator[str]:
-    found = expand(pattern)
-    if not Path(pattern).is_file():
+    yield from found_files(pattern)
+    if has_magic(pattern) and not Path(pattern).is_file():
         globs += [whole for part in braces(pattern) if has_magic(part) for whole in places(part)]
-    yield from map(str, found)
 
 
 def _remote_urls(pattern: str, remote: Remote, globs: list[str]) -> Iterator[str]:
+    if not has_magic(pattern) or pattern.startswith("http"):
+        yield from braces(pattern)
+        return
     for url in braces(pattern):
-        if not has_magic(url) or url.startswith("http"):
+        if not has_magic(url):
             yield url
             continue
         matches = remote.glob(url)

@@ -100,6 +100,32 @@ def test_what_stays_wrong_is_an_error(faults, requests):
         assert len(server.requests) == requests
 
 
+def test_a_password_is_sent_to_its_own_host_alone():
+    seen = []
+
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen.append((self.path, self.headers.get("Authorization")))
+            self.send_response(302)
+            self.send_header("Location", server.target)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Redirecting) as server, serving({"/a.tar": DATA}) as (other, url):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://me:a%20word@127.0.0.1:{server.server_port}/\u00e9 b.tar"
+        server.target = f"{url}/a.tar"
+        with io.BufferedReader(Arriving(place)) as file:
+            assert file.read() == DATA
+        assert seen == [("/%C3%A9%20b.tar", "Basic bWU6YSB3b3Jk")] and other.requests == [("/a.tar", None)]
+        server.target = "file:///etc/hostname"
+        with pytest.raises(StorageError, match="cannot be read"):
+            Arriving(place)
+        server.shutdown()
+
+
 @pytest.fixture
 def files(tmp_path):
     found = {}

@@ -10,11 +10,13 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
 import pytest
+from braceexpand import braceexpand
 from conftest import members, write_tar
 
 from fault_injection.apart import apart
 from sunlab.cli.main import main
 from sunlab.data import remote as remote_module
+from sunlab.data.paths import braces
 from sunlab.data.remote import SCHEMES, Remote, file_system
 from sunlab.data.shards import Shards
 from sunlab.data.urls import shard_urls
@@ -247,6 +249,24 @@ def test_a_list_beside_links_that_leave_its_folder(line, tmp_path):
 def test_braces_without_end(pattern):
     with pytest.raises(DataError, match="more than 1,000,000"):
         shard_urls([pattern], Remote())
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "a{00..12}.tar",
+        "{3..1}{-1..1}",
+        "{-02..10}x",
+        "{0..0}",
+        "{a..c}{1..2}",
+        "{1..9..4}",
+        "a{1,2}{01..3}",
+        "plain",
+        "${1..2}",
+    ],
+)
+def test_braces_are_those_of_bash(pattern):
+    assert braces(pattern) == list(braceexpand(pattern))
 
 
 def test_the_doctor_fetches_a_few_of_many_shards(tmp_path, monkeypatch, capsys):

@@ -10,7 +10,7 @@ from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from threading import Thread
-from typing import IO, Any
+from typing import IO
 
 from sunlab.data.archive import open_tar, unpacked
 from sunlab.data.cursor import Cursor, Tally
@@ -136,22 +136,22 @@ class Tar:
                 problem = error.strerror or str(error)
             except StorageError as error:
                 problem = str(error)
-            yield {**about, "__end__": True, "__problem__": problem, "__before__": forward.cut(end) if not problem else b""}
+            yield {**about, "__end__": True, "__problem__": problem, "__before__": forward.cut(end) if not problem else []}
 
 
 class Forward:
-    """A file that is only read forward. Args: keep: the bytes, until they are `cut`."""
+    """A file that is only read forward. Args: keep: what was read, in pieces, until it is `cut`."""
 
     def __init__(self, file: IO[bytes], *, keep: bool = False):
-        self.file, self.position = file, 0
-        self.kept, self.first = bytearray() if keep else None, 0
+        self.file, self.position, self.keep = file, 0, keep
+        self.pieces, self.first = list[bytes](), 0
 
     def read(self, size: int) -> bytes:
         data = self.file.read(size)
         self.position += len(data)
-        if self.kept is not None:
-            self.kept += data
-            if len(self.kept) > LONGEST + 2**21:
+        if self.keep:
+            self.pieces.append(data)
+            if self.position - self.first > LONGEST + 2**21:
                 raise Damage(f"a sample has more than {LONGEST:,} bytes")
         return data
 
@@ -159,13 +159,16 @@ class Forward:
         while self.position < position and self.read(min(position - self.position, 2**20)):
             pass
 
-    def cut(self, end: int) -> bytes:
-        """The kept bytes up to the position `end`, which are forgotten."""
-        if self.kept is None:
-            return b""
-        found = bytes(self.kept[: end - self.first])
-        del self.kept[: end - self.first]
-        self.first = end
+    def cut(self, end: int) -> list[bytes]:
+        """The pieces up to the position `end`, which are forgotten."""
+        found, kept = [], []
+        for piece in self.pieces:
+            within = max(0, end - self.first)
+            found.append(piece[:within])  # the piece itself, not a copy, where all of it is within
+            if within < len(piece):
+                kept.append(piece[within:])
+            self.first += len(piece[:within])
+        self.pieces = kept
         return found
 
 
@@ -189,7 +192,7 @@ class Group:
             members = _to_the_end(chain([first], items), pulled)
             try:
                 for number, (key, parts) in enumerate(groups(members)):
-                    regions = [item["__before__"] for item in pulled[1:]]
+                    regions = [piece for item in pulled[1:] for piece in item["__before__"]]
                     del pulled[:-1]
                     if self._wanted(shard, number):
                         self.found()
@@ -241,7 +244,7 @@ class Verify:
                 self.bad(bad_sample(url, item["__key__"], "altered bytes", "its bytes are not those that were indexed"))
 
 
-def _matches(index: Index, number: int, key: str, regions: list[Any]) -> bool:
+def _matches(index: Index, number: int, key: str, regions: list[bytes]) -> bool:
     if number >= len(index) or index.keys[number] != key:
         return False
     digest = sha256()
