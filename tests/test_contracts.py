@@ -15,7 +15,6 @@ import pytest
 import torch
 from tiny_bases import tiny_base, tiny_clip
 from tiny_pixart import tiny_pixart
-from tiny_sd3 import tiny_sd3
 
 from sunlab.data.precompute import write_latents
 from sunlab.data.shards import Shards
@@ -79,7 +78,6 @@ PLACES: dict[str, Callable[[], Path]] = {
     "sd": cache(lambda: tiny_base("sd21", _folder() / "sd21")),
     "sdxl": cache(lambda: tiny_base("sdxl", _folder() / "sdxl")),
     "pixart": cache(lambda: tiny_pixart(_folder() / "pixart")),
-    "sd3": cache(lambda: tiny_sd3(_folder() / "sd3")),
 }
 
 # what a component needs besides its name, by kind and name

@@ -9,6 +9,7 @@ from sunlab.adapters.kernels import attend
 from sunlab.adapters.state import PassState
 from sunlab.backbones.attention import AttentionCall, TextAttention
 
+NO_BIAS = (False, False)
 EPSILON = 1e-12  # below it a norm counts as zero: an all-zero branch stays zero instead of NaN
 
 
@@ -24,12 +25,14 @@ class Branch(nn.Module):
         normalise: whether |Z| / |N| is applied; without it N' = alpha N + beta.
         scale: whether alpha and beta are there and trained.
         compat: the released code's arithmetic.
+        bias: whether W_k and W_v have one each, as the layers of PixArt, SANA and Stable Diffusion 3 do.
     """
 
-    def __init__(self, text_width: int, width: int, *, normalise: bool, scale: bool, compat: bool):
+    def __init__(
+        self, text_width: int, width: int, *, normalise: bool, scale: bool, compat: bool, bias: tuple[bool, bool] = NO_BIAS
+    ):
         super().__init__()
-        self.to_k = nn.Linear(text_width, width, bias=False)
-        self.to_v = nn.Linear(text_width, width, bias=False)
+        self.to_k, self.to_v = (nn.Linear(text_width, width, bias=each) for each in bias)
         self.normalise, self.compat = normalise, compat
         if scale:
             self.alpha = nn.Parameter(torch.ones(width))
@@ -39,7 +42,15 @@ class Branch(nn.Module):
             self.register_parameter("beta", None)
 
     def forward(
-        self, layer: TextAttention, query: Tensor, size_z: Tensor, tokens: Tensor, mask: Tensor | None, state: PassState
+        self,
+        layer: TextAttention,
+        query: Tensor,
+        size_z: Tensor,
+        tokens: Tensor,
+        mask: Tensor | None,
+        state: PassState,
+        *,
+        positive: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """N, and what makes N' = factor N + beta of it.
 
@@ -49,11 +60,12 @@ class Branch(nn.Module):
             size_z: |Z| (B, 1, 1), or (1, 1, 1) with `compat`.
             tokens: (B, L, d).
             mask: added to the scores (B, 1 or heads, 1 or P, L), or None.
+            positive: whether they are those of the positive prompt.
 
         Returns:
             N (B, P, h); factor, of the dtype of `size_z`, shaped to be multiplied with it.
         """
-        n = attend(query, state.keys_values(self, layer, tokens, self.project, query), mask)
+        n = attend(query, state.keys_values(self, layer, tokens, self.project, query, positive=positive), mask)
         factor = self._ratio(size_z, n) if self.normalise else torch.ones_like(size_z)
         return n, factor if self.alpha is None else factor * self.alpha.to(size_z.dtype)
 
@@ -100,7 +112,7 @@ class SUNAttention:
         addcmul = torch.addcmul if torch.is_grad_enabled() else Tensor.addcmul_
         betas: list[Tensor] = []
         for sign, branch, tokens, mask, gain in self._branches(call, state, query):
-            n, factor = branch(layer, query, size_z, tokens, mask, state)
+            n, factor = branch(layer, query, size_z, tokens, mask, state, positive=branch is self.positive)
             signed = sign if gain is None else sign * gain.view(-1, 1, 1)
             total = addcmul(total, n, (signed * factor).to(n.dtype))
             if branch.beta is not None:
@@ -120,4 +132,4 @@ class SUNAttention:
         if self.negative is not None:
             yield -state.scale, self.negative, state.negative_tokens(call), state.negative_bias(query), state.gain
         if self.positive is not None:
-            yield state.scale, self.positive, call.tokens, call.mask(), state.gain_positive
+            yield state.scale, self.positive, call.tokens, state.positive_bias(call, query), state.gain_positive

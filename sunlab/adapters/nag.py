@@ -20,7 +20,8 @@ class NAG(Stacked):
 
     arXiv 2505.21179, with the base's own keys and values: Z~ = Z_pos + phi (Z_pos - Z_neg), shrunk where its L1
     norm, by token, exceeds tau times that of Z_pos, and blended: out = W_out(a Z^ + (1 - a) Z_pos). It does not look at the
-    guidance scale w.
+    guidance scale w. In joint attention the negative prompt runs through the blocks as a second stream of text, as in the
+    authors' code; Z_pos and Z_neg are the image's attention to itself and to either prompt.
 
     Args:
         phi: how far to extrapolate (the authors' code counts phi + 1 as `nag_scale`).
@@ -30,7 +31,7 @@ class NAG(Stacked):
             are this adapter's.
 
     Raises:
-        ConfigError: parameters out of range; joint attention, when it is attached.
+        ConfigError: parameters out of range.
     """
 
     def __init__(self, *, phi: float = 2.0, tau: float = 2.5, blend: float = 0.5, inner: str | dict[str, Any] | None = None):
@@ -40,11 +41,6 @@ class NAG(Stacked):
         self.phi, self.tau, self.blend = phi, tau, blend
 
     def extension(self, path: str, layer: TextAttention) -> "NAGAttention":
-        if layer.joint:
-            raise ConfigError(
-                f"nag: {path} is joint attention, where the negative prompt has a stream of its own through the blocks, "
-                "which this adapter does not compute; use sun"
-            )
         return NAGAttention(phi=self.phi, tau=self.tau, blend=self.blend)
 
 
@@ -63,9 +59,11 @@ class NAGAttention:
         if not state.in_attention:
             return call.below(state)
         query, layer = call.query(), call.layer
-        negative = state.own(call, self, state.negative_tokens(call), query)
-        z_pos = attend(query, state.own(call, layer.to_k, call.tokens, query, exact=True), call.mask())
-        z_neg = attend(query, negative, state.negative_bias(query))
+        z_pos = state.attention(call, query)
+        if layer.joint:
+            z_neg = call.attention_to_second()
+        else:
+            z_neg = attend(query, state.own(call, self, state.negative_tokens(call), query), state.negative_bias(query))
         z_nag = normalised_guidance(z_pos, z_neg, phi=self.phi, tau=self.tau, blend=self.blend)
         return layer.out(z_nag) if call.plain else call.below(state) + layer.out_offset(z_nag - z_pos)
 

@@ -31,6 +31,7 @@ class Stacked(Adapter):
         self.spec = {**spec, "inner": None if self.inner is None else dict(self.inner.spec)}
         self._attachment: Attachment | None = None
         self._context: Callable[[Conditioning], TokenContext] = unattached
+        self._joint = False
 
     @abstractmethod
     def extension(self, path: str, layer: TextAttention) -> Extension:
@@ -41,13 +42,14 @@ class Stacked(Adapter):
             raise ConfigError("this adapter is attached already; detach it first")
         if self.inner is not None:
             self.inner.attach(backbone)
+        layers = backbone.text_attention()
         try:
-            self._attachment = backbone.extend({p: self.extension(p, a) for p, a in backbone.text_attention().items()})
+            self._attachment = backbone.extend({path: self.extension(path, layer) for path, layer in layers.items()})
         except ConfigError:
             if self.inner is not None:
                 self.inner.detach()
             raise
-        self._context = backbone.context
+        self._context, self._joint = backbone.context, any(layer.joint for layer in layers.values())
 
     def detach(self) -> None:
         if self._attachment is not None:
@@ -63,13 +65,14 @@ class Stacked(Adapter):
             self.inner.check_attached()
 
     def state(self, positive: Conditioning, negative: Conditioning | None, guidance: Tensor) -> PassState:
-        below: PassState | None = None if self.inner is None else self.inner.state(positive, negative, guidance)
-        if below is not None and below.negative is not None:
-            return below
-        own = PassState.of(None if negative is None else self._context(negative))
-        if below is None:
-            return own
-        return replace(below, negative=own.negative, negative_mask=own.negative_mask, cache=own.cache, in_attention=True)
+        state: PassState | None = None if self.inner is None else self.inner.state(positive, negative, guidance)
+        if state is None or state.negative is None:
+            own = PassState.of(None if negative is None else self._context(negative), positive, joint=self._joint)
+            taken = {name: getattr(own, name) for name in ("negative", "negative_mask", "positive_mask", "cache")}
+            state = own if state is None else replace(state, **taken, in_attention=True)
+        if self._joint and negative is not None:
+            state = replace(state, second=negative.tokens, second_mask=negative.mask)
+        return state
 
     def tensors(self) -> dict[str, Tensor]:
         return {} if self.inner is None else self.inner.tensors()

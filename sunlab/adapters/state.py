@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sunlab.adapters.kernels import Tokens, attend
 from sunlab.backbones.attention import AttentionCall, TextAttention, TokenContext
 from sunlab.errors import ConfigError
+from sunlab.types import Conditioning
 
 Projection = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -39,6 +40,12 @@ class PassState:
             for adapters without a negative branch.
         negative_mask: (B, L), False at padding, or None.
         words: (B, L), False at the negative prompt's padding also where the network attends to it, or None: not known.
+        positive_mask: of the positive prompt (B, L), False at padding, which in joint attention the network attends to and
+            adapters do not; None: there is none, or it is not known.
+        kept: which of the positive tokens a trimmed state attends to, see `trimmed`; None: all.
+        second: a second prompt (B, L, d), before the network's own projection, that a network of joint attention carries
+            through its blocks beside the first, see `AttentionCall.attention_to_second`; None: there is none.
+        second_mask: (B, L), False where no query attends to it, or None.
         gain: factor on the negative branch (B,), or None for 1: how a guidance-conditioned adapter is steered.
         gain_positive: likewise, on the extra positive branch.
         scale: factor on the whole offset that the adapter adds to its layers, see `Strength`.
@@ -52,6 +59,10 @@ class PassState:
     negative: Tensor | None = None
     negative_mask: Tensor | None = None
     words: Tensor | None = None
+    positive_mask: Tensor | None = None
+    kept: "Kept | None" = None
+    second: Tensor | None = None
+    second_mask: Tensor | None = None
     gain: Tensor | None = None
     gain_positive: Tensor | None = None
     scale: float = 1.0
@@ -62,10 +73,31 @@ class PassState:
     cache: PromptCache | None = None
 
     @staticmethod
-    def of(negative: TokenContext | None) -> "PassState":
-        """With a cache if gradients are off."""
+    def of(negative: TokenContext | None, positive: Conditioning | None = None, *, joint: bool = False) -> "PassState":
+        """With a cache if gradients are off.
+
+        Args:
+            joint: the network's attention is joint, see `TextAttention.joint`.
+        """
         cache = None if torch.is_grad_enabled() else PromptCache()
-        return PassState(cache=cache) if negative is None else PassState(negative.tokens, negative.mask, cache=cache)
+        mask = None if positive is None else padding_of(positive, joint=joint)
+        state = PassState(positive_mask=mask, cache=cache)
+        return state if negative is None else replace(state, negative=negative.tokens, negative_mask=negative.mask)
+
+    def trimmed(self) -> "PassState":
+        """The state without what is masked in all rows: the same passes in less time. It reads the masks' lengths back from
+        the device once: for the passes of a generation, not for a training step."""
+        state = self
+        if self.negative is not None and self.negative_mask is not None:
+            kept = Kept.of(self.negative_mask)
+            words = None if self.words is None else kept(self.words)
+            state = replace(state, negative=kept(self.negative), negative_mask=kept.mask, words=words)
+        if self.second is not None and self.second_mask is not None:
+            kept = Kept.of(self.second_mask)
+            state = replace(state, second=kept(self.second), second_mask=kept.mask)
+        if self.positive_mask is not None:
+            state = replace(state, kept=Kept.of(self.positive_mask))
+        return state
 
     def at(self, time: Tensor) -> "PassState":
         """In a pass at this time of the network, for an adapter that is conditioned on it; families call it."""
@@ -95,13 +127,28 @@ class PassState:
         """The same without any padding."""
         return _bias(self.negative_mask if self.words is None else self.words, query)
 
+    def positive_bias(self, call: AttentionCall, query: Tensor) -> Tensor | None:
+        """The mask of the positive tokens that `own` and `keys_values` return with `positive`, as a term of the scores."""
+        if self.kept is not None:
+            return _bias(self.kept.mask, query)
+        mask = call.mask()
+        return _bias(self.positive_mask, query) if mask is None else mask
+
     @property
     def inference(self) -> bool:
         """Whether no gradients are computed and nothing is traced, so that values may be kept and changed in place."""
         return self.cache is not None and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
     def keys_values(
-        self, owner: object, layer: TextAttention, tokens: Tensor, project: Projection, query: Tensor, *, exact: bool = False
+        self,
+        owner: object,
+        layer: TextAttention,
+        tokens: Tensor,
+        project: Projection,
+        query: Tensor,
+        *,
+        exact: bool = False,
+        positive: bool = False,
     ) -> Tokens:
         """Keys and values of tokens (B, L, d) for `attend`, from the cache if `owner` computed them before.
 
@@ -109,10 +156,12 @@ class PassState:
             project: tokens -> key, value (B, L, h).
             query: (B, heads, P, c), whose dtype they get.
             exact: see `Tokens.of`.
+            positive: they are the positive prompt's, of which a trimmed state takes a part; see `positive_bias`.
         """
 
         def compute() -> Tokens:
-            split = ((part.to(query.dtype).unflatten(-1, (layer.heads, -1)).transpose(1, 2)) for part in project(tokens))
+            seen = self.kept(tokens) if positive and self.kept is not None else tokens
+            split = ((part.to(query.dtype).unflatten(-1, (layer.heads, -1)).transpose(1, 2)) for part in project(seen))
             key, value = split
             return Tokens.of(layer.norm_k(key), value, exact=exact)
 
@@ -121,7 +170,16 @@ class PassState:
         laid_out: Tokens = self.cache.get(owner, tokens, _version(layer), compute)
         return laid_out
 
-    def own(self, call: AttentionCall, owner: object, tokens: Tensor, query: Tensor, *, exact: bool = False) -> Tokens:
+    def own(
+        self,
+        call: AttentionCall,
+        owner: object,
+        tokens: Tensor,
+        query: Tensor,
+        *,
+        exact: bool = False,
+        positive: bool = False,
+    ) -> Tokens:
         """Keys and values of tokens by the layer's own projections. The tokens get the query's dtype: a weight that is kept
         quantised or in eight bits does not state the dtype to compute in."""
         layer = call.layer
@@ -130,14 +188,51 @@ class PassState:
             tokens = tokens.to(query.dtype)
             return layer.to_k(tokens), layer.to_v(tokens)
 
-        return self.keys_values(owner, layer, tokens, project, query, exact=exact)
+        return self.keys_values(owner, layer, tokens, project, query, exact=exact, positive=positive)
 
     def attention(self, call: AttentionCall, query: Tensor) -> Tensor:
         """Z (B, P, h) of the layer's own attention, which may be changed in place."""
         z = call.attention()
         if z is not None:
             return z
-        return attend(query, self.own(call, call.layer.to_k, call.tokens, query, exact=True), call.mask())
+        own = self.own(call, call.layer.to_k, call.tokens, query, exact=True, positive=True)
+        return attend(query, own, self.positive_bias(call, query))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The tokens of a prompt that its mask keeps, moved to the front.
+
+    Attributes:
+        index: (B, n) of them, in their order, and then of others up to the longest row.
+        mask: (B, n), False at those others; None without any.
+    """
+
+    index: Tensor
+    mask: Tensor | None
+
+    @staticmethod
+    def of(mask: Tensor) -> "Kept":
+        """Of a mask (B, L). It reads the lengths back from the device."""
+        lengths = mask.sum(1)
+        shortest, longest = torch.stack([lengths.min(), lengths.max()]).tolist()
+        index = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, : max(longest, 1)]
+        return Kept(index, None if shortest == longest else mask.gather(1, index))
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Of rows (B, L) or (B, L, d). Raises `ConfigError` if they have another number of prompts or fewer tokens."""
+        if len(rows) != len(self.index):
+            raise ConfigError(
+                f"the prompt embeddings have {len(rows)} rows, their mask has {len(self.index)}; a callback that changes "
+                "the batch must change latents, prompt_embeds and negative_prompt_embeds alike"
+            )
+        index = self.index if rows.dim() == 2 else self.index[..., None].expand(-1, -1, rows.shape[-1])
+        return rows.gather(1, index)
+
+
+def padding_of(prompts: Conditioning, *, joint: bool) -> Tensor | None:
+    """The mask of what adapters attend to (B, L): the network's own; in joint attention, where it has none, the words."""
+    return prompts.words if joint and prompts.mask is None else prompts.mask
 
 
 def _bias(mask: Tensor | None, query: Tensor) -> Tensor | None:

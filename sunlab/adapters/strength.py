@@ -43,7 +43,8 @@ class Strength:
         return self
 
     def on(self, state: Any) -> Any:
-        """The state of a pass at this strength."""
+        """The state of the passes of a generation at this strength, without the prompts' padding."""
+        state = state.trimmed() if hasattr(state, "trimmed") else state
         return state if self == Strength() else state.scaled(offset=self.scale, lora=self.lora_scale)
 
 

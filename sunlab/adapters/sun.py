@@ -10,7 +10,7 @@ from sunlab.adapters.attention import Branch, SUNAttention
 from sunlab.adapters.base import ADAPTERS, REPLACED, Adapter, unattached
 from sunlab.adapters.state import PassState
 from sunlab.backbones.attention import Adaptable, Attachment, TextAttention, TokenContext
-from sunlab.backbones.weights import dense
+from sunlab.backbones.weights import bias_of, dense
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
 
@@ -32,8 +32,9 @@ class SUN(Adapter):
         negative: the branch N'; without it negative prompts have no effect (an ablation).
         normalise: attention normalisation |Z| / |N|.
         scale: per-channel alpha and beta.
-        init: `copy`, projections copied from the layer's own key and value (out = 2 Z - N' with `extra_positive`, near
-            guidance 2 in attention space); `identity`, the same with alpha = 0: the base unchanged to the bit.
+        init: `copy`, projections copied from the layer's own key and value with their biases (out = 2 Z - N' with
+            `extra_positive`, near guidance 2 in attention space); `identity`, the same with alpha = 0: the base unchanged to
+            the bit.
         compat: the released code's arithmetic, where a picture depends on its batch-mates and zeros give NaN.
     """
 
@@ -65,12 +66,14 @@ class SUN(Adapter):
         self.layers = nn.ModuleDict()
         self._attachment: Attachment | None = None
         self._context: Callable[[Conditioning], TokenContext] = unattached
+        self._joint = False
 
     def attach(self, backbone: Adaptable) -> None:
         if self._attachment is not None:
             raise ConfigError("this adapter is attached already; detach it first")
-        self._attachment = backbone.extend({p: self._extension(p, a) for p, a in backbone.text_attention().items()})
-        self._context = backbone.context
+        layers = backbone.text_attention()
+        self._attachment = backbone.extend({path: self._extension(path, layer) for path, layer in layers.items()})
+        self._context, self._joint = backbone.context, any(layer.joint for layer in layers.values())
 
     def detach(self) -> None:
         if self._attachment is not None:
@@ -82,13 +85,15 @@ class SUN(Adapter):
             raise ConfigError(REPLACED)
 
     def state(self, positive: Conditioning, negative: Conditioning | None, guidance: Tensor) -> PassState:
-        return PassState.of(None if negative is None else self._context(negative))
+        return PassState.of(None if negative is None else self._context(negative), positive, joint=self._joint)
 
     def tensors(self) -> dict[str, Tensor]:
         named: dict[str, Tensor] = {}
         for layer, branches in self.layers.items():
             for name, parameter in branches.named_parameters():
-                named[f"{_path(layer)}.{NAMES[name]}"] = parameter
+                weight = name.replace(".bias", ".weight")
+                end = ".bias" if name.endswith(".bias") else ".weight"
+                named[f"{_path(layer)}.{NAMES[weight].replace('.weight', end)}"] = parameter
         return named
 
     def _extension(self, path: str, layer: TextAttention) -> SUNAttention:
@@ -102,15 +107,20 @@ class SUN(Adapter):
 
     def _branches(self, layer: TextAttention) -> nn.ModuleDict:
         key, value = dense(layer.to_k), dense(layer.to_v)
+        biases = bias_of(layer.to_k), bias_of(layer.to_v)
         branches = nn.ModuleDict()
         for name, wanted in self.branches.items():
             if not wanted:
                 continue
             with torch.device(key.device):
-                branch = Branch(layer.text_width, layer.width, **self.options)
+                bias = (biases[0] is not None, biases[1] is not None)
+                branch = Branch(layer.text_width, layer.width, **self.options, bias=bias)
             with torch.no_grad():
                 branch.to_k.weight.copy_(key)
                 branch.to_v.weight.copy_(value)  # never zero: the branch is normalised, its scale would be lost
+                for projection, bias_there in zip((branch.to_k, branch.to_v), biases, strict=True):
+                    if bias_there is not None:
+                        projection.bias.copy_(bias_there)
                 if self.init == "identity":
                     branch.alpha.zero_()
             branches[name] = branch

@@ -26,6 +26,10 @@ class VSF(Stacked):
     negative ones, and padding of the negative prompt is masked, also where the network attends to it; embeddings that come
     without a tokenizer's mask are attended to as a whole. VSF does not depend on the guidance scale w.
 
+    In joint attention the negative prompt runs through the blocks as a second stream of text, as in the authors' code: the
+    image attends to itself, to the positive prompt and to a copy of the negative one with flipped values; each prompt
+    attends to the image and to itself, with values as they are.
+
     Args:
         alpha: factor on the flipped values (`scale` in the authors' code).
         beta: by how much the scores of negative tokens are lowered (`offset` there).
@@ -33,7 +37,7 @@ class VSF(Stacked):
             are this adapter's.
 
     Raises:
-        ConfigError: alpha or beta is negative; joint attention, when it is attached.
+        ConfigError: alpha or beta is negative.
     """
 
     def __init__(self, *, alpha: float = 3.5, beta: float = 0.1, inner: str | dict[str, Any] | None = None):
@@ -44,11 +48,12 @@ class VSF(Stacked):
 
     def state(self, positive: Conditioning, negative: Conditioning | None, guidance: Tensor) -> PassState:
         state = super().state(positive, negative, guidance)
-        return state if negative is None else replace(state, words=negative.words)
+        if negative is None:
+            return state
+        mask = state.second_mask if negative.words is None else negative.words
+        return replace(state, words=negative.words, second_mask=mask)
 
     def extension(self, path: str, layer: TextAttention) -> "VSFAttention":
-        if layer.joint:
-            raise ConfigError(f"vsf: {path} is joint attention; the form for cross-attention does not apply, use sun")
         return VSFAttention(alpha=self.alpha, beta=self.beta)
 
 
@@ -67,12 +72,15 @@ class VSFAttention:
         if not state.in_attention:
             return call.below(state)
         query, layer = call.query(), call.layer
-        positive = state.own(call, layer.to_k, call.tokens, query, exact=True)
-        negative = state.own(call, self, state.negative_tokens(call), query)
-        z = attend(query, *self._joined(positive, call.mask(), negative, state.words_bias(query)))
+        if layer.joint:
+            z = call.attention_to_second(both=True, factor=-self.alpha, offset=-self.beta)
+        else:
+            positive = state.own(call, layer.to_k, call.tokens, query, exact=True, positive=True)
+            negative = state.own(call, self, state.negative_tokens(call), query)
+            z = attend(query, *self._joined(positive, state.positive_bias(call, query), negative, state.words_bias(query)))
         if call.plain:
             return layer.out(z)
-        return call.below(state) + layer.out_offset(z - attend(query, positive, call.mask()))
+        return call.below(state) + layer.out_offset(z - state.attention(call, query))
 
     def _joined(
         self, positive: Tokens, mask: Tensor | None, negative: Tokens, words: Tensor | None

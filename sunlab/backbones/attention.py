@@ -16,7 +16,8 @@ class TokenContext:
 
     Attributes:
         tokens: (B, L, d).
-        mask: (B, L) bool, False at padding, or None if every token is attended to.
+        mask: (B, L) bool, False at padding, or None if adapters attend to every token. In joint attention, where the network
+            attends to padding, it is False there too.
     """
 
     tokens: Tensor
@@ -120,6 +121,18 @@ class AttentionCall(ABC):
         """Z (B, P, h), the layer's own attention before its output projection; the caller may change it in place. None if it
         is that of `query()` to the keys and values of `tokens`; joint attention attends to the image too."""
         return None
+
+    def attention_to_second(self, *, both: bool = False, factor: float = 1.0, offset: float = 0.0) -> Tensor:
+        """Z (B, P, h) of the image's attention to itself and to the second prompt that the state of the pass names (see
+        `second_prompt`); joint attention alone. The network carries that prompt through its blocks beside the first, and
+        neither prompt attends to the other.
+
+        Args:
+            both: attend to the first prompt too.
+            factor: on the second prompt's values.
+            offset: on the scores of its tokens.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no second prompt: its attention is not joint")
 
     @abstractmethod
     def below(self, state: Any = None) -> Tensor:

@@ -47,6 +47,12 @@ def at_time(state: Any, time: Any) -> Any:
     return state if at is None else at(time)
 
 
+def second_prompt(state: Any) -> tuple[Any, Any]:
+    """The second prompt (B, L, d) that a network of joint attention carries in a pass with this state, and its mask (B, L),
+    False where no query attends to it; None for either that is not there."""
+    return getattr(state, "second", None), getattr(state, "second_mask", None)
+
+
 def checkpoint(function: Callable[..., Any], *args: Any) -> Any:
     """`torch.utils.checkpoint.checkpoint` whose recomputation sees the state of the forward pass. It can be given to
     diffusers' `enable_gradient_checkpointing`."""

@@ -36,7 +36,7 @@ def dtype_of(layer: Any) -> torch.dtype:
 
 @torch.no_grad()
 def dense(layer: Any) -> Tensor:
-    """W (outputs, inputs) of a linear layer without bias. What cannot be read is computed, column by column."""
+    """W (outputs, inputs) of a linear layer. What cannot be read is computed, column by column."""
     layer = unwrapped(layer)
     device, weight = device_of(layer), layer.weight
     readable = type(weight.data) is torch.Tensor and weight.dtype in FLOATS and weight.device == device
@@ -44,7 +44,14 @@ def dense(layer: Any) -> Tensor:
         return weight.detach()
     for dtype in (getattr(layer, "compute_dtype", None) or torch.float32, torch.bfloat16, torch.float16):
         try:
-            return layer(torch.eye(layer.in_features, device=device, dtype=dtype)).mT
+            columns = layer(torch.eye(layer.in_features, device=device, dtype=dtype))
+            return (columns if layer.bias is None else columns - layer.bias).mT
         except RuntimeError as error:  # another compute type
             failure = error
     raise failure
+
+
+def bias_of(layer: Any) -> Tensor | None:
+    """b (outputs,) of a linear layer where it computes, or None."""
+    bias = getattr(unwrapped(layer), "bias", None)
+    return None if bias is None else bias.detach().to(device_of(layer))

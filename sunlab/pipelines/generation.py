@@ -25,7 +25,7 @@ class Generation:
         pipe: the very pipeline, not a copy.
         attachment: the adapter in it.
         w: the guidance scale.
-        negative: the negative prompts, once they are encoded.
+        positive, negative: the prompts, once they are encoded.
         state: of the passes, once the prompts are encoded.
         acted: whether the pipeline has handed it on.
     """
@@ -33,6 +33,7 @@ class Generation:
     pipe: Any
     attachment: Attachment
     w: float
+    positive: Conditioning | None = None
     negative: Conditioning | None = None
     state: Any = None
     acted: bool = False
@@ -41,7 +42,7 @@ class Generation:
         """The prompts are encoded."""
         device = positive.tokens.device
         self.attachment.move(device)
-        self.negative = negative
+        self.positive, self.negative = positive, negative
         guidance = torch.full((len(positive if negative is None else negative),), self.w, device=device)
         state = self.attachment.adapter.state(positive, negative, guidance)
         self.state = self.attachment.strength.on(state)
@@ -58,8 +59,8 @@ class Generation:
                 f"negative_prompt_embeds of shape {tuple(tokens.shape)} do not fit their mask {tuple(mask.shape)}; a "
                 "callback must keep the number of rows and tokens"
             )
-        changed = Conditioning(tokens, mask=mask)
-        self.bind(changed, changed)
+        assert self.positive is not None, "prompts are encoded before a step"
+        self.bind(self.positive, Conditioning(tokens, mask=mask))
 
     def check_acted(self) -> None:
         """Raise `ConfigError` if the U-Net never got the state."""

@@ -88,21 +88,33 @@ class Plugged:
         positive, negative, without = layers.encoded(_encode(own, *bound.args, **bound.kwargs))
         assert negative is not None
         if negative.mask is None:
-            negative = replace(negative, words=self._words(given, len(negative.tokens)))
+            negative = replace(negative, words=self._words("negative_prompt", given, negative.tokens))
+            positive = replace(positive, words=self._words("prompt", given, positive.tokens))
         generation.bind(positive, negative)
         return without
 
-    def _words(self, given: dict[str, Any], rows: int) -> torch.Tensor | None:
-        """Which tokens of the negative prompts are no padding (rows, L); None where they are given as embeddings."""
-        tokenizer = getattr(self, "tokenizer", None) or getattr(self, "tokenizer_2", None)
-        if given.get("negative_prompt_embeds") is not None or tokenizer is None:
+    def _words(self, key: str, given: dict[str, Any], tokens: torch.Tensor) -> torch.Tensor | None:
+        """Which tokens of the prompts under `key` are no padding (rows, L); None where they are given as embeddings."""
+        tokenizers = [getattr(self, name, None) for name in ("tokenizer", "tokenizer_2")]
+        clip = next((tokenizer for tokenizer in tokenizers if tokenizer is not None), None)
+        if given.get(f"{key}_embeds") is not None or clip is None:
             return None
-        texts = given.get("negative_prompt") or ""
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        found = self._unpadded(clip, given.get(key))
+        if rest := tokens.shape[1] - found.shape[1]:  # Stable Diffusion 3's T5, or zeros without it
+            t5 = getattr(self, "tokenizer_3", None) if getattr(self, "text_encoder_3", None) is not None else None
+            more = found.new_zeros(len(found), rest)
+            if t5 is not None:
+                more = self._unpadded(t5, given.get(f"{key}_3") or given.get(key), rest)
+            found = torch.cat([found, more], dim=1)
+        return found.repeat_interleave(len(tokens) // len(found), 0).to(tokens.device)
+
+    def _unpadded(self, tokenizer: Any, texts: str | list[str] | None, length: int | None = None) -> torch.Tensor:
+        """Of one tokenizer (B, L), padded to `length`, by default the tokenizer's own."""
+        texts = [texts or ""] if not isinstance(texts, list) else texts
         if hasattr(self, "maybe_convert_prompt"):  # textual inversion
             texts = [self.maybe_convert_prompt(text, tokenizer) for text in texts]
-        found = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").attention_mask.bool()
-        return found.repeat_interleave(rows // len(texts), 0).to(self._execution_device)  # type: ignore[attr-defined]
+        rows = tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+        return rows.attention_mask.bool()
 
     def _check_negative(self, given: dict[str, Any]) -> None:
         """Raise `ConfigError` where the negative prompt would need an encoder that the pipeline was loaded without."""

@@ -159,7 +159,7 @@ class AdapterContract(ComponentContract):
         with torch.no_grad():
             for name, tensor in adapter.tensors().items():
                 fresh.tensors()[name].copy_(tensor)
-        assert torch.equal(self.forward(backbone, adapter), self.forward(fresh_backbone, fresh))
+        same(self.forward(backbone, adapter), self.forward(fresh_backbone, fresh))
 
     def test_an_adapter_file_survives_a_round_trip(self, tmp_path: Path) -> None:
         backbone, adapter = self.attached()
@@ -171,7 +171,9 @@ class AdapterContract(ComponentContract):
         else:
             again = attach_untrained(adapter.spec, other)
         assert again.spec == adapter.spec
-        assert torch.equal(self.forward(other, again), self.forward(backbone, adapter))
+        found, kept = again.tensors(), adapter.tensors()
+        assert found.keys() == kept.keys() and all(torch.equal(found[name], tensor) for name, tensor in kept.items())
+        same(self.forward(other, again), self.forward(backbone, adapter))
 
     def test_prompts_pass_the_networks_own_projection(self) -> None:
         """Without the toy's projection, prompts that were projected before give the same output."""
@@ -209,6 +211,11 @@ class AdapterContract(ComponentContract):
         adapter.detach()
         adapter.attach(backbone)
         assert torch.equal(self.forward(backbone, adapter), before)
+
+
+def same(found: Tensor, wanted: Tensor) -> None:
+    """Equal but for the last bits, in which kernels differ by where in memory the weights are."""
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
 
 
 def _no_grad(run: Any, on: bool) -> Any:

@@ -124,13 +124,3 @@ def test_in_a_pipeline_it_draws_what_our_own_loop_draws(tiny_base, tiny_base_fol
 def test_parameters_out_of_range(options):
     with pytest.raises(ConfigError, match="alpha >= 0 and beta >= 0"):
         VSF(**options)
-
-
-def test_joint_attention_is_an_error():
-    from sunlab.testing.toy_attention import ToyTextAttention
-    from sunlab.testing.toy_backbone import toy_base
-
-    layer = ToyTextAttention(toy_base().backbone.blocks[0].attn2)
-    layer.joint = True
-    with pytest.raises(ConfigError, match="joint attention"):
-        VSF().extension("blocks.0.attn2", layer)

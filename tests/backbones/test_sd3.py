@@ -5,10 +5,10 @@ from dataclasses import replace
 import diffusers
 import pytest
 import torch
-from tiny_sd3 import tiny_sd3
 from torch.nn.functional import scaled_dot_product_attention
 
 from sunlab.backbones.pretrained import load_base, outline_base
+from sunlab.backbones.sd3.tiny import write_tiny as tiny_sd3
 from sunlab.diffusion.grid import grid
 from sunlab.draws import starting_noise
 from sunlab.errors import ConfigError

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny_bases import tiny_base
 from tiny_pixart import tiny_pixart
-from tiny_sd3 import tiny_sd3
 
 from sunlab.backbones.base import BACKBONES
+from sunlab.backbones.sd3.tiny import write_tiny as tiny_sd3
 from sunlab.config.load import load_config
 from sunlab.evaluation.base import EXTRACTORS, Extractor
 from sunlab.precision import native

@@ -5,11 +5,11 @@ import warnings
 import diffusers
 import pytest
 import torch
-from tiny_sd3 import tiny_sd3
 
 import sunlab
 from sunlab.adapters import ADAPTERS
 from sunlab.backbones.pretrained import load_base
+from sunlab.backbones.sd3.tiny import write_tiny as tiny_sd3
 from sunlab.diffusion.grid import grid
 from sunlab.draws import starting_noise
 from sunlab.errors import ConfigError, DataError
@@ -98,6 +98,22 @@ def test_it_draws_what_our_sampler_draws_in_one_pass_a_step(name, make, pipe):
     sunlab.unplug(pipe)
     assert torch.equal(latents(pipe, guidance_scale=3.0, num_inference_steps=4), plain)
     assert pipe.transformer.attn_processors == before and not pipe.transformer._forward_pre_hooks
+
+
+@pytest.mark.parametrize("over", ["nag", "vsf"])
+def test_negative_guidance_without_training(over, folder, pipe):
+    """Alone in the pipeline, at its own scheduler: what our loop draws, also beside T5's padding."""
+    base, adapter = load_base(folder).freeze(), ADAPTERS.build(over)
+    adapter.attach(base.backbone)
+    path = base.backbone.path
+    sampler = Sampler(DDIM(path), grid(2, path=path))
+    wanted = draw(base, sampler, with_adapter(base, adapter), Request(PROMPTS, NEGATIVES, SEEDS), w=1.0).latents
+    given = {"num_inference_steps": 2, "sigmas": [1.0, 0.5], "guidance_scale": 1.0}
+    plain = latents(pipe, **given)
+    sunlab.plug(pipe, over=over)
+    found = latents(pipe, **given)
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(found, plain, atol=1e-3)
 
 
 def test_image_to_image_and_a_controlnet(make, pipe, caplog):

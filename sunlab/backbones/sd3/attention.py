@@ -5,8 +5,9 @@ alone: it takes the image's queries, and its output passes the image's output pr
 diffusers hands `joint_attention_kwargs` to every processor, so the state of a pass travels there, see `JointPass`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from sunlab.backbones.attention import AttentionCall
 from sunlab.backbones.sd.attention import Extended, UNetAttachment, UNetTextAttention, Unextended, Wrapper
+from sunlab.backbones.state import second_prompt
 from sunlab.errors import ConfigError
 
 PLAIN = ("JointAttnProcessor2_0", "FusedJointAttnProcessor2_0")
@@ -64,54 +66,86 @@ class JointAttention:
         attn: diffusers' layer.
         hidden: of the image (B, P, h).
         context: of the text as the block normalised it (B, L, h).
+        first: how many tokens of it are the prompt's; those after are a second prompt's, see
+            `AttentionCall.attention_to_second`.
+        mask: of the second prompt (B, L - first), False where no query attends to it, or None.
     """
 
-    def __init__(self, attn: Any, hidden: Tensor, context: Tensor):
-        self.attn, self.hidden, self.context = attn, hidden, context
-        self._query: Tensor | None = None
+    def __init__(self, attn: Any, hidden: Tensor, context: Tensor, first: int, mask: Tensor | None = None):
+        self.attn, self.hidden, self.context, self.first, self.mask = attn, hidden, context, first, mask
         self._attended: Tensor | None = None
         self.context_out: Tensor | None = None
-        """Output of the text stream, once another processor has computed it."""
+        """Output of the prompt's stream, once another processor has computed it."""
 
     def query(self) -> Tensor:
         """Of the image (B, heads, P, c)."""
-        if self._query is None:
-            self._query = self._split(self.attn.to_q, self.attn.norm_q, self.hidden)
-        return self._query
+        return self._image[0]
+
+    @cached_property
+    def _image(self) -> tuple[Tensor, ...]:
+        """Query, key and value (B, heads, P, c)."""
+        attn = self.attn
+        return self._split((attn.to_q, attn.to_k, attn.to_v), (attn.norm_q, attn.norm_k), self.hidden)
+
+    @cached_property
+    def _text(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Query, key and value (B, heads, L, c) of the prompt, and of the second one."""
+        attn = self.attn
+        projections = attn.add_q_proj, attn.add_k_proj, attn.add_v_proj
+        parts = self._split(projections, (attn.norm_added_q, attn.norm_added_k), self.context)
+        return tuple(x[:, :, : self.first] for x in parts), tuple(x[:, :, self.first :] for x in parts)
 
     def attended(self) -> Tensor:
-        """The attention over both, before the output projections (B, P + L, h)."""
+        """The attention of image and prompt over both, before the output projections (B, P + L, h)."""
         if self._attended is None:
-            attn = self.attn
-            image = (
-                self.query(),
-                self._split(attn.to_k, attn.norm_k, self.hidden),
-                self._split(attn.to_v, None, self.hidden),
-            )
-            text = (
-                self._split(attn.add_q_proj, attn.norm_added_q, self.context),
-                self._split(attn.add_k_proj, attn.norm_added_k, self.context),
-                self._split(attn.add_v_proj, None, self.context),
-            )
-            query, key, value = (torch.cat(parts, dim=2) for parts in zip(image, text, strict=True))
-            self._attended = scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+            (query, key, value), (of_text, *text) = self._image, self._text[0]
+            self._attended = self._attend(torch.cat([query, of_text], dim=2), (key, value), text)
         return self._attended
 
     def of_image(self) -> Tensor:
         """Z (B, P, h), a copy that may be changed in place."""
         return self.attended()[:, : self.hidden.shape[1]].clone()
 
+    def to_second(self, *, both: bool, factor: float, offset: float) -> Tensor:
+        """See `AttentionCall.attention_to_second`."""
+        query, *image = self._image
+        first, (_, key, value) = self._text[0][1:], self._text[1]
+        second = key, value if factor == 1 else factor * value
+        return self._attend(query, image, *((first,) if both else ()), second, masked=True, offset=offset)
+
     def output_of_text(self) -> Tensor:
         """The output of the text stream (B, L, h); the last block drops it."""
+        if self.attn.context_pre_only:
+            return self.context
+        image = self._image[1:]
+        first, (of_second, *second) = self._text
         if self.context_out is not None:
-            return self.context_out
-        text = self.attended()[:, self.hidden.shape[1] :]
-        return text if self.attn.context_pre_only else self.attn.to_add_out(text)
+            out = self.context_out
+        elif self._attended is not None:
+            out = self.attn.to_add_out(self._attended[:, self.hidden.shape[1] :])
+        else:
+            out = self.attn.to_add_out(self._attend(first[0], image, first[1:]))
+        if self.first == self.context.shape[1]:
+            return out
+        return torch.cat([out, self.attn.to_add_out(self._attend(of_second, image, second, masked=True))], dim=1)
 
-    def _split(self, project: nn.Module, norm: nn.Module | None, x: Tensor) -> Tensor:
-        """(B, L, h) -> (B, heads, L, c)."""
-        part = project(x).unflatten(-1, (self.attn.heads, -1)).transpose(1, 2)
-        return part if norm is None else norm(part)
+    def _attend(self, query: Tensor, *seen: Sequence[Tensor], masked: bool = False, offset: float = 0.0) -> Tensor:
+        """Attention (B, Q, h) of a query to several keys and values. The last ones are the second prompt's if `masked`;
+        `offset` is added to their scores."""
+        key, value = (torch.cat(parts, dim=2) for parts in zip(*seen, strict=True))
+        bias = None
+        if masked and (offset or self.mask is not None):
+            bias = query.new_zeros(len(query), 1, 1, key.shape[2])
+            last = bias[..., key.shape[2] - seen[-1][0].shape[2] :]
+            last += offset
+            if self.mask is not None:
+                last.masked_fill_(~self.mask[:, None, None], -torch.inf)
+        return scaled_dot_product_attention(query, key, value, attn_mask=bias).transpose(1, 2).flatten(2)
+
+    def _split(self, projections: Sequence[nn.Module], norms: Sequence[nn.Module | None], x: Tensor) -> tuple[Tensor, ...]:
+        """Of x (B, L, h), each (B, heads, L, c)."""
+        parts = [project(x).unflatten(-1, (self.attn.heads, -1)).transpose(1, 2) for project in projections]
+        return tuple(part if norm is None else norm(part) for part, norm in zip(parts, (*norms, None), strict=True))
 
 
 @dataclass(frozen=True)
@@ -121,11 +155,13 @@ class JointPass:
     Attributes:
         state: of the adapter.
         tokens: returns the prompt's tokens after the network's own projection (B, L, d).
+        first: how many there are, before those of a second prompt.
         joint: of the layer that runs; None before the first extension.
     """
 
     state: Any
     tokens: Callable[[], Tensor]
+    first: int
     joint: JointAttention | None = None
 
 
@@ -168,13 +204,17 @@ class JointCall(AttentionCall):
     def attention(self) -> Tensor:
         return self.joint.of_image()
 
+    def attention_to_second(self, *, both: bool = False, factor: float = 1.0, offset: float = 0.0) -> Tensor:
+        return self.joint.to_second(both=both, factor=factor, offset=offset)
+
     def below(self, state: Any = None) -> Tensor:
         if self.plain:
             return self.layer.out(self.joint.of_image())
         given = None if state is None else replace(self.given, state=state, joint=self.joint)
         joint, processor = self.joint, self.processor
-        image, text = processor.below(joint.attn, joint.hidden, joint.context, self.attention_mask, given, self.more)
-        joint.context_out = text
+        context = joint.context[:, : joint.first]
+        image, text = processor.below(joint.attn, joint.hidden, context, self.attention_mask, given, self.more)
+        joint.context_out = text[:, : joint.first]
         return image
 
 
@@ -208,7 +248,7 @@ class JointExtended(JointWrapper, Extended):
                 f"the latents have {len(hidden)} rows, the prompt embeddings {len(context)}; a callback that changes the "
                 "batch must change latents, prompt_embeds and negative_prompt_embeds alike"
             )
-        joint = state.joint or JointAttention(attn, hidden, context)
+        joint = state.joint or JointAttention(attn, hidden, context, state.first, second_prompt(state.state)[1])
         call = JointCall(JointTextAttention(attn), self, state, joint, mask, more)
         return self.extension(call, state.state), joint.output_of_text()
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sunlab.backbones.attention import Extension, TokenContext, encoded_pooled
 from sunlab.backbones.sd.attention import STATE
 from sunlab.backbones.sd3.attention import JointAttachment, JointPass, JointTextAttention, text_attention
-from sunlab.backbones.state import carrying
+from sunlab.backbones.state import carrying, second_prompt
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
 
@@ -40,7 +40,7 @@ class SD3Layers:
     def context(self, conditioning: Conditioning) -> TokenContext:
         """See `Backbone.context`: the tokens after `context_embedder`, as the first block receives them."""
         tokens = self.transformer.context_embedder(conditioning.tokens.to(self.transformer.dtype))
-        return TokenContext(tokens, conditioning.mask)
+        return TokenContext(tokens, conditioning.words if conditioning.mask is None else conditioning.mask)
 
     def text_attention(self) -> dict[str, JointTextAttention]:
         """The joint attention layers by path, first block to last."""
@@ -83,8 +83,11 @@ class SD3Attachment(JointAttachment):
 
 
 class _Projecting:
-    """Replaces the state in the arguments of a pass by a `JointPass`. Without gradients the projected prompt is kept while
-    the same tensor is given, as in the steps of a generation, so that what is computed of it is kept too."""
+    """Replaces the state in the arguments of a pass by a `JointPass`, and appends its second prompt to the first.
+
+    Without gradients the projected prompt is kept while the same tensor is given, as in the steps of a generation, so that
+    what is computed of it is kept too.
+    """
 
     def __init__(self) -> None:
         self.kept: tuple[Any, Any, Tensor] | None = None
@@ -99,7 +102,14 @@ class _Projecting:
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             # once a pass, outside the blocks that checkpointing recomputes
             tokens = partial(_same, transformer.context_embedder(prompt))
-        return args, {**kwargs, KEY: {**given, STATE: JointPass(state, tokens)}}
+        kwargs = {**kwargs, KEY: {**given, STATE: JointPass(state, tokens, prompt.shape[1])}}
+        second, _ = second_prompt(state)
+        if second is None:
+            return args, kwargs
+        both = torch.cat([prompt, second.to(prompt)], dim=1)
+        if "encoder_hidden_states" in kwargs:
+            return args, {**kwargs, "encoder_hidden_states": both}
+        return (args[0], both, *args[2:]), kwargs
 
     def tokens(self, transformer: Any, prompt: Tensor) -> Tensor:
         """Computed in the first layer that uses it: an offloaded transformer has its weights by then."""

@@ -40,6 +40,7 @@ class StableDiffusion3(TransformerBackbone):
             C++ compiler on CPUs. `none`: not compiled.
     """
 
+    pipeline = "StableDiffusion3Pipeline"
     prediction_type = "flow"
     masked: ClassVar[bool] = False
 
@@ -88,7 +89,7 @@ class StableDiffusion3(TransformerBackbone):
 
     @classmethod
     def mismatch(cls, files: Files) -> str | None:
-        return index_mismatch(files.index)
+        return index_mismatch(files)
 
     @classmethod
     def adaptable(cls, network: Any) -> SD3Layers | None:
@@ -103,6 +104,12 @@ class StableDiffusion3(TransformerBackbone):
         return SD3
 
     @classmethod
+    def write_tiny(cls, folder: Path) -> None:
+        from sunlab.backbones.sd3.tiny import write_tiny
+
+        write_tiny(folder)
+
+    @classmethod
     def load(
         cls,
         files: Files,
@@ -113,9 +120,8 @@ class StableDiffusion3(TransformerBackbone):
         said: Mapping[str, Any] = MappingProxyType({}),
         weights: bool = True,
     ) -> BaseModel:
-        folder = files.configurations or files.place
         with torch.device("cpu" if weights else "meta"):
-            parts = read_folder(folder, fresh=fresh, dtype=dtype, weights=weights)
+            parts = read_folder(files, fresh=fresh, dtype=dtype, weights=weights)
         backbone = cls(parts.transformer, read_flow({**parts.scheduler, **said}), **options)
         backbone.index, backbone.scheduler = parts.index, parts.scheduler
         if backbone.sample_shape[0] != parts.vae.config.latent_channels:
