@@ -120,6 +120,7 @@ class Samples:
         latents: (B, C, h, w) scaled latents, or None.
         tokens, pooled: the prompts' embeddings (B, L, d) and (B, p), where they were computed ahead, or None. They are those
             of the captions: a prompt that was dropped ("") has its own.
+        mask, words: of these tokens (B, L) bool, see `Conditioning`, or None.
         trajectory: stored teacher states, or None.
         guidance: the guidance scale w of each stored trajectory (B,), or None.
         bases: the number in `model.bases` of the network that each sample is for, all the same, or None: any.
@@ -134,6 +135,8 @@ class Samples:
     latents: Tensor | None = None
     tokens: Tensor | None = None
     pooled: Tensor | None = None
+    mask: Tensor | None = None
+    words: Tensor | None = None
     trajectory: Trajectory | None = None
     guidance: Tensor | None = None
     bases: tuple[int, ...] | None = None
@@ -153,6 +156,8 @@ class Samples:
             latents=move(self.latents),
             tokens=move(self.tokens),
             pooled=move(self.pooled),
+            mask=move(self.mask),
+            words=move(self.words),
             guidance=move(self.guidance),
             trajectory=path and Trajectory(sent(path.states, device), sent(path.times, device), path.grid),
         )

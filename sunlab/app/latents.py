@@ -42,10 +42,13 @@ def precompute(loaded: LoadedConfig, *, out: str | Path, shard_size: int = 1024,
         latents = base.autoencoder.encode(images_of(group).to(base.device))
         prompts = base.encode([sample.prompt for sample in group])
         found = {"latent": latents, "tokens": prompts.tokens}
-        if prompts.pooled is not None:
-            found["pooled"] = prompts.pooled
+        kinds = {"pooled": prompts.pooled, "mask": prompts.mask, "words": prompts.words}
+        found |= {name: rows for name, rows in kinds.items() if rows is not None}
         progress.add(len(group))
-        return [{name: rows[i].bfloat16() for name, rows in found.items()} for i in range(len(group))]
+        return [{name: stored(rows[i]) for name, rows in found.items()} for i in range(len(group))]
+
+    def stored(row: Tensor) -> Tensor:
+        return row if row.dtype == torch.bool else row.bfloat16()
 
     progress = Lines("latents", len(range(len(source))[slice(rank, None, count)]), unit="samples", enabled=rank == 0)
     progress.begin()

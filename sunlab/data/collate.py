@@ -40,6 +40,8 @@ def collate(samples: Sequence[Sample], drawn: Sequence[Drawn]) -> Samples:
         latents=_stack(samples, "latent"),
         tokens=_stack(samples, "tokens"),
         pooled=_stack(samples, "pooled"),
+        mask=_stack(samples, "mask"),
+        words=_stack(samples, "words"),
         trajectory=first and Trajectory(torch.cat([path.states for path in trajectories if path]), first.times),
         guidance=None if samples[0].guidance is None else torch.tensor([sample.guidance for sample in samples]),
         bases=bases or None,

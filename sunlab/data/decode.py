@@ -198,16 +198,20 @@ def _crop(record: Mapping[str, Any]) -> tuple[int, ...] | None:
     return tuple(crop) if fits else None  # type: ignore[arg-type]
 
 
+RANKS = {"latent": 3, "tokens": 2, "pooled": 1, "mask": 1, "words": 1}
+"""Dimensions of the tensors of a sample that was encoded ahead."""
+
+
 def _latent(data: bytes) -> dict[str, Any]:
-    """`latent` (C, h, w) float32; `tokens` (L, d) and `pooled` (p,) float32, where the prompt was encoded too."""
+    """`latent` (C, h, w) float32; where the prompt was encoded too, `tokens` (L, d) and `pooled` (p,) float32, `mask` and
+    `words` (L,) bool."""
     try:
         tensors = load_safetensors(data)
-        found: dict[str, Any] = {name: tensors[name].float() for name in ("latent", "tokens", "pooled") if name in tensors}
+        found: dict[str, Any] = {name: tensors[name] for name in RANKS if name in tensors}
+        found = {name: value.bool() if name in ("mask", "words") else value.float() for name, value in found.items()}
         shapes = {name: tensor.ndim for name, tensor in found.items()}
     except Exception as error:
         raise _Reason("bad latent", f"{type(error).__name__}: {error}") from None
-    if shapes != {name: rank for name, rank in {"latent": 3, "tokens": 2, "pooled": 1}.items() if name in shapes} | {
-        "latent": 3
-    }:
-        raise _Reason("bad latent", f"ranks {shapes}, expected latent (C, h, w), tokens (L, d), pooled (p,)")
+    if "latent" not in shapes or any(RANKS[name] != rank for name, rank in shapes.items()):
+        raise _Reason("bad latent", f"ranks {shapes}, expected {RANKS}, `latent` at least")
     return found

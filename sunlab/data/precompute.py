@@ -43,7 +43,8 @@ def write_latents(
 
     Args:
         source: of images of one size.
-        encode: gives `latent` (C, h, w), and `tokens` (L, d) and `pooled` (p,) where wanted, in the dtype to be stored.
+        encode: gives `latent` (C, h, w), and what is wanted of `tokens` (L, d), `pooled` (p,), `mask` and `words` (L,) bool,
+            in the dtype to be stored.
         folder: of the shards.
         encoder: hash of the encoders' weights; a folder begun by another is refused.
         shard, batch: samples in a file, and encoded at once.

@@ -24,6 +24,7 @@ class Sample:
         crop: original height and width, top and left of the crop, its height and width, in pixels; None: not cropped.
         latent: (C, h, w) scaled, or None.
         tokens, pooled: the prompt's embedding (L, d) and (p,), where it was computed ahead, or None.
+        mask, words: of the tokens (L,) bool, see `Conditioning`, or None.
         trajectory: stored teacher states (1, T, C, h, w), or None.
         negative: the negative prompt, where the source fixes it (stored trajectories).
         guidance: the guidance scale, where the source fixes it.
@@ -38,6 +39,8 @@ class Sample:
     latent: Tensor | None = None
     tokens: Tensor | None = None
     pooled: Tensor | None = None
+    mask: Tensor | None = None
+    words: Tensor | None = None
     trajectory: Trajectory | None = None
     negative: str | None = None
     guidance: float | None = None

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sunlab.errors import DataError
 from sunlab.transfer import sent
@@ -17,7 +18,7 @@ def positive_of(base: Any, samples: Samples) -> Conditioning:
         samples: B of them; a dropped prompt ("") is encoded by the base.
 
     Raises:
-        DataError: stored embeddings without the pooled part that the base needs.
+        DataError: stored embeddings without the pooled part or the mask that the base needs.
     """
     given = base.encode(samples.prompts) if samples.tokens is None else _stored(base, samples)
     return base.text.framed(given, samples.crops)
@@ -32,12 +33,20 @@ def _stored(base: Any, samples: Samples) -> Conditioning:
     assert samples.tokens is not None
     empty = base.encode([""])
     dropped = sent(torch.tensor([not prompt for prompt in samples.prompts]), empty.tokens.device)
-    tokens = torch.where(dropped[:, None, None], empty.tokens, samples.tokens.to(empty.tokens))
-    if empty.pooled is None:
-        return Conditioning(tokens)
-    if samples.pooled is None:
-        raise DataError(
-            "data.source: its stored embeddings have no pooled part, which this base needs; run `sunlab data precompute` "
-            "with this base"
-        )
-    return Conditioning(tokens, torch.where(dropped[:, None], empty.pooled, samples.pooled.to(empty.pooled)))
+
+    def merged(name: str, rows: Tensor | None) -> Tensor | None:
+        """The samples' own, and of dropped prompts those of the empty one."""
+        of_empty: Tensor | None = getattr(empty, name)
+        if of_empty is None or (rows is None and name == "words"):  # which older files do not have
+            return None
+        if rows is None:
+            raise DataError(
+                f"data.source: its stored embeddings have no `{name}`, which this base needs; run `sunlab data precompute` "
+                "with this base"
+            )
+        return torch.where(dropped.view(-1, *[1] * (rows.dim() - 1)), of_empty, rows.to(of_empty))
+
+    tokens = merged("tokens", samples.tokens)
+    assert tokens is not None
+    pooled, mask, words = (merged(name, getattr(samples, name)) for name in ("pooled", "mask", "words"))
+    return Conditioning(tokens, pooled, mask=mask, words=words)

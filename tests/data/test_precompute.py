@@ -58,7 +58,8 @@ def test_members_are_bfloat16_and_what_the_encoders_say(made, tiny_config, tiny_
     shard = Shards(urls=[f"{made}/latents-000000000.tar"]).exact.shards[0]
     raw = next(scan(shard, Remote(), (LATENT,)))
     tensors = load_safetensors(raw.members[LATENT])
-    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16} and set(tensors) == {"latent", "tokens"}
+    kinds = {"latent": torch.bfloat16, "tokens": torch.bfloat16, "words": torch.bool}
+    assert {name: tensor.dtype for name, tensor in tensors.items()} == kinds
     plain = {s.key: s for s in Shards(urls=[tiny_shards]).read(seed=0, epoch=0, start=0, stop=48)}[raw.key]
     latent = tiny_base.autoencoder.encode(plain.image[None])[0]
     torch.testing.assert_close(tensors["latent"], latent.bfloat16(), atol=1e-2, rtol=1e-2)
