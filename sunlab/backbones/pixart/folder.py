@@ -10,7 +10,8 @@ import torch
 from sunlab.backbones.files import Files, read_json
 from sunlab.backbones.sd.folder import attention, network
 from sunlab.backbones.sd.tokenizer import read_tokenizer
-from sunlab.backbones.weight_files import reading, require_all, require_whole, variant_of, weights_of
+from sunlab.backbones.transformer_file import file_mismatch, transformer, weights_of_parts
+from sunlab.backbones.weight_files import reading, require_all, variant_of
 
 KINDS = {
     "transformer": ("PixArtTransformer2DModel",),
@@ -47,8 +48,8 @@ class Parts:
 
 def index_mismatch(files: Files) -> str | None:
     """Why the files are not of a PixArt pipeline in diffusers' layout; None if they are."""
-    if files.single or not files.index:
-        return "no diffusers folder with model_index.json"
+    if reason := file_mismatch(files):
+        return reason
     for name, known in KINDS.items():
         kind = (files.index.get(name) or [None, None])[1]
         if kind not in known:
@@ -56,11 +57,11 @@ def index_mismatch(files: Files) -> str | None:
     return None
 
 
-def read_folder(folder: Path, *, fresh: Collection[str] = (), dtype: torch.dtype, weights: bool = True) -> Parts:
+def read_folder(files: Files, *, fresh: Collection[str] = (), dtype: torch.dtype, weights: bool = True) -> Parts:
     """The parts in a folder.
 
     Args:
-        folder: with a model_index.json that `index_mismatch` accepts.
+        files: that `index_mismatch` accepts; of a single file, the rest is in the folder of its configurations.
         fresh: parts that start at random weights.
         dtype: of the weights.
         weights: False: everything starts at random, no weights are looked at, and there is no tokenizer.
@@ -69,21 +70,20 @@ def read_folder(folder: Path, *, fresh: Collection[str] = (), dtype: torch.dtype
         ConfigError: no safetensors, or pickled weights alone.
         DataError: weights that are damaged or do not fit their configuration.
     """
+    folder = files.configurations or files.place
     index = read_json(folder / "model_index.json")
-    random = set(KINDS) if not weights else set(fresh)
-    files = {name: weights_of(folder, name) for name in KINDS if name not in random}  # before the first is read
-    require_whole([file for part in files.values() for file in part])
+    found = weights_of_parts(files, folder, KINDS, fresh=fresh, weights=weights)
     kinds = {name: index[name][1] for name in KINDS}
     return Parts(
-        transformer=network(folder, kinds["transformer"], "transformer", files.get("transformer"), dtype),
-        vae=network(folder, kinds["vae"], "vae", files.get("vae"), dtype),
-        text_encoder=encoder(folder, kinds["text_encoder"], files.get("text_encoder"), dtype),
+        transformer=transformer(files, folder, kinds["transformer"], found.get("transformer"), dtype),
+        vae=network(folder, kinds["vae"], "vae", found.get("vae"), dtype),
+        text_encoder=encoder(folder, kinds["text_encoder"], found.get("text_encoder"), dtype),
         tokenizer=tokenizer(folder / "tokenizer", kinds["text_encoder"]) if weights else None,
         length=length(folder, index),
         scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
         index=index,
         folder=folder,
-        weights=files,
+        weights=found,
     )
 
 

@@ -42,6 +42,8 @@ class PixArt(TransformerBackbone):
         compile: the mode of torch.compile; `none`: not compiled.
     """
 
+    pipeline = "PixArtSigmaPipeline"
+
     def __init__(
         self,
         transformer: Any,
@@ -118,7 +120,7 @@ class PixArt(TransformerBackbone):
         weights: bool = True,
     ) -> BaseModel:
         with torch.device("cpu" if weights else "meta"):
-            parts = read_folder(files.place, fresh=fresh, dtype=dtype, weights=weights)
+            parts = read_folder(files, fresh=fresh, dtype=dtype, weights=weights)
         scheduler = {**parts.scheduler, **said}
         path, kind = read_path(scheduler)
         backbone = cls(parts.transformer, path, kind, parts.length, **options)

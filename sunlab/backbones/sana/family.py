@@ -40,6 +40,8 @@ class Sana(TransformerBackbone):
             C++ compiler on CPUs. `none`: not compiled.
     """
 
+    pipeline = "SanaPipeline"
+
     def __init__(
         self,
         transformer: Any,
@@ -114,7 +116,7 @@ class Sana(TransformerBackbone):
         weights: bool = True,
     ) -> BaseModel:
         with torch.device("cpu" if weights else "meta"):
-            parts = read_folder(files.place, fresh=fresh, dtype=dtype, weights=weights)
+            parts = read_folder(files, fresh=fresh, dtype=dtype, weights=weights)
         scheduler = {**parts.scheduler, **said}
         backbone = cls(parts.transformer, *read_path(scheduler), **options)
         backbone.index, backbone.scheduler = parts.index, scheduler
@@ -125,7 +127,7 @@ class Sana(TransformerBackbone):
                 f"autoencoder makes {parts.vae.config.latent_channels}; a text-to-image base is needed"
             )
         text = GemmaText(parts.tokenizer, parts.text_encoder)
-        base = BaseModel(backbone, DCAE(parts.vae), text, files.place, parts.weights, said)
+        base = BaseModel(backbone, DCAE(parts.vae), text, files.configurations or files.place, parts.weights, said)
         for part in base.parts:  # what started at random is in float32
             part.to(dtype)
         return base

@@ -9,7 +9,8 @@ import torch
 
 from sunlab.backbones.files import Files, read_json
 from sunlab.backbones.sd.folder import network
-from sunlab.backbones.weight_files import reading, require_all, require_whole, variant_of, weights_of
+from sunlab.backbones.transformer_file import file_mismatch, transformer, weights_of_parts
+from sunlab.backbones.weight_files import reading, require_all, variant_of
 from sunlab.errors import ConfigError
 
 KINDS = {"transformer": "SanaTransformer2DModel", "vae": "AutoencoderDC", "text_encoder": "Gemma2Model"}
@@ -37,8 +38,8 @@ class Parts:
 
 def index_mismatch(files: Files) -> str | None:
     """Why the files are not of a SANA pipeline in diffusers' layout; None if they are."""
-    if not files.index:
-        return "no model_index.json of a diffusers folder"
+    if reason := file_mismatch(files):
+        return reason
     for name, known in KINDS.items():
         kind = (files.index.get(name) or [None, None])[1]
         if kind != known:
@@ -48,11 +49,11 @@ def index_mismatch(files: Files) -> str | None:
     return None
 
 
-def read_folder(folder: Path, *, fresh: Collection[str] = (), dtype: torch.dtype, weights: bool = True) -> Parts:
+def read_folder(files: Files, *, fresh: Collection[str] = (), dtype: torch.dtype, weights: bool = True) -> Parts:
     """The parts in a folder.
 
     Args:
-        folder: with a model_index.json that `index_mismatch` accepts.
+        files: that `index_mismatch` accepts; of a single file, the rest is in the folder of its configurations.
         fresh: parts that start at random weights.
         dtype: of the weights.
         weights: False: everything starts at random, no weights are looked at, and there is no tokenizer.
@@ -61,17 +62,16 @@ def read_folder(folder: Path, *, fresh: Collection[str] = (), dtype: torch.dtype
         ConfigError: no safetensors, pickled weights alone, or no tokenizer.
         DataError: weights that are damaged or do not fit their configuration.
     """
-    random = set(KINDS) if not weights else set(fresh)
-    files = {name: weights_of(folder, name) for name in KINDS if name not in random}  # before the first is read
-    require_whole([file for part in files.values() for file in part])
+    folder = files.configurations or files.place
+    found = weights_of_parts(files, folder, KINDS, fresh=fresh, weights=weights)
     return Parts(
-        transformer=network(folder, KINDS["transformer"], "transformer", files.get("transformer"), dtype),
-        vae=network(folder, KINDS["vae"], "vae", files.get("vae"), dtype),
-        text_encoder=text_encoder(folder / "text_encoder", files.get("text_encoder"), dtype),
+        transformer=transformer(files, folder, KINDS["transformer"], found.get("transformer"), dtype),
+        vae=network(folder, KINDS["vae"], "vae", found.get("vae"), dtype),
+        text_encoder=text_encoder(folder / "text_encoder", found.get("text_encoder"), dtype),
         tokenizer=tokenizer(folder / "tokenizer") if weights else None,
         scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
         index=read_json(folder / "model_index.json"),
-        weights=files,
+        weights=found,
     )
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from sunlab.backbones.files import read_json
+from sunlab.backbones.files import Files, read_json
 from sunlab.backbones.sd.folder import attention, network
 from sunlab.backbones.sd.tokenizer import read_tokenizer
-from sunlab.backbones.weight_files import reading, require_all, require_whole, variant_of, weights_of
+from sunlab.backbones.transformer_file import file_mismatch, transformer, weights_of_parts
+from sunlab.backbones.weight_files import reading, require_all, variant_of
 
 NETWORKS = {"transformer": "SD3Transformer2DModel", "vae": "AutoencoderKL"}
 CLIPS = dict.fromkeys(("text_encoder", "text_encoder_2"), "CLIPTextModelWithProjection")
@@ -44,8 +45,11 @@ class Parts:
     weights: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
 
-def index_mismatch(index: Mapping[str, Any]) -> str | None:
+def index_mismatch(files: Files) -> str | None:
     """Why a model_index.json is not of SD 3; None if it is."""
+    if reason := file_mismatch(files):
+        return reason
+    index = files.index
     for name, known in {**NETWORKS, **ENCODERS}.items():
         kind = (index.get(name) or [None, None])[1]
         if kind != known and not (name == T5 and kind is None):
@@ -54,12 +58,12 @@ def index_mismatch(index: Mapping[str, Any]) -> str | None:
 
 
 def read_folder(
-    folder: Path, *, fresh: Collection[str] = (), dtype: torch.dtype, weights: bool = True, t5: bool = True
+    files: Files, *, fresh: Collection[str] = (), dtype: torch.dtype, weights: bool = True, t5: bool = True
 ) -> Parts:
     """The parts in a folder.
 
     Args:
-        folder: with a model_index.json that `index_mismatch` accepts.
+        files: that `index_mismatch` accepts; of a single file, the rest is in the folder of its configurations.
         fresh: parts that start at random weights; `text_encoder` means all of them.
         dtype: of the weights.
         weights: False: everything starts at random, no weights are looked at, and there are no tokenizers.
@@ -69,27 +73,26 @@ def read_folder(
         ConfigError: no safetensors, or pickled weights alone.
         DataError: weights that are damaged or do not fit their configuration.
     """
+    folder = files.configurations or files.place
     index = read_json(folder / "model_index.json")
     names = [*CLIPS, *([T5] if t5 and (index.get(T5) or [None, None])[1] else [])]
     every = (*NETWORKS, *names)
-    random = set(every) if not weights else {n for n in every if n.removesuffix("_2").removesuffix("_3") in fresh}
-    files = {name: weights_of(folder, name) for name in every if name not in random}  # before the first is read
-    require_whole([file for part in files.values() for file in part])
-    networks = {name: network(folder, kind, name, files.get(name), dtype) for name, kind in NETWORKS.items()}
+    new = {name for name in every if name.removesuffix("_2").removesuffix("_3") in fresh}
+    found = weights_of_parts(files, folder, every, fresh=new, weights=weights)
     texts = {}
     for name in names:
         words = folder / name.replace("text_encoder", "tokenizer")
         read = read_t5_tokenizer if name == T5 else read_tokenizer
-        texts[name] = (read(words) if weights else None, encoder(folder, name, files.get(name), dtype))
+        texts[name] = (read(words) if weights else None, encoder(folder, name, found.get(name), dtype))
     return Parts(
-        transformer=networks["transformer"],
-        vae=networks["vae"],
+        transformer=transformer(files, folder, NETWORKS["transformer"], found.get("transformer"), dtype),
+        vae=network(folder, NETWORKS["vae"], "vae", found.get("vae"), dtype),
         clips=tuple(texts[name] for name in CLIPS),
         t5=texts.get(T5),
         scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
         index=index,
         folder=folder,
-        weights=files,
+        weights=found,
     )
 
 

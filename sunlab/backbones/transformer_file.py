@@ -1,0 +1,69 @@
+"""A transformer from one `.safetensors` file, as model sites share them; the rest of the base is in a diffusers folder."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from sunlab.backbones.files import Files
+from sunlab.backbones.sd.folder import network
+from sunlab.backbones.weight_files import reading, require_all, require_whole, weights_of
+
+ALONE = "a single file holds its transformer alone; set model.family to a diffusers folder with the rest of the base"
+
+
+def file_mismatch(files: Files) -> str | None:
+    """Why there is no model_index.json to look into; None if there is."""
+    if files.index:
+        return None
+    return ALONE if files.single else "no diffusers folder with model_index.json"
+
+
+def weights_of_parts(
+    files: Files, folder: Path, names: Collection[str], *, fresh: Collection[str], weights: bool
+) -> dict[str, tuple[Path, ...]]:
+    """Part -> the files with its weights, looked at before the first is read; none for a part that starts at random.
+
+    Raises:
+        ConfigError: no safetensors, or pickled weights alone.
+        DataError: a damaged file.
+    """
+    if not weights:
+        return {}
+    read = [name for name in names if name not in fresh]
+    found = {name: (files.place,) if files.single and name == "transformer" else weights_of(folder, name) for name in read}
+    require_whole([file for part in found.values() for file in part])
+    return found
+
+
+def transformer(files: Files, folder: Path, kind: str, weights: tuple[Path, ...] | None, dtype: torch.dtype) -> Any:
+    """diffusers' model of the class `kind`; without weights at random ones."""
+    if files.single and weights is not None:
+        return read_transformer(files, kind, dtype)
+    return network(folder, kind, "transformer", weights, dtype)
+
+
+def read_transformer(files: Files, kind: str, dtype: torch.dtype) -> Any:
+    """diffusers' model of the class `kind`, its configuration from the folder that the user named.
+
+    The names of the tensors are diffusers' own, or those of the authors where diffusers converts them (SD 3, SANA).
+
+    Raises:
+        DataError: a damaged file, or one of another model.
+    """
+    import diffusers
+
+    cls, folder, place = getattr(diffusers, kind), files.configurations, str(files.place)
+    with reading(place):
+        if hasattr(cls, "from_single_file"):
+            model = cls.from_single_file(
+                place, config=str(folder), subfolder="transformer", local_files_only=True, torch_dtype=dtype
+            )
+            missing = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
+        else:
+            model = cls.from_config(cls.load_config(folder, subfolder="transformer"))
+            missing = list(model.load_state_dict(load_file(place), strict=False).missing_keys)
+    require_all(missing, place)
+    return model.to(dtype)
