@@ -12,6 +12,7 @@ The configurations are the ones in the package, sunlab/assets/families. The same
 import argparse
 import json
 import shutil
+import string
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from sunlab.backbones.pretrained import quiet
+from sunlab.backbones.sana.tiny import tiny_tokenizer
 from sunlab.backbones.sd.original_layout import original
 from sunlab.backbones.sd.tokenizer import ASSETS, read_tokenizer
 
@@ -31,7 +33,18 @@ def random_part(folder: Path, library: str, kind: str, dtype: torch.dtype) -> An
     cls = getattr(diffusers if library == "diffusers" else transformers, kind)
     if library == "diffusers":
         return cls.from_config(cls.load_config(folder))
-    return cls._from_config(transformers.CLIPTextConfig.from_pretrained(folder), dtype=dtype)
+    return cls._from_config(cls.config_class.from_pretrained(folder), dtype=dtype)
+
+
+def tokenizer(folder: Path, kind: str) -> Any:
+    """CLIP's own; one of T5's or Gemma's class that knows letters alone, since the package has no vocabulary of theirs."""
+    if kind.startswith("CLIP"):
+        return read_tokenizer(folder)
+    if kind.startswith("Gemma"):
+        return tiny_tokenizer()
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("▁", -3.0), *((letter, -2.0) for letter in string.printable)]
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    return transformers.T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=settings.get("model_max_length", 512))
 
 
 def make(family: str, out: Path, *, dtype: torch.dtype = torch.float16, seed: int = 0) -> dict[str, int]:
@@ -53,7 +66,7 @@ def make(family: str, out: Path, *, dtype: torch.dtype = torch.float16, seed: in
     finally:
         torch.set_default_dtype(default)
     for name in (n for n in index if n.startswith("tokenizer")):
-        read_tokenizer(source / name).save_pretrained(out / name)
+        tokenizer(source / name, index[name][1]).save_pretrained(out / name)
     return counts
 
 

@@ -34,6 +34,7 @@ class Backbone(nn.Module, ABC):
         path: alpha(t) and sigma(t).
         prediction_type: what its output means.
         sample_shape: (C, H, W) of its latents.
+        pipeline: diffusers' class of its pipelines.
         masked: whether `predict` takes a mask of the prompt's tokens; else a prompt with one raises `ConfigError`.
     """
 
@@ -41,6 +42,7 @@ class Backbone(nn.Module, ABC):
     path: ProbabilityPath
     prediction_type: PredictionType
     sample_shape: tuple[int, int, int]
+    pipeline: ClassVar[str] = "DiffusionPipeline"
     masked: ClassVar[bool] = True
 
     def network_time(self, t: Tensor) -> Tensor:

@@ -77,6 +77,10 @@ class ProbabilityPath(ABC):
         """The time of a training step, the inverse of `step`; float64."""
         return ((step.double() if isinstance(step, Tensor) else step) + self.offset) / self.steps
 
+    def describe(self) -> dict[str, Any]:
+        """Its name and what a file states of it."""
+        return {"name": type(self).__name__, "steps": self.steps, "shift": self.shift}
+
     @abstractmethod
     def training_time(self, draws: Draws) -> Tensor:
         """A random time of each sample (B,), as the network is trained on them."""

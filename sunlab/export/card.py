@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from sunlab.adapters import Adapter
+from sunlab.backbones.base import BACKBONES
 from sunlab.export.schedulers import settings_of
 
 MARK = "few-step"  # a tag of every card
@@ -50,6 +51,7 @@ def model_card(
         "parameters": ", ".join(f"{k}: {json.dumps(v)}" for k, v in spec.items() if k not in ("name", "targets")),
         "base family": base.get("family"),
         "cross-attention shapes (SHA-256)": base.get("cross_attention"),
+        "path": (base.get("path") or {}).get("name"),
         "prediction": header.get("prediction_type"),
         "solver": header.get("solver"),
         "spacing": header.get("spacing"),
@@ -105,8 +107,7 @@ def _training(summary: Mapping[str, Any] | None) -> str | None:
 
 def _use(header: Mapping[str, Any], adapter: Adapter, name: str, layout: str, publication: Publication | None = None) -> str:
     """Lines that draw a picture with the adapter."""
-    family = (header.get("base") or {}).get("family")
-    pipeline = "StableDiffusionXLPipeline" if family == "sdxl" else "StableDiffusionPipeline"
+    pipeline, flow = _pipeline(header.get("base") or {})
     base = "BASE" if publication is None else publication.base
     prompt, negative = ("a red apple", "green") if publication is None else publication.prompts[0]
     load = f'pipe = {pipeline}.from_pretrained("{base}")  # the adapter\'s base, or any fine-tune of it'
@@ -119,7 +120,7 @@ def _use(header: Mapping[str, Any], adapter: Adapter, name: str, layout: str, pu
         lines = ["import sunlab", f"from diffusers import {pipeline}", "", load]
         lines += [f'sunlab.plug(pipe, "{name}")' if publication is None else f'sunlab.plug(pipe, "{publication.repo}")']
     else:
-        scheduler, settings = settings_of(str(header.get("solver", "ddim")))
+        scheduler, settings = settings_of(str(header.get("solver", "ddim")), flow=flow)
         call.append("guidance_scale=1.0")
         arguments = "".join(f"\n    {key}={value!r}," for key, value in settings.items())
         lines = [f"from diffusers import {scheduler}, {pipeline}", "", load]
@@ -127,6 +128,16 @@ def _use(header: Mapping[str, Any], adapter: Adapter, name: str, layout: str, pu
         lines += [f'pipe.load_lora_weights("{place}", weight_name="{name}")']
         lines += [f"pipe.scheduler = {scheduler}.from_config(\n    pipe.scheduler.config,{arguments}\n)"]
     return "\n".join([*lines, f"image = pipe({', '.join(call)}).images[0]"])
+
+
+def _pipeline(base: Mapping[str, Any]) -> tuple[str, bool]:
+    """diffusers' class of the base's pipelines, and whether the base is of rectified flow. Files of before 0.3 state the
+    family of published models alone."""
+    families = {name: BACKBONES.get(name).factory for name in BACKBONES.names()}
+    known = [family for family in families.values() if base.get("family") in family.known_layers()]
+    factory = families.get(str(base.get("backbone"))) or (known[0] if known else families["sd"])
+    path = (base.get("path") or {}).get("name")
+    return factory.pipeline, path == "RectifiedFlow"
 
 
 def _quoted(text: str) -> str:

@@ -50,6 +50,8 @@ def export_adapter(
         _write(out, number(file.tensors, file.header, where))
     else:
         check_is_lora(file.tensors, spec, where, layout)
+        if (file.header.get("base") or {}).get("backbone") == "pixart":
+            raise DataError(f"{where}: diffusers' PixArt pipelines load no LoRAs; draw with sunlab.plug(pipe, FILE)")
         if layout == "kohya":
             _write(out, to_kohya(file.tensors, spec))
         else:

@@ -38,12 +38,15 @@ def _is_range(value: Any) -> bool:
 
 
 def _is_base(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("cross_attention"), str)
+    if not isinstance(value, dict) or not isinstance(value.get("path", {"name": ""}), dict):
+        return False
+    path, family = value.get("path", {"name": ""}), value.get("backbone", "")
+    return all(isinstance(text, str) for text in (value.get("cross_attention"), family, path.get("name")))
 
 
 FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "adapter": (lambda v: isinstance(v, dict) and isinstance(v.get("name"), str), "the component's name and parameters"),
-    "base": (_is_base, "the base family, and a hash of the U-Net's cross-attention shapes"),
+    "base": (_is_base, "the base's family, a hash of its cross-attention shapes, its path"),
     "prediction_type": (lambda v: v in get_args(PredictionType), "epsilon, v_prediction, sample or flow"),
     "solver": (lambda v: isinstance(v, str), "a solver's name"),
     "spacing": (lambda v: v in (*SPACINGS, "custom"), "trailing, leading, uniform or custom"),

@@ -66,7 +66,8 @@ def attach_untrained(spec: Mapping[str, Any], backbone: Adaptable) -> Adapter:
 
 
 def check_base(header: Mapping[str, Any], backbone: Adaptable, where: str) -> None:
-    """Raise `DataError` where the header states another base, by names, widths and heads of its layers."""
+    """Raise `DataError` where the header states another base: by names, widths and heads of its layers, and by family and
+    path where both are known."""
     stated = header.get("base")
     if stated is None:
         return
@@ -76,14 +77,24 @@ def check_base(header: Mapping[str, Any], backbone: Adaptable, where: str) -> No
             f"{where}: made for a base of the family {stated.get('family')!r}, this network is of {found['family']!r}: "
             "their cross-attention layers differ; load the base that the adapter was trained on, or a fine-tune of it"
         )
+    for key, what in (("backbone", "a base of the family"), ("path", "the path")):
+        theirs, ours = (described.get(key) for described in (stated, found))
+        theirs, ours = (value.get("name") if isinstance(value, Mapping) else value for value in (theirs, ours))
+        if theirs is not None and ours is not None and theirs != ours:
+            raise DataError(
+                f"{where}: made for {what} {theirs!r}, this network is of {ours!r}; load the base that the adapter was "
+                "trained on, or a fine-tune of it"
+            )
 
 
 def fill(adapter: Adapter, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Copy tensors into an attached adapter. Raises `DataError` for a missing, unknown or misshapen one."""
+    """Copy tensors into an attached adapter. Biases, which files of before 0.3 do not have, are zero without. Raises
+    `DataError` for a missing, unknown or misshapen one."""
     wanted = adapter.tensors()
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    if missing or extra:
-        problems = [f"{what} {_some(names)}" for what, names in (("lacks", missing), ("holds unknown", extra)) if names]
+    lacking = [name for name in missing if not name.endswith(".bias")]
+    if lacking or extra:
+        problems = [f"{what} {_some(names)}" for what, names in (("lacks", lacking), ("holds unknown", extra)) if names]
         raise DataError(f"{where}: {', '.join(problems)}; is it whole, and an adapter of this network's family?")
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
@@ -92,6 +103,8 @@ def fill(adapter: Adapter, tensors: Mapping[str, Tensor], where: str) -> None:
                 f"{tuple(wanted[name].shape)}; is it an adapter of another base family?"
             )
     with torch.no_grad():
+        for name in missing:
+            wanted[name].zero_()
         for name, tensor in tensors.items():
             wanted[name].copy_(tensor)
 

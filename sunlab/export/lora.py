@@ -11,16 +11,18 @@ from torch import Tensor
 
 from sunlab.errors import DataError
 from sunlab.export.file import write_bytes
+from sunlab.export.published import is_unet
 
 
 def to_diffusers(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """For `pipe.load_lora_weights`: `unet.<layer>.lora_A.weight`, and peft's configuration, which diffusers reads from the
-    metadata key `lora_adapter_metadata`."""
-    renamed = {f"unet.{name}": tensor for name, tensor in tensors.items()}
+    """For `pipe.load_lora_weights`: `unet.<layer>.lora_A.weight` (`transformer.` of other networks), and peft's
+    configuration, which diffusers reads from the metadata key `lora_adapter_metadata`."""
+    part = "unet" if is_unet(tensors) else "transformer"
+    renamed = {f"{part}.{name}": tensor for name, tensor in tensors.items()}
     alpha = spec.get("alpha") or spec["rank"]
     settings = {"r": spec["rank"], "lora_alpha": alpha, "target_modules": list(spec["targets"])}
     settings |= {"rank_pattern": {}, "alpha_pattern": {}}  # none, which diffusers 0.37 requires explicitly
-    return renamed, {f"unet.{key}": value for key, value in settings.items()}
+    return renamed, {f"{part}.{key}": value for key, value in settings.items()}
 
 
 def save_lora(path: Path, tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> Path:
@@ -45,7 +47,9 @@ def to_kohya(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> dict[str
 
 
 def check_is_lora(tensors: Mapping[str, Tensor], spec: Mapping[str, Any], where: str, layout: str) -> None:
-    """Raises `DataError` for an adapter that has more than a LoRA's tensors."""
+    """Raises `DataError` for an adapter that has more than a LoRA's tensors, or one of a transformer in kohya's layout."""
+    if layout == "kohya" and not is_unet(tensors):
+        raise DataError(f"{where}: the layout 'kohya' is that of U-Nets, this is of a transformer; use --layout diffusers")
     if any(".lora_" not in name for name in tensors):
         raise DataError(
             f"{where}: the layout {layout!r} holds LoRAs, this is an adapter of the kind {spec.get('name')!r}; use it in "

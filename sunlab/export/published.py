@@ -24,6 +24,8 @@ ASSUMED = {"prediction_type": "epsilon", "spacing": "trailing"}
 """Settings that the layout does not store and its readers assume."""
 ORDERS = (("down_blocks", "up_blocks", "mid_block"), ("down_blocks", "mid_block", "up_blocks"))
 """Orders of the blocks: the authors', as diffusers lists processors, and the one in which they are run."""
+UNET = {*ORDERS[0], "conv_in", "conv_out", "time_embedding", "add_embedding"}
+"""First parts of the names of a U-Net's layers."""
 
 
 def is_published(names: Iterable[str]) -> bool:
@@ -90,16 +92,16 @@ def number(tensors: Mapping[str, Tensor], header: Mapping[str, Any], where: str)
             f"{where}: the published layout holds adapters of the kind 'sun' with negative, normalise and scale true, "
             f"not {given}; use --layout sunlab"
         )
-    paths = dict.fromkeys(path for path, _ in map(_split, tensors))
-    if not is_unet(paths):
+    if not is_unet(tensors):
         raise DataError(f"{where}: the published layout holds adapters of Stable Diffusion's U-Nets; use --layout sunlab")
+    paths = dict.fromkeys(path for path, _ in map(_split, tensors))
     numbers = {path: i for i, path in _numbered(paths, ORDERS[0]).items()}
     return {f"{numbers[path]}.{suffix}": tensors[f"{path}.{suffix}"].half() for path, suffix in map(_split, tensors)}
 
 
 def is_unet(paths: Iterable[str]) -> bool:
     """Whether layers of these names are those of one of Stable Diffusion's U-Nets."""
-    return all(path.partition(".")[0] in ORDERS[0] for path in paths)
+    return all(path.partition(".")[0] in UNET for path in paths)
 
 
 def header_of_base(layers: Layers) -> dict[str, Any]:

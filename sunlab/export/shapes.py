@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from sunlab.backbones.attention import Adaptable, Layer, Layers
-from sunlab.backbones.base import BACKBONES
+from sunlab.backbones.base import BACKBONES, Backbone
 from sunlab.backbones.locate import packaged_bases
 
 
@@ -29,9 +29,24 @@ def shape_hash(layers: Layers) -> str:
 
 
 def describe_base(backbone: Adaptable) -> dict[str, Any]:
-    """The `base` field of a header: the name of the family, and the hash of the shapes."""
+    """The `base` field of a header: the name of the published model and the hash of the shapes; where they are known, the
+    registered family as `backbone`, and the probability path."""
     layers = layers_of(backbone)
-    return {"family": family_of(layers), "cross_attention": shape_hash(layers)}
+    described: dict[str, Any] = {"family": family_of(layers), "cross_attention": shape_hash(layers)}
+    if (name := backbone_of(backbone)) is not None:
+        described["backbone"] = name
+    if isinstance(backbone, Backbone):
+        described["path"] = backbone.path.describe()
+    return described
+
+
+def backbone_of(adaptable: Adaptable) -> str | None:
+    """The registered family of a backbone, or of the network of a pipeline if one knows its class; else None."""
+    for name in BACKBONES.names():
+        factory = BACKBONES.get(name).factory
+        if type(adaptable) is factory or type(factory.adaptable(getattr(adaptable, "network", None))) is type(adaptable):
+            return name
+    return None
 
 
 def family_of(layers: Layers) -> str:

@@ -43,6 +43,12 @@ def scheduler_for(header: Mapping[str, Any], current: Any, where: str) -> Any:
             "(where only the scheduler is wrong: "
             f"pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, prediction_type={stated!r}))"
         )
+    path = ((header.get("base") or {}).get("path") or {}).get("name")
+    if path is not None and (path == RectifiedFlow.__name__) != flow_matching(current):
+        raise DataError(
+            f"{where}: trained on the path {path}, this pipeline's scheduler {type(current).__name__} is of another; load a "
+            "base of that path"
+        )
     if flow_matching(current):
         if found != "flow":
             raise DataError(

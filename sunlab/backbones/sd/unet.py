@@ -43,8 +43,6 @@ class DiffusersUNet(NetworkBackbone):
     """
 
     folders: ClassVar[tuple[str, ...]] = ("unet", "scheduler")
-    pipeline: ClassVar[str]
-    """diffusers' class that reads a single file of the family."""
 
     def __init__(
         self,
