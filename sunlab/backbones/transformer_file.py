@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from sunlab.backbones.files import Files
 from sunlab.backbones.sd.folder import network
 from sunlab.backbones.weight_files import reading, require_all, require_whole, weights_of
+from sunlab.errors import DataError
 
 ALONE = "a single file holds its transformer alone; set model.family to a diffusers folder with the rest of the base"
 
@@ -56,14 +57,19 @@ def read_transformer(files: Files, kind: str, dtype: torch.dtype) -> Any:
     import diffusers
 
     cls, folder, place = getattr(diffusers, kind), files.configurations, str(files.place)
+    with torch.device("meta"):
+        names = cls.from_config(cls.load_config(folder, subfolder="transformer")).state_dict().keys()
     with reading(place):
-        if hasattr(cls, "from_single_file"):
+        if names & files.shapes.keys() or not hasattr(cls, "from_single_file"):
+            require_all(sorted(names - files.shapes.keys()), place)
+            model = cls.from_config(cls.load_config(folder, subfolder="transformer"))
+            model.load_state_dict(load_file(place))
+            return torch.nn.Module.to(model, dtype)  # diffusers' own `to` warns of an empty list
+        try:
             model = cls.from_single_file(
                 place, config=str(folder), subfolder="transformer", local_files_only=True, torch_dtype=dtype
             )
-            missing = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
-        else:
-            model = cls.from_config(cls.load_config(folder, subfolder="transformer"))
-            missing = list(model.load_state_dict(load_file(place), strict=False).missing_keys)
-    require_all(missing, place)
-    return model.to(dtype)
+        except IndexError as error:  # diffusers' conversion finds no blocks
+            raise DataError(f"{place}: no transformer of the class {kind} in its authors' layout or diffusers'") from error
+    require_all([name for name, tensor in model.state_dict().items() if tensor.is_meta], place)
+    return torch.nn.Module.to(model, dtype)

@@ -46,8 +46,10 @@ def test_what_is_refused(parted, tmp_path):
     tensors = load_file(file)
     tensors.pop(next(name for name in tensors if name.endswith(("attn.to_q.weight", "attn2.to_q.weight"))))
     save_file(tensors, tmp_path / "cut.safetensors")
-    with pytest.raises(DataError, match=r"cut\.safetensors: "):
-        load_base(tmp_path / "cut.safetensors", family=str(rest))
+    save_file({"blocks.0.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    for name, said in (("cut", "lacks transformer_blocks.*to_q.weight"), ("other", "")):
+        with pytest.raises(DataError, match=rf"{name}\.safetensors: {said}"):
+            load_base(tmp_path / f"{name}.safetensors", family=str(rest))
 
 
 def original_names(state):
