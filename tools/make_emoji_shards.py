@@ -29,6 +29,7 @@ from emoji.artwork import BACKGROUNDS, SIZES, Artwork, artwork_pixels, compose, 
 from emoji.captions import Drawing, draw, phrase
 from emoji.catalogue import CATEGORIES, catalogue, with_style
 from emoji.packages import KEYWORDS, STYLES, Files, Package, fetch, read_local
+from emoji.rendering import RENDERINGS
 
 SPLITS = ("train", "test", "unseen")
 
@@ -39,6 +40,7 @@ def make_shards(
     out: Path,
     *,
     style: str = "noto",
+    rendering: str | None = None,
     own: tuple[Package, Files] | None = None,
     categories: Iterable[str] = CATEGORIES,
     variants: int = 16,
@@ -54,6 +56,7 @@ def make_shards(
     Args:
         packages: of the styles in the table, which define the emoji, their names and splits.
         style: one of the table, or the name of `own`.
+        rendering: one of `RENDERINGS`, applied to the artwork: a style made from the style.
         own: a package that the table does not know, see `read_local`.
     """
     emoji, missing = catalogue(packages, keywords, categories), []
@@ -70,7 +73,7 @@ def make_shards(
             )
     drawings = [draw(one, variant, seed) for one in emoji for variant in range(first, first + variants)]
     drawings.sort(key=lambda drawing: hashlib.sha256(f"{seed} {drawing.key}".encode()).digest())
-    artwork = Artwork(files)
+    artwork = Artwork(files, None if rendering is None else RENDERINGS[rendering])
     out.mkdir(parents=True, exist_ok=True)
     shards = []
     for split in SPLITS:
@@ -98,6 +101,7 @@ def make_shards(
             "categories": list(categories),
             "variants": variants,
             **({"first": first} if first else {}),
+            **({"rendering": rendering} if rendering else {}),
             "seed": seed,
             "shard_size": shard_size,
             "size": size,
@@ -167,6 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards and manifest.json")
     parser.add_argument("--style", default="noto", help=f"{', '.join(STYLES)}; with --package a name of your own")
+    parser.add_argument("--rendering", choices=sorted(RENDERINGS), help="a style made from this style's artwork")
     parser.add_argument("--package", type=Path, help="a style of your own: folder or npm tarball of an iconify package")
     parser.add_argument("--categories", nargs="+", default=CATEGORIES, help="noto's categories to draw")
     parser.add_argument("--names", type=Path, help="draw only these, a name a line, such as tools/emoji/lab.txt")
@@ -194,6 +199,7 @@ def main() -> None:
         fetch(KEYWORDS, arguments.packages),
         arguments.out,
         style=arguments.style,
+        rendering=arguments.rendering,
         own=None if arguments.package is None else read_local(arguments.package),
         categories=arguments.categories,
         variants=arguments.variants,

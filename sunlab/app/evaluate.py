@@ -42,7 +42,7 @@ def evaluate(loaded: LoadedConfig, *, matrix: bool = False, pictures: Path | Non
 
     Args:
         matrix: cross the variants with `matrix.steps`, and hold the cells against `matrix.bars`.
-        pictures: their folder, which several evaluations may share; None: `pictures` in the run's.
+        pictures: their folder where `evaluate.pictures` names none; None: `pictures` in the run's.
 
     Raises:
         ConfigError: nothing to compare, a base or adapter file that is not there, or an extractor that is not installed.
@@ -78,7 +78,7 @@ def evaluate(loaded: LoadedConfig, *, matrix: bool = False, pictures: Path | Non
         protocol = build_protocol(config, base.to(device), request, extractor)
         progress = Lines(f"evaluate {name}", len(protocol.methods) * len(request), unit="pictures")
         progress.begin()
-        place = pictures or folder / "pictures"
+        place = Path(settings.pictures) if settings.pictures else pictures or folder / "pictures"
         results.append(evaluate_base(name, base, protocol, place, batch=settings.batch, progress=progress))
     methods = {variant.name: variant.method for variant in config.evaluate.variants if variant.method}
     sections = over_seeds(results, methods, extractor.label)

@@ -143,6 +143,7 @@ class Evaluate:
     negative_file: str | None = None  # one negative prompt a line, drawn at random in their place
     count: int = 256  # pictures of each row
     batch: int = 64  # pictures at a time
+    pictures: str | None = None  # folder of drawn pictures that evaluations and sweeps share; null: the run's or sweep's own
     seed: int = 0  # of the pairs and of all noise
     extractor: Component = component("extractors", "effnet_lite0")  # of the features
     metrics: list[Component] = component(

@@ -120,6 +120,12 @@ def test_a_second_run_draws_nothing_and_says_the_same(words, first):
     assert after["nfe_spent"] == 0 and after["rows"] == before["rows"]
 
 
+def test_another_evaluation_may_share_the_pictures(words, first):
+    shared = ["run.name=other", f"evaluate.pictures={first / 'pictures'}"]
+    found = record(evaluate(load_config([], [*words, *shared])))
+    assert found["nfe_spent"] == 0 and found["rows"] == record(first)["rows"]
+
+
 def test_what_was_lost_is_drawn_again(words, first):
     lost = sorted((first / "pictures").glob("*/*.png"))[0]
     with Image.open(lost) as image:

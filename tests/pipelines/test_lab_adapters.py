@@ -8,7 +8,13 @@ from sunlab.draws import starting_noise
 from sunlab.lab import ASSETS
 from sunlab.lab.classifier import judge, load_classifier
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in diffusers
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # in diffusers
+    pytest.mark.filterwarnings("ignore:Expected types for text_encoder"),  # emoji-dit's is a CLIPTextModel
+]
+PIXART = {
+    "use_resolution_binning": False, "clean_caption": False, "max_sequence_length": 77, "height": 64, "width": 64,
+}  # fmt: skip
 
 ADAPTERS = sorted((ASSETS / "emoji").glob("sun*.safetensors"))
 CAPTIONS = ["a large tiger face on a black background", "a duck on an orange background"]
@@ -16,23 +22,23 @@ OPEN = ["an owl", "a cactus", "a croissant", "a large cat face"] * 4  # the back
 
 
 def test_there_are_some():
-    assert {"sun_msc", "sun_msc_unnormalised", "sun_lora_msc", "sun_msc_large"} <= {path.stem for path in ADAPTERS}
+    assert {"sun_msc", "sun_msc_unnormalised", "sun_lora_msc", "sun_msc_dit"} <= {path.stem for path in ADAPTERS}
 
 
 @pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: path.stem)
 def test_it_draws_and_obeys(path):
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
-    base = "emoji-sd-large" if path.stem.endswith("large") else "emoji-sd"
-    pipeline = StableDiffusionPipeline.from_pretrained(locate(base), local_files_only=True)
+    base = "emoji-dit" if path.stem.endswith("dit") else "emoji-sd"
+    pipeline = DiffusionPipeline.from_pretrained(locate(base), local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": 4, "output_type": "pt", **(PIXART if base == "emoji-dit" else {})}
     sunlab.plug(pipeline, path)
     judged = load_classifier()
 
     def drawn(prompts, negatives):
         noise = starting_noise(list(range(len(prompts))), (4, 16, 16))
-        made = pipeline(prompts, negative_prompt=negatives, num_inference_steps=4, latents=noise, output_type="pt")
-        return judge(judged, made.images)
+        return judge(judged, pipeline(prompts, negative_prompt=negatives, latents=noise, **options).images)
 
     tiger, duck = drawn(CAPTIONS, ["", ""])
     assert (tiger.emoji, tiger.background, tiger.size) == ("tiger face", "black", "large")

@@ -17,14 +17,26 @@ PROMPTS = ["a large tiger face on a black background", "a small croissant on a p
 SEEDS = [1, 2]
 
 
-@pytest.mark.parametrize("name", ["emoji-sd", "emoji-sd-large"])
-def test_plain_diffusers_draws_the_same(name):
-    from diffusers import StableDiffusionPipeline
+PIXART = {  # what its pipeline needs for emoji-dit
+    "use_resolution_binning": False,
+    "clean_caption": False,
+    "max_sequence_length": 77,
+    "height": 64,
+    "width": 64,
+}
 
-    pipeline = StableDiffusionPipeline.from_pretrained(locate(name), local_files_only=True)
+
+@pytest.mark.filterwarnings("ignore:Expected types for text_encoder")
+@pytest.mark.parametrize("name", ["emoji-sd", "emoji-sd-large", "emoji-dit"])
+def test_plain_diffusers_draws_the_same(name):
+    from diffusers import DiffusionPipeline
+
+    pipeline = DiffusionPipeline.from_pretrained(locate(name), local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     noise = starting_noise(SEEDS, (4, 16, 16))
-    theirs = pipeline(PROMPTS, num_inference_steps=12, guidance_scale=3.0, latents=noise, output_type="pt").images
+    options = PIXART if name == "emoji-dit" else {}
+    asked = {"num_inference_steps": 12, "guidance_scale": 3.0, "latents": noise, "output_type": "pt", **options}
+    theirs = pipeline(PROMPTS, **asked).images
     base = load_base(name).freeze()
     path = base.backbone.path
     sampling = Sampler(DPMpp2M(path), grid(12, path=path))

@@ -110,6 +110,40 @@ def test_sixteen_variants_draw_each_combination_once(tool, packages, keywords, t
     assert len(drawn) == 3 * 16
 
 
+def test_other_numbers_give_other_keys(tool, packages, keywords, tmp_path):
+    """Of two styles in one training; splits stay."""
+    make(tool, packages, keywords, tmp_path / "a", variants=16)
+    make(tool, packages, keywords, tmp_path / "b", variants=16, first=16, style="twemoji")
+    a, b = ([facts for *_, facts in read(tmp_path / name)] for name in "ab")
+    assert len(a) == len(b) == 48 and not {f["key"] for f in a} & {f["key"] for f in b}
+    held_out = [{(f["name"], f["attributes"]["background"]) for f in facts if f["split"] == "test"} for facts in (a, b)]
+    assert held_out[0] == held_out[1]
+
+
+@pytest.mark.parametrize("rendering", ["pixel-art", "night", "outline"])
+def test_a_rendering_changes_the_artwork_alone(tool, packages, keywords, tmp_path, rendering):
+    make(tool, packages, keywords, tmp_path / "a")
+    make(tool, packages, keywords, tmp_path / "b", rendering=rendering)
+    pairs = list(zip(read(tmp_path / "a"), read(tmp_path / "b"), strict=True))
+    changed = 0
+    for (before, caption, facts), (after, other, others) in pairs:
+        assert caption == other and facts["key"] == others["key"] and facts["attributes"] == others["attributes"]
+        a, b = (Image.open(io.BytesIO(picture)).convert("RGB") for picture in (before, after))
+        assert a.size == b.size and a.getpixel((0, 0)) == b.getpixel((0, 0))  # the background
+        changed += ImageChops.difference(a, b).getbbox() is not None
+    assert changed == len(pairs)
+
+
+def test_pixel_art_has_squares_of_one_colour(tool):
+    rendering = importlib.import_module("emoji.rendering")
+    noise = Image.effect_noise((48, 48), 80).convert("RGBA")
+    squares = rendering.pixel_art(noise)
+    side = 48 // rendering.BLOCKS
+    for x in range(0, 48, side):
+        for y in range(0, 48, side):
+            assert len(squares.crop((x, y, x + side, y + side)).getcolors()) == 1
+
+
 def test_artwork_is_centred_and_as_large_as_said(tool, packages, keywords, tmp_path):
     make(tool, packages, keywords, tmp_path, style="fluent-3d")
     for image, _, facts in read(tmp_path):

@@ -6,6 +6,7 @@ import resvg_py
 from PIL import Image
 
 from emoji.packages import Files, read_json
+from emoji.rendering import Rendering
 
 BACKGROUNDS = {  # RGB
     "red": (208, 24, 40),
@@ -21,14 +22,23 @@ SIZES = {"small": 0.6, "large": 0.92}  # share of the frame that the artwork's s
 
 
 class Artwork:
-    """The icons of one style, as transparent pictures of any size."""
+    """The icons of one style, as transparent pictures of any size.
 
-    def __init__(self, files: Files):
-        self._files = files
+    Args:
+        files: of the style's package.
+        rendering: applied to each picture.
+    """
+
+    def __init__(self, files: Files, rendering: Rendering | None = None):
+        self._files, self._rendering = files, rendering
         self._svg = read_json(files, "icons.json") if "icons.json" in files else None
 
     def render(self, icon: str, pixels: int) -> Image.Image:
         """One icon as a square RGBA picture of pixels x pixels."""
+        picture = self._drawn(icon, pixels)
+        return picture if self._rendering is None else self._rendering(picture)
+
+    def _drawn(self, icon: str, pixels: int) -> Image.Image:
         if self._svg is None:
             picture = Image.open(io.BytesIO(self._files[f"assets/{icon}.webp"])).convert("RGBA")
             return picture.resize((pixels, pixels), Image.Resampling.LANCZOS)
