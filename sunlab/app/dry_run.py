@@ -19,10 +19,11 @@ from sunlab.diffusion.guidance import NetworkEvaluations, guided
 from sunlab.diffusion.prediction import Prediction
 from sunlab.draws import Draws
 from sunlab.losses import BoundSampler
+from sunlab.modules.allocated import peak_of_step, recompute_alike
 from sunlab.modules.base import Module
-from sunlab.modules.footprint import Footprint, activations, footprint
+from sunlab.modules.footprint import Footprint, footprint
 from sunlab.modules.frozen import FrozenNetwork
-from sunlab.types import Batch, Conditioning, Trajectory
+from sunlab.types import Batch, Conditioning, Samples, Trajectory
 
 SAMPLES = 64  # over which passes a sample are averaged, where they depend on draws
 HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "bf16-true": torch.bfloat16, "16-true": torch.float16}
@@ -94,18 +95,18 @@ def plan(loaded: LoadedConfig) -> Plan:
     passes = count_passes(config, module) if task.counts_nfe else None
     trained = sum(p.numel() for p in learnt.values())
     turns, bases = getattr(module, "turns", None), getattr(module, "bases", None)
-    memory = footprint(module, learnt.values(), [] if turns is None else turns.parameters())
+    memory = footprint(module, learnt.values(), module.optimization, [] if turns is None else turns.parameters())
     if bases is not None:  # at most: a fine-tune is counted as if all its weights differed from the base's
         named["other bases"] = bases
         memory = replace(memory, frozen=memory.frozen + bases.perturbed_bytes())
     if task.trains_network:
-        memory = replace(memory, activations=micro * kept_by_a_sample(config, module, base))
+        memory = replace(memory, step=step_bytes(config, module, base, micro))
     return Plan(
         base=f"{config.model.base}: {base.backbone.prediction_type}, latents {list(base.backbone.sample_shape)}, "
         f"shapes from {base.folder}",
         parameters={k: sum(p.numel() for n, p in v.named_parameters() if "lora_" not in n) for k, v in named.items()},
         trained=trained,
-        memory=memory if memory.activations else None,
+        memory=memory if memory.step else None,
         steps=steps_of(config, passes),
         batch=config.data.batch_size,
         ranks=ranks,
@@ -128,21 +129,64 @@ def ranks_of(config: Config) -> int:
     return int(each) * int(nodes)
 
 
-def kept_by_a_sample(config: Config, module: Module, base: BaseModel) -> int:
-    """Bytes that autograd keeps of one sample's pass of the student, in the type that it is computed in."""
-    dtype = HALF.get(str(config.trainer.get("precision", "")), getattr(torch, config.model.dtype))
-    module.to(dtype)
+def step_bytes(config: Config, module: Module, base: BaseModel, micro: int) -> int:
+    """What a forward and backward pass of `micro` samples takes at its peak, in the types that it is computed in. Of a loss
+    that owns networks, the larger of both turns."""
+    precision = str(config.trainer.get("precision", ""))
+    half = HALF.get(precision)
+    if precision.endswith("true") and half is not None:
+        module.to(half)
+    known = [*module.parameters(), *module.buffers(), *base.autoencoder.parameters()]
+    for network in (base.backbone, getattr(module, "copy", None)):
+        if network is not None:
+            recompute_alike(network, half)
+    batch = blank_batch(module, base.backbone, micro)
+    trained: Any = module
+    if not hasattr(trained, "student_step"):
+        return peak_of_step(lambda: denoised(base.backbone, batch), known, half)
+    trained.note = lambda *_, **__: None  # it runs in no trainer
+    blank = ("",) * micro
+    samples = Samples(blank, blank, blank, (0,) * micro)
+    if not module.alternates:
+        return peak_of_step(lambda: trained.student_step(samples, batch)["loss"], known, half)
+    peaks = []
+    for number in range(trained.turns.cycle):
+        step = trained.critic_step if trained.turns.take(number) == "critic" else trained.student_step
+
+        def loss(step: Any = step) -> Tensor:
+            return step(samples, batch)["loss"]
+
+        peaks.append(peak_of_step(loss, known, half))
+        module.zero_grad()
+    return max(peaks)
+
+
+def denoised(backbone: Backbone, batch: Batch) -> Tensor:
+    """The loss of a network that learns to denoise."""
+    t = torch.empty(len(batch), device="meta")
+    assert batch.latents is not None
+    return backbone.predict(batch.latents, t, batch.positive).square().mean()
+
+
+def blank_batch(module: Module, backbone: Backbone, micro: int) -> Batch:
+    """A batch on the meta device with all that a loss may want."""
+    shape = backbone.sample_shape
     with torch.device("meta"):
-        given = base.backbone.blank(1)
-        x, t, w = torch.empty(1, *base.backbone.sample_shape, dtype=dtype), torch.empty(1), torch.empty(1)
-    adapter = getattr(module, "adapter", None) or getattr(module, "lora", None)
-    backbone = getattr(module, "copy", None) or base.backbone
-
-    def forward() -> Tensor:
-        state = None if adapter is None else adapter.state(given, given, w)
-        return backbone.predict(x, t, given, state)
-
-    return activations(backbone, forward)
+        given, guidance = backbone.blank(micro), torch.empty(micro)
+        latents = torch.empty(micro, *shape)
+    sampler, stored = getattr(module, "student", None), None
+    if sampler is not None:
+        times = sampler.times.to("meta")
+        stored = Trajectory(latents[:, None].expand(-1, len(times), *shape), times, sampler.grid)
+    return Batch(
+        positive=given,
+        negative=given,
+        guidance=guidance,
+        draws=Draws(range(micro), device="meta"),
+        shape=shape,
+        latents=latents,
+        trajectory=stored,
+    )
 
 
 class Blank:

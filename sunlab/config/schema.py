@@ -102,6 +102,7 @@ class Optimizer:
     weight_decay: float = 0.0  # AdamW's
     warmup_steps: int = 0  # linear warm-up
     schedule: Literal["constant", "cosine"] = "constant"  # after it; cosine falls to zero at trainer.max_steps
+    bits: Literal[32, 8] = 32  # of AdamW's moments; 8 needs bitsandbytes and saves 6 bytes a trained parameter
 
 
 @dataclass

@@ -84,13 +84,18 @@ class Module(LightningModule, ABC):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Lightning refuses to clip before a fused optimizer under mixed precision, for the sake of fp16's scaler; without
-        a scaler there is nothing to unscale."""
-        if gradient_clip_val and getattr(self.trainer.precision_plugin, "scaler", None) is None:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+        """Lightning refuses to clip before a fused optimizer under mixed precision, which divides the gradients by fp16's
+        scale in its step. They are divided here instead, and the scaler knows of it."""
+        if not gradient_clip_val:
+            return
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
         else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def kept(self) -> dict[str, Tensor]:
         """What a checkpoint holds, by the names of `state_dict`."""
