@@ -10,15 +10,16 @@ import pytest
 import torch
 
 import gpu_report
+from gpu import device_tests
 from gpu.bases import random_base
 from gpu.idle import share_idle
-from gpu.parts import PARTS, measure
+from gpu.parts import PARTS, Bench, measure
 from gpu.record import Goal, Report
 from gpu.supervise import run_limited, run_parts
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"
-REHEARSED = {"sampling", "waits", "idle"}
+REHEARSED = set(PARTS) - {"tests"}  # those are tests already
 
 
 @pytest.fixture
@@ -101,6 +102,27 @@ def test_a_cpu_rehearses_only(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         gpu_report.main()
     assert "--tiny" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+TESTS = """
+import pytest
+pytestmark = pytest.mark.gpu
+def test_right(): pass
+def test_wrong(): assert 1 + 1 == 3
+"""
+
+
+def test_the_part_of_tests_counts_them_and_names_what_fails(report, tmp_path, monkeypatch):
+    monkeypatch.setenv("SUNLAB_TEST_DEVICE", "cpu")  # restored afterwards
+    (tmp_path / "test_two.py").write_text(TESTS)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
+    device_tests.measure(Bench(report, "tests", "cpu", tiny=True), tmp_path)
+    figures = report.read()["parts"]["tests"]["figures"]
+    assert {figure["name"]: figure["value"] for figure in figures} == {
+        "failed: test_two.py::test_wrong": 1,
+        "test_two.py: passed": 1,
+        "test_two.py: failed": 1,
+    }
 
 
 def test_goals_in_both_directions():

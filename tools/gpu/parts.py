@@ -25,9 +25,14 @@ class Part:
 
 
 PARTS = {
-    "sampling": Part("Sampling at Stable Diffusion 1.5's size", "sampling", 110),
+    "tests": Part("The tests marked gpu", "device_tests", 90),
+    "sampling": Part("Sampling at Stable Diffusion 1.5's size", "sampling", 95),
+    "training": Part("Training at 512 pixels", "training", 75),
     "waits": Part("Synchronisations in training and sampling steps", "waits", 30),
-    "idle": Part("Idle time of the GPU in training", "idle", 35),
+    "idle": Part("Idle time of the GPU in training", "idle", 40),
+    "families": Part("The larger families", "families", 75),
+    "ranks": Part("One rank of DDP and of FSDP2", "ranks", 35),
+    "quickstart": Part("The quickstart on emoji-sd", "quickstart", 40),
 }
 
 
