@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sunlab.app.dry_run import SAMPLES, plan
+from sunlab.backbones.pretrained import load_base
 from sunlab.cli.main import main
 from sunlab.config.load import load_config
 from sunlab.errors import ConfigError

@@ -19,7 +19,8 @@ from gpu.supervise import run_limited, run_parts
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"
-REHEARSED = set(PARTS) - {"tests"}  # those are tests already
+SLOW = {"training", "waits", "quickstart"}
+REHEARSED = [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in PARTS if n != "tests"]  # which are tests
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def report(tmp_path):
     return made
 
 
-@pytest.mark.parametrize("name", sorted(REHEARSED))
+@pytest.mark.parametrize("name", REHEARSED)
 @pytest.mark.filterwarnings("ignore:shards have no index")
 def test_a_rehearsal_measures(name, report):
     measure(name, report, "cpu", tiny=True)

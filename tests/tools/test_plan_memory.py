@@ -19,7 +19,7 @@ def test_the_largest_batch(gigabytes, batch):
 
 
 def test_the_table(tiny_config, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["plan_memory.py", str(tiny_config), "--memory", "0.001", "1"])
+    monkeypatch.setattr(sys, "argv", ["plan_memory.py", str(tiny_config), "--memory", "0.00001", "1"])
     plan_memory.main()
     row = capsys.readouterr().out.splitlines()[-1].split(" | ")
     assert row[3] == "no" and int(row[4].strip(" |")) > 100
