@@ -97,7 +97,7 @@ class FirstStep(Callback):
 def fit(folder: Path, server: str, urls: str) -> None:
     """Train emoji-sd for two steps by the command, and print when the first one began."""
     (folder / "first_step.py").write_text(PLUGIN)
-    source = f"{{name: shards, urls: ['{urls}'], size: {SIDE}}}"
+    source = f"{{name: shards, urls: ['{urls}'], size: 64}}"
     words = [f"data.source={source}", "data.batch_size=8", "data.streams=8", "loss.states=data", "trainer.max_steps=2"]
     words += [f"callbacks=[{{name: first_step, url: {server}/first-step}}]", f"run.dir={folder / 'runs'}"]
     command = [sys.executable, "-m", "sunlab", "fit", "--config", "configs/quickstart.yaml"]

@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from sunlab.cli.configured import add_config, load
-from sunlab.cli.quiet import quiet
+from sunlab.cli.quiet import quiet, shown_log
 from sunlab.distributed.ranks import require_ranks
 from sunlab.distributed.signals import Signals
 
@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
 
         if not args.debug:
             quiet()
-        done = fit(loaded, resume=args.resume, time_limit=args.time_limit, signals=signals)
+        with shown_log():
+            done = fit(loaded, resume=args.resume, time_limit=args.time_limit, signals=signals)
     tell(done, loaded.saved["model"]["base"])
     return 0
 

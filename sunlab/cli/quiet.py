@@ -1,6 +1,7 @@
 """Hide messages of libraries that do not help users; `--debug` shows them."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,27 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
     for message in KNOWN:
         warnings.filterwarnings("ignore", message=message)
+
+
+class Shown(logging.Handler):
+    """Prints what is logged to the standard error of the moment, one line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"{record.levelname.lower()}: {self.format(record)}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def shown_log() -> Iterator[None]:
+    """Print what sunlab logs, from the level INFO on: what filters dropped, remote reads that are tried again."""
+    log, handler = logging.getLogger("sunlab"), Shown()
+    former = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(former)
 
 
 @contextmanager

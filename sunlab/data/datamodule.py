@@ -129,7 +129,7 @@ class DataModule(LightningDataModule):
         return self._processed() // self._accumulate() if self._resumed is None else self._resumed
 
     def state_dict(self) -> dict[str, Any]:
-        """The position. What the filters did until here goes to the run's `filters.json` too, by the first rank."""
+        """The position. The first rank logs what the filters did until here, and writes it to the run's `filters.json`."""
         state, dropped = {"step": self.step(), **self._identity()}, self.source.dropped
         if self.source.order == "stream":
             state["cursors"], dropped = self.positions.gathered(self.step())
@@ -137,6 +137,7 @@ class DataModule(LightningDataModule):
         first = self.trainer is None or self.trainer.is_global_zero
         if self._folder is not None and dropped is not None and dropped.seen and first:
             write_text(self._folder / FILTERED, json.dumps(dropped.report(), indent=2) + "\n")
+            logging.getLogger("sunlab.data").info("step %d: %s", state["step"], dropped)
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

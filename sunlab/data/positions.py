@@ -21,7 +21,6 @@ class Positions:
         self.tally = Tally()
         self.before = Dropped()  # what filters did until the checkpoint from which the run was resumed
         self._steps: dict[int, dict[int, Cursor]] = {0: {}}  # steps that were made -> this rank's cursors then
-        self._told = 500  # samples that the filters had seen when their counts were logged
         self._warned = False
 
     def note(self, step: int, shares: Sequence[Share]) -> None:
@@ -33,7 +32,9 @@ class Positions:
         for share in shares:
             if share.tally is not None:
                 self.tally.add(share.tally)
-        self._tell()
+        if self.tally.unread and not self._warned:
+            self._warned = True
+            logging.getLogger("sunlab.data").warning("%s", self.tally.unread)
 
     def at(self, step: int) -> Mapping[int, Cursor]:
         """Raises `ConfigError` where the positions at a step are not known."""
@@ -61,13 +62,3 @@ class Positions:
         """The positions of a checkpoint, and what the filters did until then."""
         self.before = before
         self._steps = {step: {stream: Cursor(*map(int, row)) for stream, row in enumerate(rows)}}
-
-    def _tell(self) -> None:
-        log, dropped = logging.getLogger("sunlab.data"), self.tally.dropped
-        if self.tally.unread and not self._warned:
-            self._warned = True
-            log.warning("%s", self.tally.unread)
-        if dropped.seen >= 2 * self._told:
-            self._told = dropped.seen
-            counts = ", ".join(f"{name} {count:,}" for name, count in dropped.first.most_common())
-            log.info("filters kept %s of %s samples; dropped first by: %s", f"{dropped.kept:,}", f"{dropped.seen:,}", counts)

@@ -32,6 +32,21 @@ def test_healthy_and_limited(source):
     assert report.examined == report.ok == 20 and report.healthy
 
 
+def test_all_shards_are_counted_where_that_is_wanted(folder, capsys):
+    """Without a manifest training reads a stream, and a report is of a few shards, unless --all is given."""
+    shards = [write_tar(folder / f"more-{n:05d}.tar", [members(100 + 10 * n + k) for k in range(10)]) for n in range(9)]
+    assert main(["doctor", "data", f"{folder}/more-*.tar", "--samples", "5"]) == 0
+    assert "8 of 9, their samples are not counted (--all" in " ".join(capsys.readouterr().out.split())
+    assert (
+        main(["doctor", "data", f"{folder}/more-*.tar", "--samples", "5", "--all", "--filter", json.dumps(FILTERS[0])]) == 0
+    )
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "9 of 9, 90 samples" in shown and "90 of 90 samples kept" in shown
+    os.truncate(shards[4], 3000)
+    assert main(["doctor", "data", f"{folder}/more-*.tar", "--all"]) == 65
+    assert f"{shards[4]}: damaged shard" in capsys.readouterr().err
+
+
 def test_repeated_keys_and_damage(tmp_path):
     for name in "ab":
         write_tar(tmp_path / f"{name}.tar", [members(n) for n in range(4)])

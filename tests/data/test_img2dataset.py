@@ -12,12 +12,15 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
+from itertools import islice
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from sunlab.cli.main import main
+from sunlab.data.datamodule import DataModule
+from sunlab.data.negatives import Empty
 from sunlab.data.shards import Shards
 
 PROGRAM = os.environ.get("IMG2DATASET") or shutil.which("img2dataset")
@@ -43,6 +46,14 @@ def server(tmp_path_factory):
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}"
         running.shutdown()
+
+
+def steps(urls, order):
+    """Whether the batches of a training over two epochs hold what was written."""
+    module = DataModule(Shards(urls=[urls], order=order, size=48), Empty(), batch_size=8, streams=4)
+    batches = list(islice(module.loader(), 15))
+    prompts = {prompt for batch in batches for prompt in batch.prompts}
+    return {batch.images.shape for batch in batches} == {(8, 3, 48, 48)} and 40 < len(prompts) <= COUNT
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
@@ -76,7 +87,8 @@ def test_read_verified_and_filtered(server, tmp_path, monkeypatch, names, kind):
     done = subprocess.run([*map(str, command)], text=True, capture_output=True, timeout=1800, env=own, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert sorted(path.suffix for path in out.iterdir() if path.stem == "00000") == [".parquet", ".tar"]
-    assert main(["data", "index", f"{out}/*.tar"]) == 0
+    assert steps(f"{out}/*.tar", "stream") and main(["data", "index", f"{out}/*.tar"]) == 0
+    assert steps(f"{out}/*.tar", "stream") and steps(f"{out}/*.tar", "exact")
     shards = Shards(urls=[f"{out}/{{00000..00003}}.tar"], size=48)
     samples = list(shards.read(seed=0, epoch=0, start=0, stop=len(shards)))
     assert len(samples) == COUNT and shards.notice() is None

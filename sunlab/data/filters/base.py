@@ -139,6 +139,10 @@ class Dropped:
         filters = {name: {column: count[name] for column, count in counts.items()} for name in self.alone}
         return {"seen": self.seen, "kept": self.kept, "bad": self.bad, "filters": filters}
 
+    def __str__(self) -> str:
+        first = ", ".join(f"{name} {count:,}" for name, count in self.first.most_common())
+        return f"filters kept {self.kept:,} of {self.seen:,} samples" + (f"; dropped first by {first}" if first else "")
+
     def emptied(self) -> "Dropped":
         """What was counted; this one begins anew."""
         found = Dropped()
