@@ -55,7 +55,10 @@ class Positions:
             dropped.add(part)
         for old in [known for known in self._steps if known < step]:
             del self._steps[old]
-        whole = {stream: cursor for some, _ in every for stream, cursor in some.items()}
+        whole: dict[int, Cursor] = {}
+        for stream, cursor in (item for some, _ in every for item in some.items()):
+            # after a resume a rank knows the streams of others where the checkpoint left them: the farthest is right
+            whole[stream] = max(cursor, whole.get(stream, cursor), key=lambda one: (one.window, one.offset))
         return [list(whole.get(stream, Cursor())) for stream in range(self.streams)], dropped
 
     def restore(self, step: int, rows: Sequence[Sequence[int]], before: Dropped) -> None:

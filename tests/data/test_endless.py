@@ -189,6 +189,18 @@ def test_filters_are_counted_over_all_ranks(stream, folder, monkeypatch):
     assert dropped.seen == sum(one.seen for _, one in owned) and min(one.seen for _, one in owned) > 0
 
 
+def test_ranks_that_were_resumed_gather_the_positions_of_all(stream, alone, monkeypatch):
+    """Each of them knows the others' streams where the checkpoint left them."""
+    _, modules = batches(stream(), ranks=2, steps=10, state=state_at(alone[1], 5))
+    owned = [(module.positions.at(15), module.positions.tally.dropped) for module in modules]
+    for order in (owned, owned[::-1]):
+        given = {"is_initialized": lambda: True, "get_world_size": lambda: 2}
+        given["all_gather_object"] = lambda found, _, order=order: found.__setitem__(slice(None), order)
+        for name, value in given.items():
+            monkeypatch.setattr(f"torch.distributed.{name}", value)
+        assert modules[0].positions.gathered(15)[0] == state_at(alone[1], 15)["cursors"]
+
+
 def test_a_small_share_of_bad_samples_is_left_out(tmp_path):
     samples = [members(n) for n in range(40)]
     samples[7]["png"] = b"broken"
