@@ -89,8 +89,9 @@ def test_filters_that_drop_everything_end_the_run_with_the_doctors_table(tiny_co
 
 
 @pytest.mark.parametrize("order", ["stream", "exact"])
-def test_a_users_stage_between_two_others(tiny_config, shards, capsys, order):
+def test_a_users_stage_between_two_others(tiny_config, shards, capsys, monkeypatch, order):
     """Named in YAML; the doctor prints where it is."""
+    monkeypatch.setenv("COLUMNS", "200")  # a stage a line
     stage = {"name": "shout", "after": "verify"}
     config = configured(tiny_config, shards, order=order, stages=[stage], keys="path")
     assert main(["doctor", "data", "--config", str(config), "--plan"]) == 0
