@@ -66,7 +66,10 @@ def test_a_solver(name, path, dtype, device):
     for where, kind in (("cpu", torch.float32), (device, dtype)):
         bias = torch.tensor([-0.5, 0.0, 0.5], device=where)
         denoise = ToyDenoiser(on, kind=KINDS[path], bias=bias).to(where)
-        x = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0)).to(where, kind)
+        start = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0)).to(
+            dtype
+        )  # new noise is keyed by its values
+        x = start.to(where, kind)
         with torch.no_grad():
             outputs.append(SOLVERS.build(name, on).solve(denoise, x, grid(4, path=on).to(where)))
     assert outputs[1].dtype == dtype and outputs[1].device.type == device
