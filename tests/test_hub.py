@@ -1,5 +1,6 @@
 """Adapters and bases on the Hub: names, downloads, cache, offline mode and uploads, against a Hub on loopback."""
 
+import json
 import os
 import re
 import shutil
@@ -17,11 +18,13 @@ from huggingface_hub.utils import close_session
 from sunlab import hub as our_hub
 from sunlab import load_base, plug, unplug
 from sunlab.adapters.sun import SUN
+from sunlab.app.demo import Settings, Studio
 from sunlab.app.push import prepare, push
 from sunlab.app.sample import sample_grid
 from sunlab.cli.main import main
 from sunlab.config.load import load_config
 from sunlab.errors import ConfigError, DataError, StorageError
+from sunlab.evaluation.base import EXTRACTORS, Extractor
 from sunlab.export import read_adapter, save_adapter
 from sunlab.export.shapes import describe_base
 
@@ -163,6 +166,56 @@ def test_a_base_and_an_evaluation_by_hub_id(hub, tiny_shards, tmp_path, capsys):
     assert named(config) == ["org/base", "org/sun", "org/gone"]
     with pytest.raises(ConfigError, match="there is no 'org/gone'"):
         _require_files(config, ["org/base"])
+
+
+def test_the_demo_draws_with_a_base_and_adapters_of_the_hub(hub, tiny_base_folder, adapter):
+    names = ["org/sun", "org/sun@two:other.safetensors"]
+    studio, local = Studio(["org/base"], names), Studio([str(tiny_base_folder)], [str(adapter)])
+    assert list(studio.adapters) == names and studio.methods[1:3] == names
+    assert hub.fetched("org/sun") == {"sun.safetensors"}  # equal bytes are fetched once, under whatever name
+    settings = Settings("a pizza", "red", steps=2, teacher_steps=2)
+    expected = local.draw(str(tiny_base_folder), "adapter", settings).image.tobytes()
+    assert [studio.draw("org/base", name, settings).image.tobytes() for name in names] == [expected] * 2
+    with pytest.raises(ConfigError, match="there is no 'org/none'"):
+        Studio(["org/base"], ["org/none"])
+
+
+@EXTRACTORS.register("means_of_the_hub_test")
+class Means(Extractor):
+    """Means of a picture's channels."""
+
+    label, width = "Means", 3
+
+    def __call__(self, images):
+        return images.mean((2, 3))
+
+
+@pytest.mark.slow
+def test_an_evaluation_by_hub_id_equals_that_of_the_files(hub, adapter, tiny_base_folder, tiny_shards, tmp_path):
+    """The whole command, with a base and an adapter that only the Hub has."""
+
+    def rows(name, base, file):
+        settings = {
+            "count": 4, "timed": 1, "shown": 2, "reference_steps": 3, "before.steps": 2, "subsets": 2, "control": "null",
+            "prompts": f"{{name: shards, urls: [{tiny_shards}]}}", "extractor": "means_of_the_hub_test",
+            "variants": f"[{{name: sun, adapter: '{file}', steps: 2}}]",
+        }  # fmt: skip
+        words = [f"model.base={base}", f"run.name={name}", f"run.dir={tmp_path}"]
+        assert main(["evaluate", *words, *(f"evaluate.{k}={v}" for k, v in settings.items())]) == 0
+        (report,) = json.loads((tmp_path / name / "report.json").read_text())["bases"]
+        return report
+
+    theirs, ours = rows("theirs", "org/base@main", "org/sun"), rows("ours", tiny_base_folder, adapter)
+    assert hub.fetched("org/sun") == {"sun.safetensors"} and "unet/diffusion_pytorch_model.safetensors" in hub.fetched(
+        "org/base"
+    )
+    assert measured(theirs) == measured(ours) and measured(ours)
+
+
+def measured(report):
+    """What a report says of each row, its times left out."""
+    kept = [{key: value for key, value in row.items() if "second" not in key} for row in report["rows"]]
+    return [row for row in kept if row]
 
 
 def front_of(card: str) -> dict:

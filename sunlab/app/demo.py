@@ -19,7 +19,6 @@ from sunlab.config.load import load_config
 from sunlab.diffusion.grid import grid
 from sunlab.errors import ConfigError, DataError
 from sunlab.export import AdapterFile, load_adapter, read_adapter
-from sunlab.packaged import asset
 from sunlab.pipelines.draw import Request, draw, with_adapter, with_guidance
 from sunlab.pipelines.effects import scale_of
 from sunlab.pipelines.picture import to_uint8
@@ -74,7 +73,7 @@ class Studio:
 
     Args:
         bases: folders, files, hub ids or packaged names. One is in memory at a time.
-        adapters: files, or packaged names.
+        adapters: files, hub ids or packaged names.
         runs: folders of runs: their pictures, and the adapters that they exported. Without `bases`, their base.
 
     Raises:
@@ -90,11 +89,11 @@ class Studio:
         quiet(online=any(map(is_hub_id, [*self.bases, *adapters])))
         for base in self.bases:
             locate(base)
-        files = [(Path(file).stem, asset(file)) for file in adapters]
-        files += [(run.name, run.adapter) for run in self.runs if run.adapter is not None]
+        files = [(file if is_hub_id(file) else Path(file).stem, file) for file in adapters]
+        files += [(run.name, str(run.adapter)) for run in self.runs if run.adapter is not None]
         self.adapters: dict[str, AdapterFile] = {}
         for name, file in files:
-            self.adapters[str(file) if name in self.adapters else name] = read_adapter(file)
+            self.adapters[file if name in self.adapters else name] = read_adapter(file)
         self._device, self._lock = own_device(), threading.Lock()
         self._loaded: tuple[str, BaseModel] | None = None
 

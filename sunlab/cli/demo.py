@@ -18,7 +18,9 @@ def add(subparsers: Any) -> None:
         help=f"a diffusers folder, a .safetensors file, a hub id, or a model inside the package; repeatable (default: the "
         f"run's, or {BASE})",
     )
-    parser.add_argument("--adapter", action="append", default=[], metavar="FILE", help="safetensors; repeatable")
+    parser.add_argument(
+        "--adapter", action="append", default=[], metavar="FILE", help="a .safetensors file or a hub id; repeatable"
+    )
     parser.add_argument(
         "--run", action="append", default=[], metavar="FOLDER", dest="runs", help="show a run's pictures and its adapter"
     )
