@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sunlab.app.compose import base_options, settle
-from sunlab.app.dry_run import Plan, plan
+from sunlab.app.dry_run import SAMPLES, Plan, plan
 from sunlab.backbones.pretrained import outline_base
 from sunlab.config.load import LoadedConfig, load_config
 
@@ -38,9 +38,8 @@ def evaluations(loaded: LoadedConfig, needs: Plan, count: int) -> tuple[float, f
     config = loaded.config
     assert needs.passes is not None
     one, samples = needs.passes, needs.steps * needs.batch
-    counted = 64  # samples over which a plan counts
-    recomputed = one.backward / counted if config.model.backbone.get("gradient_checkpointing") else 0.0
-    return 2.0 * count * config.teacher.steps, samples * (one.equivalents / counted + recomputed)
+    recomputed = one.backward / SAMPLES if config.model.backbone.get("gradient_checkpointing") else 0.0
+    return 2.0 * count * config.teacher.steps, samples * (one.equivalents / SAMPLES + recomputed)
 
 
 def main() -> None:

@@ -1,0 +1,17 @@
+"""The evaluations behind docs/recipes.md: those of the configurations, counted by hand."""
+
+import pytest
+
+from plan_recipes import evaluations
+from sunlab.app.dry_run import SAMPLES, Plan
+from sunlab.config.load import load_config
+from sunlab.diffusion.guidance import NetworkEvaluations
+
+
+@pytest.mark.parametrize(("checkpointing", "trained"), [("false", 3.84e6), ("true", 5.12e6)])
+def test_evaluations_of_a_recipe(checkpointing, trained):
+    """24 guided steps a trajectory; a forward pass, a backward pass of two, and one more where it is recomputed."""
+    loaded = load_config(["configs/sd15/sun_msc.yaml"], [f"model.backbone.gradient_checkpointing={checkpointing}"])
+    one = NetworkEvaluations(teacher=0, student=SAMPLES, backward=SAMPLES)
+    needs = Plan(base="", parameters={}, trained=0, memory=None, steps=20_000, batch=64, ranks=8, micro=8, passes=one)
+    assert evaluations(loaded, needs, 50_000) == (2.4e6, trained)
