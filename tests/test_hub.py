@@ -193,6 +193,7 @@ class Means(Extractor):
 @pytest.mark.slow
 def test_an_evaluation_by_hub_id_equals_that_of_the_files(hub, adapter, tiny_base_folder, tiny_shards, tmp_path):
     """The whole command, with a base and an adapter that only the Hub has."""
+    (config := tmp_path / "evaluate.yaml").write_text("seed: 3\n")
 
     def rows(name, base, file):
         settings = {
@@ -201,7 +202,7 @@ def test_an_evaluation_by_hub_id_equals_that_of_the_files(hub, adapter, tiny_bas
             "variants": f"[{{name: sun, adapter: '{file}', steps: 2}}]",
         }  # fmt: skip
         words = [f"model.base={base}", f"run.name={name}", f"run.dir={tmp_path}"]
-        assert main(["evaluate", *words, *(f"evaluate.{k}={v}" for k, v in settings.items())]) == 0
+        assert main(["evaluate", "--config", str(config), *words, *(f"evaluate.{k}={v}" for k, v in settings.items())]) == 0
         (report,) = json.loads((tmp_path / name / "report.json").read_text())["bases"]
         return report
 
