@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_bases import tiny_base
 
+from sunlab.adapters.state import Kept
 from sunlab.adapters.sun import SUN
 from sunlab.backbones.pretrained import load_base
 from sunlab.diffusion.grid import grid
@@ -95,7 +96,9 @@ def test_from_pictures_with_crops_through_encoders_of_diffusers(sdxl, monkeypatc
 
 @pytest.mark.parametrize("bind", ["guided", "adapter"])
 @pytest.mark.parametrize("name", registry_of("solvers").names())
-def test_a_sampling_step(name, bind):
+def test_a_sampling_step(name, bind, monkeypatch):
+    """The lengths of the prompts are read once, before the first step, where an adapter leaves their padding out."""
+    monkeypatch.setattr(Kept, "of", staticmethod(lambda mask: Kept(mask.long().argsort(1), mask)))
     base, adapter = toy_base(), SUN()
     adapter.attach(base.backbone)
     base.to("meta"), adapter.to("meta")
