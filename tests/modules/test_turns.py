@@ -66,8 +66,8 @@ def unbroken(tiny_config, critic, tmp_path_factory):
 
 
 def equal(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
+    if isinstance(a, torch.Tensor):  # two processes may round differently in the last bits
+        return a.shape == b.shape and torch.allclose(a, b, rtol=1e-5, atol=1e-6)
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
     if isinstance(a, (list, tuple)):
