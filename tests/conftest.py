@@ -42,7 +42,8 @@ QUIET = (
 )
 
 
-SLOWEST = 1800  # seconds; none of a test's own processes takes that long on a slow machine, unless it hangs
+SLOWEST = 500  # seconds; none of a test's own processes takes that long on a slow machine, unless it hangs
+LONGEST = 3600  # seconds; the same of a test that is left out by default
 WORKERS = 2  # processes of the whole suite: it needs no more memory than a laptop has, and no more cores than CI
 
 
@@ -55,6 +56,12 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and "PYTEST_XDIST_WORKER" not in os.environ
     if whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
         config.option.numprocesses, config.option.dist = WORKERS, "loadfile"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(item.get_closest_marker(name) for name in ("slow", "slurm", "gpu")):
+            item.add_marker(pytest.mark.timeout(LONGEST))
 
 
 def pytest_configure(config: pytest.Config) -> None:

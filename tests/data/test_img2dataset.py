@@ -84,7 +84,7 @@ def test_read_verified_and_filtered(server, tmp_path, monkeypatch, names, kind):
     ]
     command += ["--save_additional_columns", kept, *(["--encode_quality", "9"] if kind == "png" else [])]
     own = {**os.environ, "PYTHONPATH": ""}
-    done = subprocess.run([*map(str, command)], text=True, capture_output=True, timeout=1800, env=own, check=False)
+    done = subprocess.run([*map(str, command)], text=True, capture_output=True, timeout=500, env=own, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert sorted(path.suffix for path in out.iterdir() if path.stem == "00000") == [".parquet", ".tar"]
     assert steps(f"{out}/*.tar", "stream") and main(["data", "index", f"{out}/*.tar"]) == 0
