@@ -5,9 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # Lightning's launchers take all cores where it is not set
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from sunlab.data.indexing import index_all  # noqa: E402
 from sunlab.data.negatives import Mixture  # noqa: E402
 from sunlab.data.shards import Shards  # noqa: E402
 
-torch.set_num_threads(1)  # as in the processes that tests start: sums of two threads differ in the last bit
+torch.set_num_threads(1)  # sums of two threads differ in the last bit, and wait for each other on a busy machine
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "configs" / "emoji" / "model"
@@ -67,6 +69,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for line in QUIET:
         config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    yield
+    assert torch.get_num_threads() == 1, "this test changed torch's number of threads for those after it"
 
 
 @pytest.fixture(scope="session")
