@@ -88,9 +88,11 @@ class PromptDraws:
         return Drawn(prompt, negative, seed)
 
     def _prompt(self, sample: Sample, epoch: int, pool: Pool) -> str:
-        if self._random(epoch, sample, "dropout").random() < self.caption_dropout:
+        if self.caption_dropout and self._random(epoch, sample, "dropout").random() < self.caption_dropout:
             return ""
-        if self.caption_noise and sample.tokens is not None:
+        if not self.caption_noise:
+            return sample.prompt
+        if sample.tokens is not None:
             raise DataError("data.caption_noise: the source stores embeddings of its own captions; use 0, or pictures")
         random = self._random(epoch, sample, "noise of captions")
         if random.random() >= self.caption_noise:

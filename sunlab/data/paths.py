@@ -1,10 +1,13 @@
 """Where data patterns point: local files only, by path, glob or brace pattern."""
 
 import re
+from collections.abc import Callable
+from functools import cache
 from glob import glob, has_magic
 from itertools import islice, product
 from math import prod
-from os.path import isabs, isdir, isfile
+from os import scandir
+from os.path import isdir, isfile
 from pathlib import Path
 
 from braceexpand import braceexpand
@@ -35,7 +38,16 @@ def found_files(pattern: str) -> list[str]:
         raise DataError(f"{pattern!r}: only local paths are read, no URLs and no commands; copy the shards to a disk")
     if isfile(pattern):
         return [str(Path.cwd() / pattern)]  # taken as it stands, brackets and braces in its name included
-    return [path for part in braces(pattern) for path in _find(part, pattern)]
+    parts = braces(pattern)
+    if has_magic(pattern):
+        return [path for part in parts for path in _find(part, pattern, _matches)]
+    names = cache(_names)  # a folder is listed once, however many of its files are named
+
+    def named(path: str) -> list[str]:
+        folder, _, name = path.rpartition("/")
+        return [path] if name in names(folder) else []
+
+    return [path for part in parts for path in _find(part, pattern, named)]
 
 
 def braces(pattern: str) -> list[str]:
@@ -68,13 +80,25 @@ def _ranges(pattern: str) -> list[str]:
 
 def places(part: str) -> list[str]:
     """Where a path or glob is looked for."""
-    return [part] if isabs(part) else [str(folder / part) for folder in (Path.cwd(), *folders())]
+    return [part] if part.startswith("/") else [str(folder / part) for folder in (Path.cwd(), *folders())]
 
 
-def _find(part: str, pattern: str) -> list[str]:
+def _matches(whole: str) -> list[str]:
+    return [name for name in sorted(glob(whole)) if isfile(name)]
+
+
+def _names(folder: str) -> set[str]:
+    """Of the files and links in a folder; none where it cannot be listed."""
+    try:
+        with scandir(folder or "/") as entries:
+            return {entry.name for entry in entries if entry.is_symlink() or entry.is_file()}
+    except OSError:
+        return set()
+
+
+def _find(part: str, pattern: str, look: Callable[[str], list[str]]) -> list[str]:
     for whole in places(part):
-        found = sorted(glob(whole)) if has_magic(part) else [whole]
-        files = [name for name in found if isfile(name)]
+        files = look(whole)
         if files:
             return files
     if any(isdir(place) for place in places(part)):

@@ -70,9 +70,14 @@ class Stream:
         return mixture(self) if self.shapes else ()
 
     @cached_property
+    def names(self) -> list[str]:
+        """Of the shards."""
+        return [shard_name(url) for url in self.urls]
+
+    @cached_property
     def distinct(self) -> bool:
         """Whether shards have distinct names: folder and file. Else keys begin with the whole URL."""
-        return len({shard_name(url) for url in self.urls}) == len(set(self.urls))
+        return len(set(self.names)) == len(set(self.urls))
 
     def prefix(self, url: str) -> str:
         """What the keys of a shard's samples begin with."""
@@ -114,7 +119,7 @@ class Stream:
         inserted = [(after, name, settings(stage)) for after, name, stage in self.inserted]
         filters = [(name, *settings(one)) for name, one in self.filters]
         return (
-            [shard_name(url) for url in self.urls],
+            self.names,
             self.shapes and (self.shapes, self.mix),
             self.shuffle,
             filters,

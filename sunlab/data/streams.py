@@ -158,8 +158,10 @@ class Reader(IterableDataset):
             cursors = {}
             if self.source.order == "stream":  # else the step alone tells them
                 cursors = {stream: chunk[-1]["__cursor__"] for stream, chunk in zip(own, chunks, strict=True)}
-            items = [item for chunk in chunks for item in chunk]
-            yield Share(joined(items), cursors, tally.emptied())
+            given = Share(joined([item for chunk in chunks for item in chunk]), cursors, tally.emptied())
+            del chunks  # the samples are copied; only the batch stays in memory
+            yield given
+            del given
 
     def _turns(self, parts: int, epoch: int, gone: int) -> Iterator[int]:
         """The part of each step from the first on."""
@@ -189,6 +191,7 @@ class Reader(IterableDataset):
             if len({item.get("__group__") for item in chunk}) > 1:
                 raise DataError("a stage of data.source.stages drops samples of aspect-ratio buckets: put it before shuffle")
             yield chunk
+            del chunk
 
     def __iter__(self) -> Iterator[Share | SunlabError]:
         """A dataloader worker yields an error as an item, because torch would put its message at the end of a traceback."""

@@ -95,8 +95,9 @@ def prompts(draws: PromptDraws, *, passes: bool) -> Function:
     def drawn(item: Item) -> Item:
         sample, epoch = item["sample"], item["__epoch__"]
         found = draws(sample, epoch, item.get("__pool__"))
-        key = f"{sample.key} (pass {epoch})" if epoch and passes else sample.key
-        return {**item, "sample": replace(sample, key=key), "drawn": found}
+        if epoch and passes:
+            sample = replace(sample, key=f"{sample.key} (pass {epoch})")
+        return {**item, "sample": sample, "drawn": found}
 
     return _described(mapped(drawn), "Draw the prompt or none, a negative prompt, and a seed.")
 
