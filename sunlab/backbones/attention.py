@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
+from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
 
 
@@ -174,24 +175,45 @@ Encoded = tuple[Conditioning, Conditioning | None, tuple[Any, ...]]
 """Prompts, negative prompts or None, and what a pipeline's `encode_prompt` returned without the negative prompts."""
 
 
-class NetworkLayers(Adaptable, Protocol):
-    """The network of a diffusers pipeline as adapters attach to it.
+class NetworkLayers(ABC):
+    """The network of a diffusers pipeline as adapters attach to it. See `Backbone` for the methods of `Adaptable`.
+
+    Args:
+        network: the module.
 
     Attributes:
-        network: the module.
         key: the network's keyword argument whose mapping reaches its attention layers.
         handed: whether the pipelines have a property of that name which they pass on to the network.
     """
 
-    @property
-    def network(self) -> Any: ...
-
     key: ClassVar[str]
-    handed: ClassVar[bool]
+    handed: ClassVar[bool] = True
 
-    def encoded(self, returned: tuple[Any, ...]) -> Encoded:
+    def __init__(self, network: Any):
+        self.network = network
+
+    @staticmethod
+    @abstractmethod
+    def encoded(returned: tuple[Any, ...]) -> Encoded:
         """Of what the pipeline's `encode_prompt` returned."""
-        ...
+
+    @abstractmethod
+    def context(self, conditioning: Conditioning) -> TokenContext: ...
+
+    @abstractmethod
+    def text_attention(self) -> Mapping[str, TextAttention]: ...
+
+    @abstractmethod
+    def extend(self, extensions: Mapping[str, Extension]) -> Attachment: ...
+
+    def layers(self) -> dict[str, nn.Module]:
+        """See `Backbone.layers`. Raises `ConfigError` if projections are fused: the fused matrix bypasses the layers that it
+        was made of."""
+        if any(getattr(module, "fused_projections", False) for module in self.network.modules()):
+            raise ConfigError("this network's attention projections are fused; call unfuse_qkv_projections() on it first")
+        named = ((name.replace(".base_layer", ""), module) for name, module in self.network.named_modules())
+        kinds = (nn.Linear, nn.modules.conv._ConvNd)
+        return {name: module for name, module in named if isinstance(module, kinds) and ".lora_" not in name}
 
 
 def encoded_pooled(returned: tuple[Any, ...]) -> Encoded:

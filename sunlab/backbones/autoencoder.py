@@ -16,10 +16,12 @@ class Autoencoder(nn.Module, ABC):
     Attributes:
         folders: its folders in a saved base.
         factor: pixels that a latent position is wide.
+        channels: C of its latents.
     """
 
     folders: ClassVar[tuple[str, ...]]
     factor: int
+    channels: int
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
@@ -50,7 +52,7 @@ class Sliced(Autoencoder):
         if rows < 1:
             raise ConfigError(f"model.autoencoder_batch is {rows}: give at least 1, or null for the whole batch")
         self.inner, self.rows = inner, rows
-        self.folders, self.factor = inner.folders, inner.factor  # type: ignore[misc]
+        self.folders, self.factor, self.channels = inner.folders, inner.factor, inner.channels  # type: ignore[misc]
 
     def encode(self, images: Tensor) -> Tensor:
         return torch.cat([self.inner.encode(part) for part in images.split(self.rows)])

@@ -2,18 +2,24 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
 
 from sunlab.backbones.attention import Attachment, Extension, NetworkLayers, TextAttention, TokenContext
-from sunlab.backbones.base import Backbone
+from sunlab.backbones.autoencoder import Autoencoder
+from sunlab.backbones.base import Backbone, BaseModel
+from sunlab.backbones.files import Files
+from sunlab.backbones.folder import Kinds, Parts, index_mismatch, read_folder
 from sunlab.backbones.save import save_part
 from sunlab.backbones.state import checkpoint
+from sunlab.backbones.text import TextEncoder
+from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
 
 
@@ -21,9 +27,11 @@ class NetworkBackbone(Backbone, ABC):
     """A backbone over one network of diffusers, the module named as the first of its `folders`.
 
     Attributes:
+        kinds: the classes of the parts of its bases.
         index, scheduler: model_index.json and the scheduler's configuration, as they are saved again.
     """
 
+    kinds: ClassVar[Kinds]
     index: Mapping[str, Any] = MappingProxyType({})
     scheduler: Mapping[str, Any] = MappingProxyType({})
 
@@ -62,6 +70,51 @@ class NetworkBackbone(Backbone, ABC):
     @property
     def checkpointing(self) -> bool:
         return bool(self.attached.network.is_gradient_checkpointing)
+
+    @classmethod
+    def mismatch(cls, files: Files) -> str | None:
+        return index_mismatch(files, cls.kinds)
+
+    @classmethod
+    def read(cls, files: Files, *, fresh: Collection[str], dtype: torch.dtype, weights: bool) -> Parts:
+        """The models of a base, see `load`."""
+        return read_folder(files, cls.kinds, fresh=fresh, dtype=dtype, weights=weights)
+
+    @classmethod
+    @abstractmethod
+    def wrap(
+        cls, parts: Parts, scheduler: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> tuple[Self, TextEncoder, Autoencoder]:
+        """The backbone, text encoder and autoencoder over the models.
+
+        Args:
+            parts: the models.
+            scheduler: its configuration, with what the user states over it.
+            options: of the constructor.
+        """
+
+    @classmethod
+    def load(
+        cls,
+        files: Files,
+        *,
+        options: Mapping[str, Any] = MappingProxyType({}),
+        fresh: Collection[str] = (),
+        dtype: torch.dtype = torch.float32,
+        said: Mapping[str, Any] = MappingProxyType({}),
+        weights: bool = True,
+    ) -> BaseModel:
+        with nullcontext() if weights else torch.device("meta"):
+            parts = cls.read(files, fresh=fresh, dtype=dtype, weights=weights)
+        scheduler = {**parts.scheduler, **said}
+        backbone, text, autoencoder = cls.wrap(parts, scheduler, options)
+        backbone.index, backbone.scheduler = parts.index, scheduler
+        if (channels := backbone.sample_shape[0]) != autoencoder.channels:
+            raise ConfigError(
+                f"{parts.folder}: its {cls.folders[0]} takes {channels} channels, its autoencoder makes "
+                f"{autoencoder.channels} (an inpainting or depth model?); a text-to-image base is needed"
+            )
+        return BaseModel(backbone, autoencoder, text, parts.folder, parts.weights, said)
 
     def save(self, folder: Path, *, dtype: torch.dtype) -> None:
         (folder / "scheduler").mkdir(parents=True, exist_ok=True)

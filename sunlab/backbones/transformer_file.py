@@ -1,49 +1,13 @@
 """A transformer from one `.safetensors` file, as model sites share them; the rest of the base is in a diffusers folder."""
 
-from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
 from sunlab.backbones.files import Files
-from sunlab.backbones.sd.folder import network
-from sunlab.backbones.weight_files import reading, require_all, require_whole, weights_of
+from sunlab.backbones.weight_files import reading, require_all
 from sunlab.errors import DataError
-
-ALONE = "a single file holds its transformer alone; set model.family to a diffusers folder with the rest of the base"
-
-
-def file_mismatch(files: Files) -> str | None:
-    """Why there is no model_index.json to look into; None if there is."""
-    if files.index:
-        return None
-    return ALONE if files.single else "no diffusers folder with model_index.json"
-
-
-def weights_of_parts(
-    files: Files, folder: Path, names: Collection[str], *, fresh: Collection[str], weights: bool
-) -> dict[str, tuple[Path, ...]]:
-    """Part -> the files with its weights, looked at before the first is read; none for a part that starts at random.
-
-    Raises:
-        ConfigError: no safetensors, or pickled weights alone.
-        DataError: a damaged file.
-    """
-    if not weights:
-        return {}
-    read = [name for name in names if name not in fresh]
-    found = {name: (files.place,) if files.single and name == "transformer" else weights_of(folder, name) for name in read}
-    require_whole([file for part in found.values() for file in part])
-    return found
-
-
-def transformer(files: Files, folder: Path, kind: str, weights: tuple[Path, ...] | None, dtype: torch.dtype) -> Any:
-    """diffusers' model of the class `kind`; without weights at random ones."""
-    if files.single and weights is not None:
-        return read_transformer(files, kind, dtype)
-    return network(folder, kind, "transformer", weights, dtype)
 
 
 def read_transformer(files: Files, kind: str, dtype: torch.dtype) -> Any:

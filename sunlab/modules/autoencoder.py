@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sunlab.backbones.autoencoder import to_signed
+from sunlab.backbones.autoencoder import Sliced, to_signed
 from sunlab.backbones.base import BaseModel
 from sunlab.backbones.pretrained import save_base
 from sunlab.backbones.sd.autoencoder import VAE
@@ -47,12 +47,12 @@ class AutoencoderModule(Module):
         super().__init__()
         self.base, self.kl_weight, self.latent_std = base.freeze(), kl_weight, latent_std
         self.crop, self.crop_share = crop, crop_share
-        if not isinstance(base.autoencoder, VAE):
-            raise ConfigError(
-                "task autoencoder trains diffusers' AutoencoderKL in whole batches: this base has another autoencoder, or "
-                "model.autoencoder_batch is set"
-            )
-        self.vae: Any = base.autoencoder.vae.requires_grad_(True).train()
+        vae: Any = getattr(base.autoencoder, "vae", base.autoencoder)
+        kind = type(vae).__name__
+        if kind != "AutoencoderKL":
+            remedy = "omit model.autoencoder_batch" if isinstance(base.autoencoder, Sliced) else "choose another base"
+            raise ConfigError(f"task autoencoder trains diffusers' AutoencoderKL in whole batches, not {kind}; {remedy}")
+        self.vae: Any = vae.requires_grad_(True).train()
         self.optimization = optimization or Optimization()
         channels = self.vae.config.latent_channels
         self.register_buffer("moments", torch.zeros(3, channels), persistent=False)  # sums of 1, z, z^2, decaying

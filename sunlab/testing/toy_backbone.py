@@ -166,7 +166,7 @@ class ToyAutoencoder(Autoencoder):
     """One convolution each way."""
 
     folders: ClassVar[tuple[str, ...]] = ("pixels",)
-    factor = 8
+    factor, channels = 8, SHAPE[0]
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,18 +1,18 @@
 """diffusers' PixArtTransformer2DModel as a `Backbone` (arXiv 2310.00426, 2403.04692)."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from sunlab.backbones.attention import Layers
-from sunlab.backbones.base import BACKBONES, BaseModel
-from sunlab.backbones.files import Files
+from sunlab.backbones.autoencoder import Autoencoder
+from sunlab.backbones.base import BACKBONES
+from sunlab.backbones.files import read_json
+from sunlab.backbones.folder import Kinds, Parts
 from sunlab.backbones.network import TransformerBackbone
-from sunlab.backbones.pixart.folder import index_mismatch, read_folder
 from sunlab.backbones.pixart.layers import PixArtLayers
 from sunlab.backbones.pixart.shapes import PIXART
 from sunlab.backbones.pixart.text import PixArtText
@@ -21,11 +21,13 @@ from sunlab.backbones.sd.autoencoder import VAE
 from sunlab.backbones.sd.layers import passing
 from sunlab.backbones.sd.tokenizer import ASSETS
 from sunlab.backbones.state import at_time, carrying
+from sunlab.backbones.text import TextEncoder
 from sunlab.diffusion.path import ProbabilityPath
-from sunlab.errors import ConfigError
 from sunlab.types import Conditioning, PredictionType
 
 CONFIGURATIONS = {name: ASSETS / "families" / name for name in ("pixart_alpha", "pixart_sigma")}
+LENGTHS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
+"""Tokens of a padded prompt, by the pipeline that a base is of (`max_sequence_length`)."""
 
 
 @BACKBONES.register("pixart")
@@ -43,6 +45,11 @@ class PixArt(TransformerBackbone):
     """
 
     pipeline = "PixArtSigmaPipeline"
+    kinds: ClassVar[Kinds] = {
+        "transformer": ("PixArtTransformer2DModel",),
+        "vae": ("AutoencoderKL", "AutoencoderTiny"),
+        "text_encoder": ("T5EncoderModel", "CLIPTextModel"),
+    }
 
     def __init__(
         self,
@@ -93,10 +100,6 @@ class PixArt(TransformerBackbone):
         )
 
     @classmethod
-    def mismatch(cls, files: Files) -> str | None:
-        return index_mismatch(files)
-
-    @classmethod
     def configurations(cls) -> Mapping[str, Path]:
         return CONFIGURATIONS
 
@@ -106,39 +109,23 @@ class PixArt(TransformerBackbone):
 
     @classmethod
     def adaptable(cls, network: Any) -> PixArtLayers | None:
-        return PixArtLayers(network) if type(network).__name__ == "PixArtTransformer2DModel" else None
+        return PixArtLayers(network) if type(network).__name__ in cls.kinds["transformer"] else None
 
     @classmethod
-    def load(
-        cls,
-        files: Files,
-        *,
-        options: Mapping[str, Any] = MappingProxyType({}),
-        fresh: Collection[str] = (),
-        dtype: torch.dtype = torch.float32,
-        said: Mapping[str, Any] = MappingProxyType({}),
-        weights: bool = True,
-    ) -> BaseModel:
-        with torch.device("cpu" if weights else "meta"):
-            parts = read_folder(files, fresh=fresh, dtype=dtype, weights=weights)
-        scheduler = {**parts.scheduler, **said}
+    def wrap(
+        cls, parts: Parts, scheduler: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> tuple[Self, TextEncoder, Autoencoder]:
         path, kind = read_path(scheduler)
-        backbone = cls(parts.transformer, path, kind, parts.length, **options)
-        backbone.index, backbone.scheduler = parts.index, scheduler
-        autoencoder = VAE(parts.vae)
-        channels, height, width = backbone.sample_shape
-        if channels != parts.vae.config.latent_channels:
-            raise ConfigError(
-                f"{files.place}: its transformer takes {channels} channels, its autoencoder makes "
-                f"{parts.vae.config.latent_channels}; a text-to-image base is needed"
-            )
-        size = (height * autoencoder.factor, width * autoencoder.factor)
-        text = PixArtText(
-            parts.tokenizer, parts.text_encoder, length=parts.length,
-            size=size if parts.transformer.use_additional_conditions else None,
-        )  # fmt: skip
-        base = BaseModel(backbone, autoencoder, text, parts.folder, parts.weights, said)
-        if not weights:
-            for part in base.parts:
-                part.to(dtype)
-        return base
+        backbone = cls(parts.network, path, kind, prompt_length(parts), **options)
+        autoencoder, (tokenizer, model) = VAE(parts.vae), parts.texts[0]
+        size = (backbone.sample_shape[1] * autoencoder.factor, backbone.sample_shape[2] * autoencoder.factor)
+        sized = size if parts.network.use_additional_conditions else None
+        return backbone, PixArtText(tokenizer, model, length=backbone.length, size=sized), autoencoder
+
+
+def prompt_length(parts: Parts) -> int:
+    """Tokens of a padded prompt: those of the pipeline, or fewer if the tokenizer takes fewer."""
+    settings = parts.folder / "tokenizer" / "tokenizer_config.json"
+    most = read_json(settings).get("model_max_length") if settings.is_file() else None
+    usual = LENGTHS.get(parts.index.get("_class_name", ""), 300)
+    return usual if most is None else min(int(most), usual)

@@ -1,27 +1,27 @@
 """diffusers' SanaTransformer2DModel as a `Backbone`, and how the family's files are recognised."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from sunlab.backbones.attention import Layers
-from sunlab.backbones.base import BACKBONES, BaseModel
+from sunlab.backbones.autoencoder import Autoencoder
+from sunlab.backbones.base import BACKBONES
 from sunlab.backbones.files import Files
+from sunlab.backbones.folder import Kinds, Parts
 from sunlab.backbones.network import TransformerBackbone
 from sunlab.backbones.sana.autoencoder import DCAE
-from sunlab.backbones.sana.folder import KINDS, index_mismatch, read_folder
 from sunlab.backbones.sana.layers import SanaLayers
 from sunlab.backbones.sana.shapes import SANA
 from sunlab.backbones.sana.text import LENGTH, GemmaText
 from sunlab.backbones.schedule import read_path
 from sunlab.backbones.sd.tokenizer import ASSETS
 from sunlab.backbones.state import at_time, carrying
+from sunlab.backbones.text import TextEncoder
 from sunlab.diffusion.path import ProbabilityPath
-from sunlab.errors import ConfigError
 from sunlab.types import Conditioning, PredictionType
 
 CONFIGURATIONS = {name: ASSETS / "families" / name for name in ("sana_600m", "sana_1600m")}
@@ -41,6 +41,11 @@ class Sana(TransformerBackbone):
     """
 
     pipeline = "SanaPipeline"
+    kinds: ClassVar[Kinds] = {
+        "transformer": ("SanaTransformer2DModel",),
+        "vae": ("AutoencoderDC",),
+        "text_encoder": ("Gemma2Model",),
+    }
 
     def __init__(
         self,
@@ -84,7 +89,13 @@ class Sana(TransformerBackbone):
 
     @classmethod
     def mismatch(cls, files: Files) -> str | None:
-        return index_mismatch(files)
+        if reason := super().mismatch(files):
+            return reason
+        if "Sprint" in str(files.index.get("_class_name")):
+            return (
+                "SANA-Sprint is distilled already: its guidance is an input of the network and it takes no negative prompt"
+            )
+        return None
 
     @classmethod
     def configurations(cls) -> Mapping[str, Path]:
@@ -96,7 +107,7 @@ class Sana(TransformerBackbone):
 
     @classmethod
     def adaptable(cls, network: Any) -> SanaLayers | None:
-        return SanaLayers(network) if type(network).__name__ == KINDS["transformer"] else None
+        return SanaLayers(network) if type(network).__name__ in cls.kinds["transformer"] else None
 
     @classmethod
     def write_tiny(cls, folder: Path) -> None:
@@ -105,29 +116,7 @@ class Sana(TransformerBackbone):
         write_tiny(folder)
 
     @classmethod
-    def load(
-        cls,
-        files: Files,
-        *,
-        options: Mapping[str, Any] = MappingProxyType({}),
-        fresh: Collection[str] = (),
-        dtype: torch.dtype = torch.float32,
-        said: Mapping[str, Any] = MappingProxyType({}),
-        weights: bool = True,
-    ) -> BaseModel:
-        with torch.device("cpu" if weights else "meta"):
-            parts = read_folder(files, fresh=fresh, dtype=dtype, weights=weights)
-        scheduler = {**parts.scheduler, **said}
-        backbone = cls(parts.transformer, *read_path(scheduler), **options)
-        backbone.index, backbone.scheduler = parts.index, scheduler
-        described, channels = parts.transformer.config, backbone.sample_shape[0]
-        if not channels == described.out_channels == parts.vae.config.latent_channels:
-            raise ConfigError(
-                f"{files.place}: its transformer takes {channels} channels and returns {described.out_channels}, its "
-                f"autoencoder makes {parts.vae.config.latent_channels}; a text-to-image base is needed"
-            )
-        text = GemmaText(parts.tokenizer, parts.text_encoder)
-        base = BaseModel(backbone, DCAE(parts.vae), text, files.configurations or files.place, parts.weights, said)
-        for part in base.parts:  # what started at random is in float32
-            part.to(dtype)
-        return base
+    def wrap(
+        cls, parts: Parts, scheduler: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> tuple[Self, TextEncoder, Autoencoder]:
+        return cls(parts.network, *read_path(scheduler), **options), GemmaText(*parts.texts[0]), DCAE(parts.vae)

@@ -1,49 +1,32 @@
 """SANA's transformer as adapters attach to it."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import nn
-
-from sunlab.backbones.attention import Extension, TokenContext, encoded_masked
-from sunlab.backbones.sana.attention import SanaAttachment, SanaTextAttention
-from sunlab.backbones.sd.layers import UNetLayers
+from sunlab.backbones.attention import TokenContext, encoded_masked
+from sunlab.backbones.carried import CarriedLayers, CarriedTextAttention
+from sunlab.backbones.sana.shapes import TEXT_SPACE
 from sunlab.types import Conditioning
 
 
-class SanaLayers:
-    """A diffusers SanaTransformer2DModel as adapters attach to it.
+class SanaTextAttention(CarriedTextAttention):
+    """A cross-attention layer; where it has norms of queries and keys (SANA 1.5), they are over all heads at once."""
 
-    Args:
-        transformer: the model.
-    """
+    text_space = TEXT_SPACE
+    processor: ClassVar[str] = "SanaAttnProcessor2_0"
+
+
+class SanaLayers(CarriedLayers):
+    """A diffusers SanaTransformer2DModel as adapters attach to it."""
 
     key: ClassVar[str] = "attention_kwargs"
-    handed: ClassVar[bool] = True
     encoded = staticmethod(encoded_masked)
-
-    def __init__(self, transformer: Any):
-        self.transformer = transformer
-
-    @property
-    def network(self) -> Any:
-        """The transformer."""
-        return self.transformer
 
     def context(self, conditioning: Conditioning) -> TokenContext:
         """See `Backbone.context`: the tokens after `caption_projection` and `caption_norm`."""
-        tokens = self.transformer.caption_projection(conditioning.tokens.to(self.transformer.dtype))
-        return TokenContext(self.transformer.caption_norm(tokens), conditioning.mask)
+        tokens = self.network.caption_projection(conditioning.tokens.to(self.network.dtype))
+        return TokenContext(self.network.caption_norm(tokens), conditioning.mask)
 
     def text_attention(self) -> dict[str, SanaTextAttention]:
         """The cross-attention layers by path."""
-        blocks = enumerate(self.transformer.transformer_blocks)
+        blocks = enumerate(self.network.transformer_blocks)
         return {f"transformer_blocks.{number}.attn2": SanaTextAttention(block.attn2) for number, block in blocks}
-
-    def extend(self, extensions: Mapping[str, Extension]) -> SanaAttachment:
-        """See `Backbone.extend`."""
-        return SanaAttachment(self.text_attention(), extensions)
-
-    def layers(self) -> dict[str, nn.Module]:
-        """See `Backbone.layers`."""
-        return UNetLayers(self.transformer).layers()

@@ -1,4 +1,4 @@
-"""diffusers' variational autoencoders."""
+"""diffusers' autoencoders of pictures."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from sunlab.backbones.save import save_part
 
 
 class VAE(Autoencoder):
-    """diffusers' AutoencoderKL (or AutoencoderTiny), its latents scaled to the diffusion model's range.
+    """diffusers' AutoencoderKL (or AutoencoderTiny, AutoencoderDC), its latents scaled to the diffusion model's range.
 
     Args:
         vae: the model; its config holds `scaling_factor`, and `shift_factor` if its latents are shifted too.
@@ -35,11 +35,16 @@ class VAE(Autoencoder):
     def factor(self) -> int:  # type: ignore[override]
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
+    @property
+    def channels(self) -> int:  # type: ignore[override]
+        return int(self.vae.config.latent_channels)
+
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Scaled latents of images: the posterior's mean."""
-        encoded = nn.Module.to(self.vae, images.device).encode(to_signed(images).to(self.vae.dtype))
-        latents = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
+        """Scaled latents of images: the posterior's mean, where there is a posterior."""
+        vae = nn.Module.to(self.vae, images.device)
+        encoded = vae.encode(to_signed(images).to(vae.dtype), return_dict=False)[0]
+        latents = encoded if isinstance(encoded, Tensor) else encoded.mean
         return (latents.float() - self.shift) * self.scale
 
     @torch.no_grad()

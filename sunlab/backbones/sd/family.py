@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from sunlab.backbones.attention import Layers
 from sunlab.backbones.base import BACKBONES
 from sunlab.backbones.files import Files
-from sunlab.backbones.sd.folder import index_mismatch
+from sunlab.backbones.folder import Kinds, Parts
 from sunlab.backbones.sd.original_file import stated_prediction, text_width, unet_mismatch
-from sunlab.backbones.sd.parts import Parts
 from sunlab.backbones.sd.shapes import SD
 from sunlab.backbones.sd.text import CLIPText
 from sunlab.backbones.sd.tokenizer import ASSETS
-from sunlab.backbones.sd.unet import DiffusersUNet
+from sunlab.backbones.sd.unet import UNET, DiffusersUNet
 from sunlab.backbones.text import TextEncoder
 from sunlab.errors import ConfigError
 
@@ -25,10 +25,10 @@ class StableDiffusion(DiffusersUNet):
 
     pipeline = "StableDiffusionPipeline"
 
+    kinds: ClassVar[Kinds] = {**UNET, "text_encoder": ("CLIPTextModel",), "text_encoder_2": (None,)}
+
     @classmethod
-    def mismatch(cls, files: Files) -> str | None:
-        if files.index:
-            return index_mismatch(files.index, ("text_encoder",))
+    def file_mismatch(cls, files: Files) -> str | None:
         width = text_width(files, 1)
         other = f"text width {width or 'unknown'} of the second block is neither 768 nor 1024"
         return unet_mismatch(files) or (None if width in (768, 1024) else other)

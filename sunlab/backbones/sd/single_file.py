@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from sunlab.backbones.files import Files
-from sunlab.backbones.sd.folder import ENCODERS, NETWORKS, read_folder
+from sunlab.backbones.files import Files, describe_files
+from sunlab.backbones.folder import Kinds, Parts, class_of, read_folder
 from sunlab.backbones.sd.original_layout import POSITIONS, encoders, original, text_state
-from sunlab.backbones.sd.parts import Parts
 from sunlab.backbones.sd.tokenizer import read_tokenizer
 from sunlab.backbones.weight_files import reading
 from sunlab.errors import DataError
@@ -21,12 +20,13 @@ UNREAD = {"feature_extractor", "safety_checker"}
 """Parts of a pipeline that no base needs."""
 
 
-def read_single_file(files: Files, folder: Path, pipeline: str, *, dtype: torch.dtype) -> Parts:
+def read_single_file(files: Files, folder: Path, kinds: Kinds, pipeline: str, *, dtype: torch.dtype) -> Parts:
     """The parts in a file.
 
     Args:
         files: a single file of a whole model.
         folder: the configurations of its family.
+        kinds: the family's.
         pipeline: diffusers' class that reads it.
         dtype: of the weights.
 
@@ -36,10 +36,11 @@ def read_single_file(files: Files, folder: Path, pipeline: str, *, dtype: torch.
     import diffusers
 
     with torch.device("meta"):
-        outline = read_folder(folder, dtype=dtype, weights=False)
+        outline = read_folder(describe_files(folder), kinds, dtype=dtype, weights=False)
     require_fitting(files.shapes.get, outline, str(files.place))
-    names = [name for name in ENCODERS if (outline.index.get(name) or [None])[0]]
-    tokens = {(part := name.replace("text_encoder", "tokenizer")): read_tokenizer(folder / part) for name in names}
+    parts = [name for name in kinds if class_of(outline.index, name)]
+    names = [name for name in parts if name.startswith("text_encoder")]
+    tokens = {(words := name.replace("text_encoder", "tokenizer")): read_tokenizer(folder / words) for name in names}
     kind = getattr(diffusers, pipeline)
     models = text_encoders(files.place, outline, names, dtype)
     with reading(str(files.place)):
@@ -49,7 +50,7 @@ def read_single_file(files: Files, folder: Path, pipeline: str, *, dtype: torch.
             **tokens, **models, **dict.fromkeys(UNREAD & set(kind._optional_components)),
         )  # fmt: skip
     texts = tuple(zip(tokens.values(), models.values(), strict=True))
-    weights = dict.fromkeys((*NETWORKS, *names), (files.place,))
+    weights = dict.fromkeys(parts, (files.place,))
     return Parts(pipe.unet, pipe.vae, texts, outline.scheduler, outline.index, folder, weights)
 
 
@@ -57,7 +58,7 @@ def text_encoders(file: Path, outline: Parts, names: Sequence[str], dtype: torch
     """transformers' models with the file's weights, replacing the outline's shapes. Not left to diffusers, whose
     conversion has to follow the layout that transformers gives its models."""
     states = dict(zip(names, (model.state_dict() for _, model in outline.texts), strict=True))
-    places = encoders(states, outline.unet.config)
+    places = encoders(states, outline.network.config)
     models: dict[str, Any] = {}
     with reading(str(file)), safe_open(file, "pt") as opened:
         for name, (_, model) in zip(names, outline.texts, strict=True):
@@ -74,11 +75,11 @@ def text_encoders(file: Path, outline: Parts, names: Sequence[str], dtype: torch
 def require_fitting(shape: Shape, outline: Parts, where: str) -> None:
     """Raise `DataError` naming what the family has and the file has not, or in another shape; 1 x 1 convolutions and
     matrices count as the same."""
-    states = {"unet": outline.unet.state_dict(), "vae": outline.vae.state_dict()}
+    states = {"unet": outline.network.state_dict(), "vae": outline.vae.state_dict()}
     states |= {
         f"text_encoder{'_2' if number else ''}": model.state_dict() for number, (_, model) in enumerate(outline.texts)
     }
-    wanted = original(states, outline.unet.config, outline.vae.config)
+    wanted = original(states, outline.network.config, outline.vae.config)
     wrong = []
     for name, tensor in wanted.items():
         found = shape(name)

@@ -2,29 +2,29 @@
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from sunlab.backbones.base import BaseModel
-from sunlab.backbones.files import Files
+from sunlab.backbones.autoencoder import Autoencoder
+from sunlab.backbones.files import Files, describe_files
+from sunlab.backbones.folder import Kinds, Parts, read_folder
 from sunlab.backbones.network import NetworkBackbone
 from sunlab.backbones.schedule import read_path
 from sunlab.backbones.sd.autoencoder import VAE
-from sunlab.backbones.sd.folder import read_folder
 from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.backbones.sd.original_file import stated_scheduler
-from sunlab.backbones.sd.parts import Parts
 from sunlab.backbones.sd.single_file import read_single_file
 from sunlab.backbones.sd.tokenizer import LENGTH
 from sunlab.backbones.state import at_time
 from sunlab.backbones.text import TextEncoder
 from sunlab.diffusion.path import ProbabilityPath
-from sunlab.errors import ConfigError
 from sunlab.types import Conditioning, PredictionType
+
+UNET: Kinds = {"unet": ("UNet2DConditionModel",), "vae": ("AutoencoderKL", "AutoencoderTiny")}
 
 
 class DiffusersUNet(NetworkBackbone):
@@ -100,37 +100,27 @@ class DiffusersUNet(NetworkBackbone):
         """
 
     @classmethod
-    def load(
-        cls,
-        files: Files,
-        *,
-        options: Mapping[str, Any] = MappingProxyType({}),
-        fresh: Collection[str] = (),
-        dtype: torch.dtype = torch.float32,
-        said: Mapping[str, Any] = MappingProxyType({}),
-        weights: bool = True,
-    ) -> BaseModel:
+    def mismatch(cls, files: Files) -> str | None:
+        return super().mismatch(files) if files.index else cls.file_mismatch(files)
+
+    @classmethod
+    @abstractmethod
+    def file_mismatch(cls, files: Files) -> str | None:
+        """Why a single file is not of the family; None if it is."""
+
+    @classmethod
+    def read(cls, files: Files, *, fresh: Collection[str], dtype: torch.dtype, weights: bool) -> Parts:
         folder = files.configurations or cls.configuration_of(files)
-        if not weights:
-            with torch.device("meta"):
-                parts = read_folder(folder, dtype=dtype, weights=False)
-        elif files.single:
-            parts = read_single_file(files, folder, cls.pipeline, dtype=dtype)
+        if files.single and weights:
+            parts = read_single_file(files, folder, cls.kinds, cls.pipeline, dtype=dtype)
         else:
-            parts = read_folder(folder, fresh=fresh, dtype=dtype)
-        scheduler = {**parts.scheduler, **stated_scheduler(files), **said}
-        backbone = cls(parts.unet, *read_path(scheduler), **options)
-        backbone.index, backbone.scheduler = parts.index, scheduler
-        autoencoder = VAE(parts.vae)
-        channels, height, width = backbone.sample_shape
-        if channels != parts.vae.config.latent_channels:
-            raise ConfigError(
-                f"{parts.folder}: its U-Net takes {channels} channels, its autoencoder makes "
-                f"{parts.vae.config.latent_channels}: an inpainting or depth model; a text-to-image base is needed"
-            )
-        text = cls.text_encoder(parts, (height * autoencoder.factor, width * autoencoder.factor))
-        base = BaseModel(backbone, autoencoder, text, parts.folder, parts.weights, said)
-        if not weights:
-            for part in base.parts:
-                part.to(dtype)
-        return base
+            parts = read_folder(describe_files(folder), cls.kinds, fresh=fresh, dtype=dtype, weights=weights)
+        return replace(parts, scheduler={**parts.scheduler, **stated_scheduler(files)})
+
+    @classmethod
+    def wrap(
+        cls, parts: Parts, scheduler: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> tuple[Self, TextEncoder, Autoencoder]:
+        backbone, autoencoder = cls(parts.network, *read_path(scheduler), **options), VAE(parts.vae)
+        _, height, width = backbone.sample_shape
+        return backbone, cls.text_encoder(parts, (height * autoencoder.factor, width * autoencoder.factor)), autoencoder

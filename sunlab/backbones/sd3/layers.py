@@ -1,4 +1,4 @@
-"""An SD3Transformer2DModel as adapters attach to it: joint attention, layers with weights, and the state of its passes."""
+"""An SD3Transformer2DModel as adapters attach to it: joint attention, and the state of its passes."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -6,64 +6,41 @@ from typing import Any, ClassVar
 from weakref import ref
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sunlab.backbones.attention import Extension, TokenContext, encoded_pooled
+from sunlab.backbones.attention import Extension, NetworkLayers, TokenContext, encoded_pooled
 from sunlab.backbones.sd.attention import STATE
 from sunlab.backbones.sd3.attention import JointAttachment, JointPass, JointTextAttention, text_attention
 from sunlab.backbones.state import carrying, second_prompt
-from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
 
 KEY = "joint_attention_kwargs"
 
 
-class SD3Layers:
-    """A diffusers transformer of Stable Diffusion 3 as adapters attach to it.
-
-    Args:
-        transformer: an SD3Transformer2DModel.
-    """
+class SD3Layers(NetworkLayers):
+    """A diffusers SD3Transformer2DModel as adapters attach to it."""
 
     key: ClassVar[str] = KEY
-    handed: ClassVar[bool] = True
     encoded = staticmethod(encoded_pooled)
-
-    def __init__(self, transformer: Any):
-        self.transformer = transformer
-
-    @property
-    def network(self) -> Any:
-        """The transformer."""
-        return self.transformer
 
     def context(self, conditioning: Conditioning) -> TokenContext:
         """See `Backbone.context`: the tokens after `context_embedder`, as the first block receives them."""
-        tokens = self.transformer.context_embedder(conditioning.tokens.to(self.transformer.dtype))
+        tokens = self.network.context_embedder(conditioning.tokens.to(self.network.dtype))
         return TokenContext(tokens, conditioning.words if conditioning.mask is None else conditioning.mask)
 
     def text_attention(self) -> dict[str, JointTextAttention]:
         """The joint attention layers by path, first block to last."""
-        return text_attention(self.transformer)
+        return text_attention(self.network)
 
     def extend(self, extensions: Mapping[str, Extension]) -> "SD3Attachment":
         """See `Backbone.extend`."""
-        return SD3Attachment(self.transformer, extensions)
+        return SD3Attachment(self.network, extensions)
 
     def run(self, state: Any, **kwargs: Any) -> Any:
         """A pass of the transformer with the state of an adapter, or without one."""
-        extended = state is not None and bool(getattr(self.transformer, "extensions", False))
+        extended = state is not None and bool(getattr(self.network, "extensions", False))
         with carrying(state):
-            return self.transformer(**kwargs, **({KEY: {STATE: state}} if extended else {}))
-
-    def layers(self) -> dict[str, nn.Module]:
-        """See `Backbone.layers`. Raises `ConfigError` if projections are fused: the fused matrix bypasses the layers that it
-        was made of."""
-        if any(getattr(module, "fused_projections", False) for module in self.transformer.modules()):
-            raise ConfigError("this transformer's projections are fused; call transformer.unfuse_qkv_projections() first")
-        named = ((name.replace(".base_layer", ""), module) for name, module in self.transformer.named_modules())
-        kinds = (nn.Linear, nn.Conv2d)
-        return {name: module for name, module in named if isinstance(module, kinds) and ".lora_" not in name}
+            return self.network(**kwargs, **({KEY: {STATE: state}} if extended else {}))
 
 
 class SD3Attachment(JointAttachment):

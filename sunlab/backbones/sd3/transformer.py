@@ -1,25 +1,25 @@
 """diffusers' SD3Transformer2DModel as a `Backbone`."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from sunlab.backbones.attention import Layers
-from sunlab.backbones.base import BACKBONES, BaseModel
-from sunlab.backbones.files import Files
+from sunlab.backbones.autoencoder import Autoencoder
+from sunlab.backbones.base import BACKBONES
+from sunlab.backbones.folder import Kinds, Parts
 from sunlab.backbones.network import TransformerBackbone
 from sunlab.backbones.sd.autoencoder import VAE
 from sunlab.backbones.sd.tokenizer import ASSETS, LENGTH
-from sunlab.backbones.sd3.folder import index_mismatch, read_folder
 from sunlab.backbones.sd3.layers import SD3Layers
 from sunlab.backbones.sd3.schedule import read_flow
 from sunlab.backbones.sd3.shapes import SD3
 from sunlab.backbones.sd3.text import SD3Text
 from sunlab.backbones.state import at_time
+from sunlab.backbones.text import TextEncoder
 from sunlab.diffusion.path import RectifiedFlow
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
@@ -41,6 +41,13 @@ class StableDiffusion3(TransformerBackbone):
     """
 
     pipeline = "StableDiffusion3Pipeline"
+    kinds: ClassVar[Kinds] = {
+        "transformer": ("SD3Transformer2DModel",),
+        "vae": ("AutoencoderKL",),
+        "text_encoder": ("CLIPTextModelWithProjection",),
+        "text_encoder_2": ("CLIPTextModelWithProjection",),
+        "text_encoder_3": ("T5EncoderModel", None),
+    }
     prediction_type = "flow"
     masked: ClassVar[bool] = False
 
@@ -88,12 +95,8 @@ class StableDiffusion3(TransformerBackbone):
         return Conditioning(tokens, torch.zeros(rows, described.pooled_projection_dim, dtype=dtype))
 
     @classmethod
-    def mismatch(cls, files: Files) -> str | None:
-        return index_mismatch(files)
-
-    @classmethod
     def adaptable(cls, network: Any) -> SD3Layers | None:
-        return SD3Layers(network) if type(network).__name__ == "SD3Transformer2DModel" else None
+        return SD3Layers(network) if type(network).__name__ in cls.kinds["transformer"] else None
 
     @classmethod
     def configurations(cls) -> Mapping[str, Path]:
@@ -110,29 +113,9 @@ class StableDiffusion3(TransformerBackbone):
         write_tiny(folder)
 
     @classmethod
-    def load(
-        cls,
-        files: Files,
-        *,
-        options: Mapping[str, Any] = MappingProxyType({}),
-        fresh: Collection[str] = (),
-        dtype: torch.dtype = torch.float32,
-        said: Mapping[str, Any] = MappingProxyType({}),
-        weights: bool = True,
-    ) -> BaseModel:
-        with torch.device("cpu" if weights else "meta"):
-            parts = read_folder(files, fresh=fresh, dtype=dtype, weights=weights)
-        backbone = cls(parts.transformer, read_flow({**parts.scheduler, **said}), **options)
-        backbone.index, backbone.scheduler = parts.index, parts.scheduler
-        if backbone.sample_shape[0] != parts.vae.config.latent_channels:
-            raise ConfigError(
-                f"{parts.folder}: its transformer takes {backbone.sample_shape[0]} channels, its autoencoder makes "
-                f"{parts.vae.config.latent_channels}; a text-to-image base is needed"
-            )
-        width = parts.transformer.config.joint_attention_dim
-        text = SD3Text(parts.clips, parts.t5, width=width, length=backbone.max_sequence_length)
-        base = BaseModel(backbone, VAE(parts.vae), text, parts.folder, parts.weights, said)
-        if not weights:
-            for part in base.parts:
-                part.to(dtype)
-        return base
+    def wrap(
+        cls, parts: Parts, scheduler: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> tuple[Self, TextEncoder, Autoencoder]:
+        backbone, width = cls(parts.network, read_flow(scheduler), **options), parts.network.config.joint_attention_dim
+        clips, t5 = parts.texts[:2], parts.texts[2] if len(parts.texts) > 2 else None
+        return backbone, SD3Text(clips, t5, width=width, length=backbone.max_sequence_length), VAE(parts.vae)

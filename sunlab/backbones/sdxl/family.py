@@ -3,18 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
 from sunlab.backbones.attention import Layers
 from sunlab.backbones.base import BACKBONES
 from sunlab.backbones.files import Files
-from sunlab.backbones.sd.folder import index_mismatch
+from sunlab.backbones.folder import Kinds, Parts
 from sunlab.backbones.sd.original_file import text_width, unet_mismatch
-from sunlab.backbones.sd.parts import Parts
 from sunlab.backbones.sd.shapes import SDXL
 from sunlab.backbones.sd.tokenizer import ASSETS
-from sunlab.backbones.sd.unet import DiffusersUNet
+from sunlab.backbones.sd.unet import UNET, DiffusersUNet
 from sunlab.backbones.sdxl.text import CLIPTextPair
 from sunlab.backbones.text import TextEncoder
 from sunlab.types import Conditioning
@@ -29,10 +29,12 @@ class StableDiffusionXL(DiffusersUNet):
 
     pipeline = "StableDiffusionXLPipeline"
 
+    kinds: ClassVar[Kinds] = {
+        **UNET, "text_encoder": ("CLIPTextModel",), "text_encoder_2": ("CLIPTextModelWithProjection",)
+    }  # fmt: skip
+
     @classmethod
-    def mismatch(cls, files: Files) -> str | None:
-        if files.index:
-            return index_mismatch(files.index, ("text_encoder", "text_encoder_2"))
+    def file_mismatch(cls, files: Files) -> str | None:
         if reason := unet_mismatch(files):
             return reason
         if (width := text_width(files, 4)) != 2048:

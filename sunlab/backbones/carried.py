@@ -1,33 +1,33 @@
-"""The cross-attention layers of SANA's transformer as `TextAttention`.
+"""Cross-attention layers of diffusers' transformers that hand their attention layers no keyword arguments (SANA, Wan).
 
-The transformer hands its attention layers no keyword arguments, so the state of a pass is read where it is carried, see
-`sunlab.backbones.state`.
+The state of a pass is read where it is carried, see `sunlab.backbones.state`.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from sunlab.backbones.attention import AttentionCall, Extension
-from sunlab.backbones.sana.shapes import TEXT_SPACE
+from sunlab.backbones.attention import AttentionCall, Extension, NetworkLayers
 from sunlab.backbones.sd.attention import UNetTextAttention
 from sunlab.backbones.state import carried
 from sunlab.errors import ConfigError
 
-PLAIN = "SanaAttnProcessor2_0"
-"""diffusers' processor of these layers."""
 
+class CarriedTextAttention(UNetTextAttention):
+    """A cross-attention layer. Norms of queries and keys, where there are any, are over all heads at once.
 
-class SanaTextAttention(UNetTextAttention):
-    """A cross-attention layer; where it has norms of queries and keys (SANA 1.5), they are over all heads at once."""
+    Attributes:
+        processor: the name of diffusers' processor of these layers.
+    """
 
-    text_space = TEXT_SPACE
+    processor: ClassVar[str]
 
     @property
     def plain(self) -> bool:
-        return type(self.attn.processor).__name__ == PLAIN
+        return type(self.attn.processor).__name__ == self.processor
 
     @property
     def extended(self) -> bool:
@@ -42,7 +42,7 @@ class SanaTextAttention(UNetTextAttention):
 
 
 @dataclass(frozen=True)
-class SanaCall(AttentionCall):
+class CarriedCall(AttentionCall):
     """One pass through an extended layer.
 
     Attributes:
@@ -52,7 +52,7 @@ class SanaCall(AttentionCall):
         rest: the extensions that have not run yet, the outermost last.
     """
 
-    layer: SanaTextAttention
+    layer: CarriedTextAttention
     base: Any
     hidden: Tensor
     tokens: Tensor
@@ -74,7 +74,7 @@ class SanaCall(AttentionCall):
     def below(self, state: Any = None) -> Tensor:
         if not self.rest or state is None:
             return self.base(self.layer.attn, self.hidden, self.tokens, self.bias)
-        inner = SanaCall(self.layer, self.base, self.hidden, self.tokens, self.bias, self.rest[:-1])
+        inner = CarriedCall(self.layer, self.base, self.hidden, self.tokens, self.bias, self.rest[:-1])
         if len(self.tokens) != len(self.hidden):
             raise ConfigError(
                 f"the latents have {len(self.hidden)} rows, the prompt embeddings {len(self.tokens)}; a callback that "
@@ -87,23 +87,37 @@ class Extended:
     """The processor of a layer with extensions. In a pass without a state it is the one below.
 
     Args:
-        base: the processor that was there.
+        layer: with the processor that was there.
     """
 
-    def __init__(self, base: Any):
-        self.base = base
+    def __init__(self, layer: CarriedTextAttention):
+        self.layer, self.base = layer, layer.attn.processor
         self.extensions: tuple[Extension, ...] = ()
 
     def __call__(
-        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask: Tensor | None = None
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        rotary_emb: None = None,
     ) -> Tensor:
-        call = SanaCall(
-            SanaTextAttention(attn), self.base, hidden_states, encoder_hidden_states, attention_mask, self.extensions
-        )
+        call = CarriedCall(self.layer, self.base, hidden_states, encoder_hidden_states, attention_mask, self.extensions)
         return call.below(carried())
 
 
-class SanaAttachment:
+class CarriedLayers(NetworkLayers):
+    """A transformer of such layers as adapters attach to it."""
+
+    @abstractmethod
+    def text_attention(self) -> Mapping[str, CarriedTextAttention]: ...
+
+    def extend(self, extensions: Mapping[str, Extension]) -> "CarriedAttachment":
+        """See `Backbone.extend`."""
+        return CarriedAttachment(self.text_attention(), extensions)
+
+
+class CarriedAttachment:
     """Extensions in a transformer. Other libraries' processors are never removed.
 
     Args:
@@ -114,20 +128,20 @@ class SanaAttachment:
         ConfigError: a path that is no cross-attention layer, or a processor that cannot be composed with.
     """
 
-    def __init__(self, layers: Mapping[str, SanaTextAttention], extensions: Mapping[str, Extension]):
+    def __init__(self, layers: Mapping[str, CarriedTextAttention], extensions: Mapping[str, Extension]):
         if unknown := sorted(set(extensions) - set(layers)):
             raise ConfigError(f"the transformer has no cross-attention layer {unknown[0]}")
         for path in extensions:
             if not (layers[path].plain or layers[path].extended):
                 raise ConfigError(
                     f"{path} runs {type(layers[path].attn.processor).__name__}, which an adapter cannot be composed with; "
-                    f"remove it first: set it to diffusers' {PLAIN}()"
+                    f"remove it first: set it to diffusers' {layers[path].processor}()"
                 )
         self.placed: list[tuple[Any, Extended, Extension]] = []
         for path, extension in extensions.items():
             attn = layers[path].attn
             if not layers[path].extended:
-                attn.set_processor(Extended(attn.processor))
+                attn.set_processor(Extended(layers[path]))
             attn.processor.extensions = (*attn.processor.extensions, extension)
             self.placed.append((attn, attn.processor, extension))
 
