@@ -202,16 +202,13 @@ LOSSES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_killed_run_over_several_bases_resumed_is_the_unbroken_one(
-    loss, tiny_config, moved_folder, sunlab_process, tmp_path
+    loss, tiny_config, moved_folder, kill, equal, sunlab_process, tmp_path
 ):
-    """By `kill -9` between two checkpoints: weights, optimizers and counts of evaluations, to the digit."""
-    from test_turns import KILL, equal
-
-    (tmp_path / "kill.py").write_text(KILL)
+    """By `kill -9` between two checkpoints: weights, optimizers and counts of evaluations."""
 
     def words(folder, *more):
         bases = f"model.bases=[{{}}, {{base: {moved_folder}}}, {{strength: 0.1, rank: 2}}]"
-        given = "--plugin", str(tmp_path / "kill.py"), f"run.dir={folder}", bases, "run.checkpoint_every=2"
+        given = "--plugin", kill, f"run.dir={folder}", bases, "run.checkpoint_every=2"
         return ["fit", "--config", str(tiny_config), *given, *LOSSES[loss], "trainer.max_steps=7", *more]
 
     assert main(words(tmp_path / "whole", "callbacks=[]")) == 0

@@ -14,20 +14,6 @@ from sunlab.losses import Loss
 from sunlab.modules.turns import Turns
 
 ROOT = Path(__file__).parents[2]
-KILL = """
-import os, signal
-from lightning.pytorch.callbacks import Callback
-from sunlab.callbacks.base import CALLBACKS
-
-@CALLBACKS.register("kill_in_turns")
-class Kill(Callback):
-    \"\"\"As `kill -9` from outside, after a step.\"\"\"
-    def __init__(self, *, after: int):
-        self.after = after
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.after:
-            os.kill(os.getpid(), signal.SIGKILL)
-"""
 EMA = "{name: ema, decay: 0.9}"
 WORDS = (
     "loss={name: judged, critic_steps: 2}",
@@ -65,16 +51,6 @@ def unbroken(tiny_config, critic, tmp_path_factory):
     return folder
 
 
-def equal(a, b):
-    if isinstance(a, torch.Tensor):  # two processes may round differently in the last bits
-        return a.shape == b.shape and torch.allclose(a, b, rtol=1e-5, atol=1e-6)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
-
-
 def test_both_are_trained_in_turn(unbroken):
     """Eleven batches: eight of the critic, three of the student."""
     state = saved(unbroken)
@@ -87,10 +63,9 @@ def test_both_are_trained_in_turn(unbroken):
     assert average["steps"] == 3 and not any("critic" in name for name in average["average"])
 
 
-def test_killed_and_resumed(unbroken, tiny_config, critic, sunlab_process, tmp_path):
-    (tmp_path / "kill.py").write_text(KILL)
+def test_killed_and_resumed(unbroken, tiny_config, critic, kill, equal, sunlab_process, tmp_path):
     callbacks = f"callbacks=[{EMA}, {{name: kill_in_turns, after: 7}}]"
-    done = sunlab_process(*words(tiny_config, critic, tmp_path, "--plugin", "kill.py", callbacks))
+    done = sunlab_process(*words(tiny_config, critic, tmp_path, "--plugin", kill, callbacks))
     assert done.returncode == -signal.SIGKILL
     assert saved(tmp_path)["global_step"] == 4
     assert main(words(tiny_config, critic, tmp_path, f"callbacks=[{EMA}]", "--resume", "last")) == 0
@@ -210,12 +185,11 @@ OURS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", OURS)
-def test_a_killed_run_resumed_is_the_unbroken_one(loss, tiny_config, sunlab_process, tmp_path):
-    """To the digit: the student, the fake score, the discriminator, both optimizers and the counts of evaluations."""
-    (tmp_path / "kill.py").write_text(KILL)
+def test_a_killed_run_resumed_is_the_unbroken_one(loss, tiny_config, kill, equal, sunlab_process, tmp_path):
+    """The student, the fake score, the discriminator, both optimizers and the counts of evaluations."""
 
     def run(folder, *more):
-        plugin, steps = ("--plugin", str(tmp_path / "kill.py")), ("trainer.max_steps=7", "run.checkpoint_every=2")
+        plugin, steps = ("--plugin", kill), ("trainer.max_steps=7", "run.checkpoint_every=2")
         return ["fit", "--config", str(tiny_config), *plugin, f"run.dir={folder}", OURS[loss], *steps, *more]
 
     assert main(run(tmp_path / "whole", f"callbacks=[{EMA}]")) == 0
