@@ -65,7 +65,7 @@ class Branch(nn.Module):
         Returns:
             N (B, P, h); factor, of the dtype of `size_z`, shaped to be multiplied with it.
         """
-        n = attend(query, state.keys_values(self, layer, tokens, self.project, query, positive=positive), mask)
+        n = attend(query, state.keys_values(self, layer, tokens, query, self.project, positive=positive), mask)
         factor = self._ratio(size_z, n) if self.normalise else torch.ones_like(size_z)
         return n, factor if self.alpha is None else factor * self.alpha.to(size_z.dtype)
 

@@ -63,7 +63,8 @@ class NAGAttention:
         if layer.joint:
             z_neg = call.attention_to_second()
         else:
-            z_neg = attend(query, state.own(call, self, state.negative_tokens(call), query), state.negative_bias(query))
+            negative = state.keys_values(self, layer, state.negative_tokens(call), query)
+            z_neg = attend(query, negative, state.negative_bias(query))
         z_nag = normalised_guidance(z_pos, z_neg, phi=self.phi, tau=self.tau, blend=self.blend)
         return layer.out(z_nag) if call.plain else call.below(state) + layer.out_offset(z_nag - z_pos)
 

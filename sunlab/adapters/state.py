@@ -112,11 +112,8 @@ class PassState:
         """`negative`. Raises `ConfigError` if the pass has another batch size."""
         assert self.negative is not None, "an adapter with a negative branch needs a negative prompt"
         for name, rows in (("the negative prompt", self.negative), ("the guidance scale", self.gain)):
-            if rows is not None and len(rows) != len(call.tokens):
-                raise ConfigError(
-                    f"the prompt embeddings have {len(call.tokens)} rows, {name} has {len(rows)}; a callback that changes "
-                    "the batch must change latents, prompt_embeds and negative_prompt_embeds alike"
-                )
+            if rows is not None:
+                _require_rows(call.tokens, name, rows)
         return self.negative
 
     def negative_bias(self, query: Tensor) -> Tensor | None:
@@ -128,7 +125,7 @@ class PassState:
         return _bias(self.negative_mask if self.words is None else self.words, query)
 
     def positive_bias(self, call: AttentionCall, query: Tensor) -> Tensor | None:
-        """The mask of the positive tokens that `own` and `keys_values` return with `positive`, as a term of the scores."""
+        """The mask of the positive tokens that `keys_values` returns with `positive`, as a term of the scores."""
         if self.kept is not None:
             return _bias(self.kept.mask, query)
         mask = call.mask()
@@ -144,8 +141,8 @@ class PassState:
         owner: object,
         layer: TextAttention,
         tokens: Tensor,
-        project: Projection,
         query: Tensor,
+        project: Projection | None = None,
         *,
         exact: bool = False,
         positive: bool = False,
@@ -153,16 +150,21 @@ class PassState:
         """Keys and values of tokens (B, L, d) for `attend`, from the cache if `owner` computed them before.
 
         Args:
-            project: tokens -> key, value (B, L, h).
             query: (B, heads, P, c), whose dtype they get.
+            project: tokens -> key, value (B, L, h); None: the layer's own projections, of tokens of the query's dtype, since
+                a weight that is kept quantised or in eight bits does not state the dtype to compute in.
             exact: see `Tokens.of`.
             positive: they are the positive prompt's, of which a trimmed state takes a part; see `positive_bias`.
         """
 
+        def own(tokens: Tensor) -> tuple[Tensor, Tensor]:
+            tokens = tokens.to(query.dtype)
+            return layer.to_k(tokens), layer.to_v(tokens)
+
         def compute() -> Tokens:
             seen = self.kept(tokens) if positive and self.kept is not None else tokens
-            split = ((part.to(query.dtype).unflatten(-1, (layer.heads, -1)).transpose(1, 2)) for part in project(seen))
-            key, value = split
+            projected = own(seen) if project is None else project(seen)
+            key, value = (part.to(query.dtype).unflatten(-1, (layer.heads, -1)).transpose(1, 2) for part in projected)
             return Tokens.of(layer.norm_k(key), value, exact=exact)
 
         if self.cache is None or not self.inference:
@@ -170,32 +172,12 @@ class PassState:
         laid_out: Tokens = self.cache.get(owner, tokens, _version(layer), compute)
         return laid_out
 
-    def own(
-        self,
-        call: AttentionCall,
-        owner: object,
-        tokens: Tensor,
-        query: Tensor,
-        *,
-        exact: bool = False,
-        positive: bool = False,
-    ) -> Tokens:
-        """Keys and values of tokens by the layer's own projections. The tokens get the query's dtype: a weight that is kept
-        quantised or in eight bits does not state the dtype to compute in."""
-        layer = call.layer
-
-        def project(tokens: Tensor) -> tuple[Tensor, Tensor]:
-            tokens = tokens.to(query.dtype)
-            return layer.to_k(tokens), layer.to_v(tokens)
-
-        return self.keys_values(owner, layer, tokens, project, query, exact=exact, positive=positive)
-
     def attention(self, call: AttentionCall, query: Tensor) -> Tensor:
         """Z (B, P, h) of the layer's own attention, which may be changed in place."""
         z = call.attention()
         if z is not None:
             return z
-        own = self.own(call, call.layer.to_k, call.tokens, query, exact=True, positive=True)
+        own = self.keys_values(call.layer.to_k, call.layer, call.tokens, query, exact=True, positive=True)
         return attend(query, own, self.positive_bias(call, query))
 
 
@@ -221,11 +203,7 @@ class Kept:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Of rows (B, L) or (B, L, d). Raises `ConfigError` if they have another number of prompts or fewer tokens."""
-        if len(rows) != len(self.index):
-            raise ConfigError(
-                f"the prompt embeddings have {len(rows)} rows, their mask has {len(self.index)}; a callback that changes "
-                "the batch must change latents, prompt_embeds and negative_prompt_embeds alike"
-            )
+        _require_rows(rows, "their mask", self.index)
         index = self.index if rows.dim() == 2 else self.index[..., None].expand(-1, -1, rows.shape[-1])
         return rows.gather(1, index)
 
@@ -233,6 +211,14 @@ class Kept:
 def padding_of(prompts: Conditioning, *, joint: bool) -> Tensor | None:
     """The mask of what adapters attend to (B, L): the network's own; in joint attention, where it has none, the words."""
     return prompts.words if joint and prompts.mask is None else prompts.mask
+
+
+def _require_rows(prompts: Tensor, name: str, others: Tensor) -> None:
+    if len(prompts) != len(others):
+        raise ConfigError(
+            f"the prompt embeddings have {len(prompts)} rows, {name} has {len(others)}; a callback that changes the batch "
+            "must change latents, prompt_embeds and negative_prompt_embeds alike"
+        )
 
 
 def _bias(mask: Tensor | None, query: Tensor) -> Tensor | None:

@@ -75,8 +75,8 @@ class VSFAttention:
         if layer.joint:
             z = call.attention_to_second(both=True, factor=-self.alpha, offset=-self.beta)
         else:
-            positive = state.own(call, layer.to_k, call.tokens, query, exact=True, positive=True)
-            negative = state.own(call, self, state.negative_tokens(call), query)
+            positive = state.keys_values(layer.to_k, layer, call.tokens, query, exact=True, positive=True)
+            negative = state.keys_values(self, layer, state.negative_tokens(call), query)
             z = attend(query, *self._joined(positive, state.positive_bias(call, query), negative, state.words_bias(query)))
         if call.plain:
             return layer.out(z)
