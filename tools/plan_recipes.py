@@ -36,8 +36,8 @@ def flop(loaded: LoadedConfig) -> float:
 def evaluations(loaded: LoadedConfig, needs: Plan, count: int) -> tuple[float, float]:
     """Those of storing the trajectories, and of the training; a backward pass is two, recomputing for it another one."""
     config = loaded.config
-    assert needs.passes is not None
-    one, samples = needs.passes, needs.steps * needs.batch
+    assert needs.nfe is not None
+    one, samples = needs.nfe, needs.steps * needs.batch
     recomputed = one.backward / SAMPLES if config.model.backbone.get("gradient_checkpointing") else 0.0
     return 2.0 * count * config.teacher.steps, samples * (one.equivalents / SAMPLES + recomputed)
 

@@ -25,7 +25,7 @@ from sunlab.modules.footprint import Footprint, footprint
 from sunlab.modules.frozen import FrozenNetwork
 from sunlab.types import Batch, Conditioning, Samples, Trajectory
 
-SAMPLES = 64  # over which passes a sample are averaged, where they depend on draws
+SAMPLES = 64  # over which NFE are averaged, where they depend on draws
 HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "bf16-true": torch.bfloat16, "16-true": torch.float16}
 
 
@@ -38,7 +38,7 @@ class Plan:
         parameters: part -> how many; `trained` of all of them are.
         memory: of a rank; None for a task that does not train the U-Net or over it.
         steps, batch, ranks, micro: optimizer steps, samples in one, ranks, samples of a rank at a time.
-        passes: U-Net passes a sample.
+        nfe: network evaluations of `SAMPLES` samples; None for a task that does not count them.
     """
 
     base: str
@@ -49,7 +49,7 @@ class Plan:
     batch: int
     ranks: int
     micro: int
-    passes: NetworkEvaluations | None
+    nfe: NetworkEvaluations | None
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -61,8 +61,8 @@ class Plan:
             listed = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in parts.items())
             yield f"memory       about {self.memory.total / 1e9:.1f} GB a rank at {self.micro} samples a time: {listed}"
         yield f"steps        {self.steps:,} of {self.batch} samples, on {self.ranks} rank{'s' * (self.ranks > 1)}"
-        if self.passes is not None:
-            one, samples = self.passes, SAMPLES
+        if self.nfe is not None:
+            one, samples = self.nfe, SAMPLES
             teacher, student, backward = one.teacher / samples, one.student / samples, one.backward / samples
             whole = one.equivalents / samples * self.batch
             critic = f", {one.critic / samples:g} of the loss's networks" if one.critic else ""
@@ -92,7 +92,7 @@ def plan(loaded: LoadedConfig) -> Plan:
     ranks, accumulate = ranks_of(config), config.trainer.get("accumulate_grad_batches", 1)
     micro = max(config.data.batch_size // (ranks * accumulate), 1)
     task: Task = component("tasks", config.task)
-    passes = count_passes(config, module) if task.counts_nfe else None
+    nfe = count_nfe(config, module) if task.counts_nfe else None
     trained = sum(p.numel() for p in learnt.values())
     turns, bases = getattr(module, "turns", None), getattr(module, "bases", None)
     memory = footprint(module, learnt.values(), module.optimization, [] if turns is None else turns.parameters())
@@ -107,18 +107,18 @@ def plan(loaded: LoadedConfig) -> Plan:
         parameters={k: sum(p.numel() for n, p in v.named_parameters() if "lora_" not in n) for k, v in named.items()},
         trained=trained,
         memory=memory if memory.step else None,
-        steps=steps_of(config, passes),
+        steps=steps_of(config, nfe),
         batch=config.data.batch_size,
         ranks=ranks,
         micro=micro,
-        passes=passes,
+        nfe=nfe,
     )
 
 
-def steps_of(config: Config, passes: NetworkEvaluations | None) -> int:
+def steps_of(config: Config, nfe: NetworkEvaluations | None) -> int:
     """Optimizer steps: those of the trainer, or as many as `budget.nfe` allows."""
-    if config.budget.nfe and passes is not None:
-        return int(config.budget.nfe // (passes.equivalents / SAMPLES * config.data.batch_size))
+    if config.budget.nfe and nfe is not None:
+        return int(config.budget.nfe // (nfe.equivalents / SAMPLES * config.data.batch_size))
     return int(config.trainer.get("max_steps", 1000))
 
 
@@ -202,10 +202,10 @@ class Blank:
         return torch.zeros(len(x), 1, self.backbone.middle()[1])
 
 
-def count_passes(config: Config, module: Any) -> NetworkEvaluations:
-    """The passes of `SAMPLES` samples: the loss itself is evaluated, with a network that only counts. Of a loss that owns
+def count_nfe(config: Config, module: Any) -> NetworkEvaluations:
+    """NFE of `SAMPLES` samples: the loss itself is evaluated, with a network that only counts. Of a loss that owns
     networks, the mean over its turns and the student's."""
-    passes, seeds = NetworkEvaluations(), range(SAMPLES)
+    nfe, seeds = NetworkEvaluations(), range(SAMPLES)
     draws, network, loss = Draws(seeds), Blank(module.base.backbone), component("losses", config.loss)
     loss.prepare(module.base.backbone)  # on the meta device: shapes alone
     critics = loss.networks()
@@ -223,18 +223,18 @@ def count_passes(config: Config, module: Any) -> NetworkEvaluations:
     )
 
     def student(x: Tensor, t: Tensor) -> Prediction:
-        passes.student += len(x)
-        passes.backward += len(x) if torch.is_grad_enabled() else 0
+        nfe.student += len(x)
+        nfe.backward += len(x) if torch.is_grad_enabled() else 0
         return network(x, t)
 
-    teacher = guided(network, blank, blank, batch.guidance, one_pass=module.guidance == (1.0, 1.0), nfe=passes)
+    teacher = guided(network, blank, blank, batch.guidance, one_pass=module.guidance == (1.0, 1.0), nfe=nfe)
     bound = (
         BoundSampler(student, module.student.solver, times),
-        BoundSampler(teacher, module.teacher.solver, module.teacher.times, network=FrozenNetwork(network, batch, passes)),
+        BoundSampler(teacher, module.teacher.solver, module.teacher.times, network=FrozenNetwork(network, batch, nfe)),
     )
     loss(batch, *bound, module.distance)
     if not critics:
-        return passes
+        return nfe
     for _ in range(loss.critic_steps):
         loss.critic_step(batch, replace(bound[0], denoise=torch.no_grad()(student)), bound[1])
-    return NetworkEvaluations(*(round(count / (loss.critic_steps + 1)) for count in vars(passes).values()))
+    return NetworkEvaluations(*(round(count / (loss.critic_steps + 1)) for count in vars(nfe).values()))

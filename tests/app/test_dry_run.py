@@ -28,7 +28,7 @@ def test_lcm_lora(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = plan(load_config([CONFIGS / "sd15" / "lcm_lora.yaml"]))
     assert asked.trained == 67_252_224
-    assert (asked.passes.teacher, asked.passes.student, asked.passes.backward) == (2 * SAMPLES, 2 * SAMPLES, SAMPLES)
+    assert (asked.nfe.teacher, asked.nfe.student, asked.nfe.backward) == (2 * SAMPLES, 2 * SAMPLES, SAMPLES)
     assert asked.memory.frozen == pytest.approx(2 * (859_520_964 + 123_060_480), rel=1e-4)  # latents are made before
     assert asked.memory.trained == 4 * asked.trained == asked.memory.optimizer // 2
 
@@ -38,14 +38,14 @@ def test_lcm_lora(tmp_path, monkeypatch):
     [["loss.substeps=3"], ["loss=cfg"], ["loss=lcm"], ["loss=msc_segment"], ["loss=cfg", "teacher.guidance=[1.0]"]],
     ids=" ".join,
 )
-def test_the_passes_are_those_of_training(words, tiny_config, tiny_data):
+def test_nfe_are_those_of_training(words, tiny_config, tiny_data):
     from sunlab.app.compose import build_base, build_module
 
     config = load_config([tiny_config], words)
     module = build_module(config.config, build_base(config.config))
     module.log = lambda *args, **kwargs: None
     module.training_step(next(iter(tiny_data().loader())), 0)
-    foretold = plan(config).passes
+    foretold = plan(config).nfe
     assert {k: v / SAMPLES for k, v in vars(foretold).items()} == {k: v / 8 for k, v in vars(module.nfe).items()}
 
 
@@ -63,8 +63,8 @@ def test_a_loss_with_networks(more, tiny_config, tiny_data):
         module.critic_step(samples, batch)
     module.student_step(samples, batch)
     foretold = plan(config)
-    assert vars(foretold.passes) == {k: v / 4 / 8 * SAMPLES for k, v in vars(module.nfe).items()}
-    assert foretold.passes.critic > 0 and "of the loss's networks" in "".join(foretold.lines())
+    assert vars(foretold.nfe) == {k: v / 4 / 8 * SAMPLES for k, v in vars(module.nfe).items()}
+    assert foretold.nfe.critic > 0 and "of the loss's networks" in "".join(foretold.lines())
     student = sum(p.numel() for p in module.trainable().values())
     critics = sum(p.numel() for p in module.turns.parameters())
     assert foretold.trained == student
@@ -113,4 +113,4 @@ def test_several_bases(tiny_config, tiny_base_folder):
     assert fine_tune.memory.frozen - one.memory.frozen == 4 * (network + text) + buffers
     assert fine_tune.parameters["other bases"] == network + text and "other bases" in "".join(fine_tune.lines())
     assert perturbed.memory.frozen - one.memory.frozen == 4 * sum(layer.weight.numel() for layer in layers)
-    assert fine_tune.trained == perturbed.trained == one.trained and fine_tune.passes == one.passes
+    assert fine_tune.trained == perturbed.trained == one.trained and fine_tune.nfe == one.nfe

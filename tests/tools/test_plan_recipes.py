@@ -13,5 +13,5 @@ def test_evaluations_of_a_recipe(checkpointing, trained):
     """24 guided steps a trajectory; a forward pass, a backward pass of two, and one more where it is recomputed."""
     loaded = load_config(["configs/sd15/sun_msc.yaml"], [f"model.backbone.gradient_checkpointing={checkpointing}"])
     one = NetworkEvaluations(teacher=0, student=SAMPLES, backward=SAMPLES)
-    needs = Plan(base="", parameters={}, trained=0, memory=None, steps=20_000, batch=64, ranks=8, micro=8, passes=one)
+    needs = Plan(base="", parameters={}, trained=0, memory=None, steps=20_000, batch=64, ranks=8, micro=8, nfe=one)
     assert evaluations(loaded, needs, 50_000) == (2.4e6, trained)
