@@ -1,16 +1,18 @@
 """LCM-LoRA as it is usually trained: the facts of the public recipe (arXiv 2311.05556), written down plainly.
 
-Two U-Nets in memory, the teacher's and the LoRA's, both frozen and so in the base's type (the published script keeps the
-second in float32, which takes more); in each step the pixels are encoded, the captions are encoded, and the
-teacher is evaluated twice, with the caption and with the empty prompt.
+Two U-Nets in memory, the teacher's and that with peft's LoRA, both frozen and so in the base's type (the published script
+keeps the second in float32, which takes more); in each step pixels and captions are encoded, and the teacher
+is evaluated twice, with the caption and with the empty prompt.
 """
 
 from copy import deepcopy
+from typing import Any
 
 import torch
+from peft import LoraConfig
 from torch import Tensor
 
-from sunlab.adapters.lora import LoRA
+from sunlab.adapters.lora import LCM as TARGETS
 from sunlab.backbones.base import BaseModel
 from sunlab.draws import Draws
 from sunlab.losses.lcm import LCM
@@ -26,21 +28,15 @@ class UsualLCMLoRA:
     """
 
     def __init__(self, base: BaseModel, *, skip: int = 20):
-        self.base, self.teacher, self.student, self.lora, self.skip = (
-            base,
-            base.backbone,
-            deepcopy(base.backbone),
-            LoRA(),
-            skip,
-        )
-        self.lora.attach(self.student)
-        self.lora.always = True
-        for parameter in self.lora.trainable():
+        self.base, self.teacher, self.student, self.skip = base, base.backbone, deepcopy(base.backbone), skip
+        network: Any = self.student
+        network.unet.add_adapter(LoraConfig(r=64, lora_alpha=64, target_modules=list(TARGETS)))
+        for parameter in self.trainable():
             parameter.data = parameter.data.float()  # trained in single precision, as ours are
         self.empty = base.text([""]).tokens
 
     def trainable(self) -> list[torch.nn.Parameter]:
-        return self.lora.trainable()
+        return [parameter for parameter in self.student.parameters() if parameter.requires_grad]
 
     def loss(self, samples: Samples) -> Tensor:
         """The mean pseudo-Huber distance of f(x_t, t) to f(x_{t-k}, t - k), c = 1e-3."""
