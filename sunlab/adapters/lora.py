@@ -165,7 +165,7 @@ class Update(nn.Module):
         exact = (
             layer.weight.dtype == a.dtype == x.dtype
             and a.dtype.itemsize >= 4
-            and not torch.is_autocast_enabled(x.device.type)
+            and (x.is_meta or not torch.is_autocast_enabled(x.device.type))
         )
         if not exact or getattr(layer, "groups", 1) != 1 or getattr(layer, "padding_mode", "zeros") != "zeros":
             return False
