@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping
 from types import MethodType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, linear
 from torch.utils.hooks import RemovableHandle
 
 from sunlab.adapters.base import ADAPTERS, REPLACED, Adapter
+from sunlab.adapters.merged import KINDS, merged, merges
 from sunlab.adapters.state import PassState
 from sunlab.backbones.attention import Adaptable
 from sunlab.backbones.state import carried
@@ -28,7 +27,7 @@ class LoRA(Adapter):
 
     The update `alpha / r B A x` is added to a layer's output, with A and B initialised as peft does. The base's parameters,
     their names and their flags stay as they are, and LoRAs of peft may be loaded beside it. In single precision a layer is
-    computed with the merged weight W + alpha / r B A where that takes fewer operations (`Update.merges`).
+    computed with the merged weight W + alpha / r B A where that takes fewer operations (`merges`).
 
     Args:
         rank: r.
@@ -47,7 +46,8 @@ class LoRA(Adapter):
         self.always = False
         self.updates = nn.ModuleDict()
         self._hooks: list[RemovableHandle] = []
-        self._forwards: list[Callable[..., Tensor]] = []
+        self._forwards: set[Callable[..., Tensor]] = set()
+        self._attached = 0  # how many times it was
         self._find_layers: Callable[[], Mapping[str, nn.Module]] = dict
         self._layers: dict[str, Any] = {}
 
@@ -59,12 +59,15 @@ class LoRA(Adapter):
         if not layers:
             raise ConfigError(f"adapter.targets: no layer of this network ends in {', '.join(self.targets)}")
         self._find_layers = backbone.layers
+        self._attached += 1
         for path, layer in layers.items():
             if (key := path.replace(".", "/")) not in self.updates:
                 self.updates[key] = Update(layer, self.rank)
             self._layers[path] = layer
-            if type(layer) in MERGED and "forward" not in vars(layer):  # not where another library or LoRA replaced it
-                layer.forward = MethodType(self._forward(self.updates[key], type(layer)), layer)
+            if type(layer) in KINDS and "forward" not in vars(layer):  # not where another library or LoRA replaced it
+                forward = self._forward(self.updates[key], type(layer))
+                self._forwards.add(forward)
+                layer.forward = MethodType(forward, layer)
             else:
                 self._hooks.append(layer.register_forward_hook(self._add(self.updates[key])))
 
@@ -74,7 +77,7 @@ class LoRA(Adapter):
         for layer in self._layers.values():
             if getattr(vars(layer).get("forward"), "__func__", None) in self._forwards:
                 del layer.forward
-        self._hooks, self._forwards, self._layers, self._find_layers = [], [], {}, dict
+        self._hooks, self._forwards, self._layers, self._find_layers = [], set(), {}, dict
 
     def check_attached(self) -> None:
         found = self._find_layers()
@@ -104,24 +107,19 @@ class LoRA(Adapter):
         return hook
 
     def _forward(self, update: "Update", kind: type[nn.Module]) -> Callable[..., Tensor]:
-        plain, merged = kind.forward, MERGED[kind]
+        """That of a layer, in place of its class's. Another library may have wrapped it by the time that the adapter is
+        detached, and keep it: it is then the class's."""
+        plain, attached = kind.forward, self._attached
 
         def forward(layer: Any, x: Tensor) -> Tensor:
-            factor = self._factor()
-            if factor is not None and update.merges(layer, x):
-                return merged(layer, x, layer.weight + factor * update.product().view_as(layer.weight))
+            factor = self._factor() if self._layers and self._attached == attached else None
+            a, b = update.lora_A.weight, update.lora_B.weight
+            if factor is not None and merges(layer, x, a, b):
+                return merged(layer, x, a, b, factor)
             out: Tensor = plain(layer, x)
             return out if factor is None else (out + update(x) * factor).to(out.dtype)
 
-        self._forwards.append(forward)
         return forward
-
-
-MERGED: dict[type, Callable[[Any, Tensor, Tensor], Tensor]] = {
-    nn.Linear: lambda layer, x, weight: linear(x, weight, layer.bias),
-    nn.Conv2d: lambda layer, x, weight: conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation),
-}
-"""Layers that can be computed with another weight."""
 
 
 class Update(nn.Module):
@@ -148,31 +146,3 @@ class Update(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.lora_B(self.lora_A(x.to(self.lora_A.weight.dtype)))
-
-    def product(self) -> Tensor:
-        """B A, (outputs, inputs times the kernel's size)."""
-        product: Tensor = self.lora_B.weight.flatten(1) @ self.lora_A.weight.flatten(1)
-        return product
-
-    def merges(self, layer: Any, x: Tensor) -> bool:
-        """Whether adding B A to the layer's weight takes fewer operations than adding B A x to its output. Never in half
-        precision, where the sum of weights would lose small updates.
-
-        Over P positions the first costs r i o and, in a backward pass, 2 r i o and P i o for the weight's gradient; the
-        second P r (i + o), three times that with a backward pass.
-        """
-        b, a = self.lora_B.weight, self.lora_A.weight
-        exact = (
-            layer.weight.dtype == a.dtype == x.dtype
-            and a.dtype.itemsize >= 4
-            and (x.is_meta or not torch.is_autocast_enabled(x.device.type))
-        )
-        if not exact or getattr(layer, "groups", 1) != 1 or getattr(layer, "padding_mode", "zeros") != "zeros":
-            return False
-        rank, inputs, outputs = a.shape[0], a[0].numel(), b.shape[0]
-        positions = x.numel() // layer.weight.shape[1]
-        if x.dim() == 4:
-            positions //= layer.stride[0] * layer.stride[1]
-        passes = 3 if torch.is_grad_enabled() else 1
-        merged = (passes * rank + (positions if passes == 3 else 0)) * inputs * outputs
-        return merged < passes * positions * rank * (inputs + outputs)

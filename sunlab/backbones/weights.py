@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -13,6 +13,13 @@ def unwrapped(layer: Any) -> Any:
     while (inner := getattr(layer, "base_layer", None)) is not None:
         layer = inner
     return layer
+
+
+def computes_alone(layer: nn.Module) -> bool:
+    """Whether it is a linear layer whose output is `x W^T + b` of its own weight and bias: no LoRA, no hook, no forward of
+    another library."""
+    replaced = layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer)
+    return type(layer) is nn.Linear and not replaced
 
 
 def shape_of(layer: Any) -> tuple[int, int]:

@@ -8,7 +8,8 @@ from peft import LoraConfig
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sunlab.adapters.lora import ATTENTION, LCM, LoRA, Update
+from sunlab.adapters.lora import ATTENTION, LCM, LoRA
+from sunlab.adapters.merged import merged, merges
 from sunlab.backbones.pretrained import load_base
 from sunlab.backbones.sd.layers import UNetLayers
 from sunlab.errors import ConfigError
@@ -53,11 +54,11 @@ def test_off_is_the_base_and_on_differs_after_a_step(unet, options):
         assert torch.equal(ask(unet, adapter), before)
 
 
-@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("targets", [ATTENTION, LCM])
-def test_it_is_pefts(unet, tiny_base_folder, targets, merged, monkeypatch):
+def test_it_is_pefts(unet, tiny_base_folder, targets, fused, monkeypatch):
     """Names, initial values at a seed, outputs (to the bit where the update is added to a layer's output) and gradients."""
-    monkeypatch.setattr(Update, "merges", lambda *_: merged)
+    monkeypatch.setattr("sunlab.adapters.lora.merges", lambda *_: fused)
     torch.manual_seed(7)
     adapter = attached(unet, alpha=3.0, targets=targets)
     other = load_base(tiny_base_folder).freeze().backbone.unet
@@ -72,7 +73,7 @@ def test_it_is_pefts(unet, tiny_base_folder, targets, merged, monkeypatch):
             theirs[name].add_(noise)
             adapter.tensors()[name].add_(noise)
     ours, reference = ask(unet, adapter), ask(other)
-    assert torch.equal(ours, reference) or merged
+    assert torch.equal(ours, reference) or fused
     torch.testing.assert_close(ours, reference, atol=1e-6, rtol=1e-5)
     for out in (ours, reference):
         out.square().mean().backward()
@@ -136,34 +137,6 @@ def test_the_formula(unet, tiny_base_folder):
         torch.testing.assert_close(ask(unet, adapter), ask(other), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("grad", [False, True])
-@pytest.mark.parametrize(("rank", "rows", "chosen"), [(64, 256, True), (64, 8, False), (1, 256, None)])
-@pytest.mark.parametrize("kind", ["linear", "convolution"])
-def test_a_weight_is_merged_where_that_takes_fewer_operations(kind, rank, rows, chosen, grad, monkeypatch):
-    """By torch's own count; `chosen` None: where there is no backward pass."""
-    layer = nn.Linear(96, 64) if kind == "linear" else nn.Conv2d(12, 64, 3, padding=1, stride=2)
-    layer.requires_grad_(False)
-    chosen = not grad if chosen is None else chosen
-    x = torch.randn(rows, 96) if kind == "linear" else torch.randn(rows // 4, 12, 4, 4)
-    update = Update(layer, rank)
-    with torch.set_grad_enabled(grad):
-        assert update.merges(layer, x) == chosen
-    counts = {}
-    for merged in (False, True):
-        monkeypatch.setattr(Update, "merges", lambda *_, merged=merged: merged)
-        adapter, own = LoRA(rank=rank, targets=("layer",)), deepcopy(layer)
-        adapter.always = True
-        adapter.attach(Single(own))
-        with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(grad):
-            out = own(x.clone().requires_grad_(grad))
-            if grad:
-                out.sum().backward()
-        counts[merged] = counter.get_total_flops()
-        adapter.detach()
-        assert "forward" not in vars(own)
-    assert (counts[True] < counts[False]) == chosen, counts
-
-
 class Single:
     """A network of one layer."""
 
@@ -174,10 +147,123 @@ class Single:
         return {"layer": self.layer}
 
 
+KINDS = {
+    "linear": lambda: (nn.Linear(96, 64), torch.randn(256, 96)),
+    "convolution": lambda: (nn.Conv2d(12, 64, 3, padding=1, stride=2), torch.randn(64, 12, 4, 4)),
+    "dilated": lambda: (nn.Conv2d(12, 64, (3, 1), padding=(2, 0), dilation=(2, 1), bias=False), torch.randn(16, 12, 4, 4)),
+}
+
+
+@pytest.fixture(params=KINDS)
+def single(request):
+    """A frozen layer, its input, and a LoRA on it that is on in every pass, with weights drawn."""
+    layer, x = KINDS[request.param]()
+    layer.requires_grad_(False)
+    adapter = LoRA(rank=64, alpha=24.0, targets=("layer",))
+    adapter.always = True
+    adapter.attach(Single(layer))
+    with torch.no_grad():
+        for tensor in adapter.tensors().values():
+            tensor.normal_(std=0.1)
+    return layer, x, adapter
+
+
+def update_of(adapter):
+    (update,) = adapter.updates.values()
+    return update.lora_A.weight, update.lora_B.weight
+
+
+@pytest.mark.parametrize("how", ["inference", "frozen", "trained"])
+@pytest.mark.parametrize(("rank", "share"), [(64, 1), (64, 32), (1, 1)])
+def test_a_weight_is_merged_where_that_takes_fewer_operations(single, rank, share, how, monkeypatch):
+    """By torch's own count."""
+    layer, x, _ = single
+    del layer.forward
+    x = x[: len(x) // share].requires_grad_(how != "inference")
+    adapter, counts = LoRA(rank=rank, targets=("layer",)), {}
+    adapter.always = True
+    for merged in (False, True):
+        adapter.attach(Single(layer))
+        for tensor in adapter.tensors().values():
+            tensor.requires_grad_(how == "trained")
+        with torch.set_grad_enabled(how != "inference"):
+            chosen = merges(layer, x, *update_of(adapter))
+            monkeypatch.setattr("sunlab.adapters.lora.merges", lambda *_, merged=merged: merged)
+            with FlopCounterMode(display=False) as counter:
+                out = layer(x)
+                if how != "inference":
+                    out.sum().backward()
+        counts[merged] = counter.get_total_flops()
+        adapter.detach()
+    assert (counts[True] < counts[False]) == chosen, counts
+
+
+def test_the_gradient_of_a_merged_weight(single):
+    """Against the sum of weights by autograd, and a second derivative."""
+    layer, x, adapter = single
+    double = lambda *tensors: [t.detach().double().requires_grad_() for t in tensors]  # noqa: E731
+    layer.double()
+    adapter.always = False
+    x, a, b = double(x, *update_of(adapter))
+    mine = merged(layer, x, a, b, 0.375)
+    weight = (layer.weight.flatten(1) + 0.375 * b.flatten(1) @ a.flatten(1)).view_as(layer.weight)
+    reference = torch.func.functional_call(layer, {"weight": weight}, (x,))
+    torch.testing.assert_close(mine, reference)
+    grads = [torch.autograd.grad(out.square().sum(), (x, a, b), create_graph=True) for out in (mine, reference)]
+    second = [torch.autograd.grad(sum(g.square().sum() for g in found), (x, a, b)) for found in grads]
+    for found, wanted in zip((*grads[0], *second[0]), (*grads[1], *second[1]), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_no_merged_weight_is_kept_for_the_backward_pass(single):
+    layer, x, adapter = single
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):
+        layer(x)
+    assert kept and set(kept) <= {t.data_ptr() for t in (x, layer.weight, *update_of(adapter))}
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_no_weight_is_merged_in_half_precision(dtype):
-    layer, x = nn.Linear(96, 64), torch.randn(256, 96)
-    update = Update(layer, 64)
-    assert update.merges(layer, x) and not update.to(dtype).merges(layer.to(dtype), x.to(dtype))
+def test_no_weight_is_merged_in_half_precision(single, dtype):
+    layer, x, adapter = single
+    a, b = update_of(adapter)
+    assert merges(layer, x, a, b) and not merges(layer.to(dtype), x.to(dtype), a.to(dtype), b.to(dtype))
+    assert not merges(layer, x, a, b)  # a frozen network in half precision under a LoRA in single precision
     with torch.autocast("cpu", torch.bfloat16):
-        assert not update.float().merges(layer.float(), x)
+        assert not merges(layer.float(), x, a, b)
+
+
+class Packed(torch.Tensor):
+    """A weight that a library keeps in a form of its own, behind the type that it computes in."""
+
+
+@pytest.mark.parametrize("change", ["quantised", "trained", "groups", "padding"])
+def test_no_other_weight_is_merged(change):
+    layer, x = nn.Conv2d(64, 64, 3, padding=1).requires_grad_(False), torch.randn(64, 64, 4, 4)
+    a, b = torch.randn(64, 64, 3, 3), torch.randn(64, 64, 1, 1)
+    assert merges(layer, x, a, b)
+    if change == "quantised":
+        layer.weight = nn.Parameter(torch.Tensor._make_subclass(Packed, layer.weight.data), requires_grad=False)
+    elif change == "trained":
+        layer.bias.requires_grad_()
+    elif change == "groups":
+        layer.groups = 2
+    else:
+        layer.padding_mode = "circular"
+    assert not merges(layer, x, a, b)
+
+
+def test_detached_under_the_wrapper_of_another_library(single):
+    """Which keeps the forward that it found, as accelerate's hooks do."""
+    layer, x, adapter = single
+    on, found = layer(x), layer.forward
+    layer.forward = lambda *args: found(*args)
+    torch.testing.assert_close(layer(x), on)
+    adapter.detach()
+    off = torch.func.functional_call(deepcopy(layer), dict(layer.named_parameters()), (x,))
+    assert torch.equal(layer(x), off) and not torch.allclose(off, on)
+    adapter.attach(Single(layer))
+    torch.testing.assert_close(layer(x), on)  # once, not twice
+    layer.forward = found
+    adapter.detach()
+    assert torch.equal(layer(x), off)

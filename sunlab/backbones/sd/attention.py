@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from sunlab.backbones.attention import AttentionCall, Extension, TextAttention
+from sunlab.backbones.weights import computes_alone
 from sunlab.errors import ConfigError
 
 STATE = "sun"
@@ -77,8 +78,7 @@ class UNetTextAttention(TextAttention):
 
     def shifted_bias(self, shift: Tensor | None, z: Tensor) -> Tensor | None:
         w_out = self.attn.to_out[0]
-        hooked = type(w_out) is not nn.Linear or w_out._forward_hooks or w_out._forward_pre_hooks
-        if hooked or w_out.bias is None or w_out.weight.device != z.device or w_out.weight.dtype != z.dtype:
+        if not computes_alone(w_out) or w_out.bias is None or w_out.weight.device != z.device or w_out.weight.dtype != z.dtype:
             return None
         return w_out.bias if shift is None else w_out.bias + linear(shift.to(w_out.weight.dtype), w_out.weight)
 
