@@ -59,7 +59,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     return path
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | bytearray) -> None:
     """Write beside the final name, then move: a file is whole or not there."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)

@@ -20,18 +20,19 @@ from sunlab.errors import DataError
 KEY = "sunlab"  # of our header in safetensors' metadata
 BLANK = "0" * 64
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x04")  # as torch writes them: in a zip archive, or bare
+PAYLOAD = re.compile(rb'\\"sha256\\": \\"(0{64})\\"')
 SEAL = re.compile(rb'\\"file_sha256\\": \\"([0-9a-f]{64})\\"')  # as JSON inside a JSON string is written
 
 
-def pack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
-    """A whole file. Both checksums are put into the header here. Equal tensors and headers give equal bytes."""
-    first = save(dict(tensors), {KEY: _text({**header, "sha256": BLANK, "file_sha256": BLANK})})
-    payload = sha256(first[_start(first) :]).hexdigest()
-    data = save(dict(tensors), {KEY: _text({**header, "sha256": payload, "file_sha256": BLANK})})
-    found = SEAL.search(data)
-    assert found is not None
-    start, end = found.span(1)
-    return data[:start] + sha256(data).hexdigest().encode() + data[end:]
+def pack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytearray:
+    """A whole file. Both checksums are put into the header here, in place. Equal tensors and headers give equal bytes."""
+    data = bytearray(save(dict(tensors), {KEY: _text({**header, "sha256": BLANK, "file_sha256": BLANK})}))
+    for key, covered in ((PAYLOAD, memoryview(data)[_start(data) :]), (SEAL, memoryview(data))):
+        found = key.search(data)
+        assert found is not None
+        start, end = found.span(1)
+        data[start:end] = sha256(covered).hexdigest().encode()
+    return data
 
 
 def unpack(data: bytes, where: str) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
@@ -68,7 +69,7 @@ def verify(data: bytes, header: Mapping[str, Any], where: str) -> None:
         raise DataError(f"{where}: damaged: the tensors do not have the SHA-256 that the header states")
 
 
-def _start(data: bytes) -> int:
+def _start(data: bytes | bytearray) -> int:
     """Where the payload begins: after the length and the table of tensors."""
     return 8 + int.from_bytes(data[:8], "little")
 
