@@ -78,7 +78,12 @@ class UNetTextAttention(TextAttention):
 
     def shifted_bias(self, shift: Tensor | None, z: Tensor) -> Tensor | None:
         w_out = self.attn.to_out[0]
-        if not computes_alone(w_out) or w_out.bias is None or w_out.weight.device != z.device or w_out.weight.dtype != z.dtype:
+        if (
+            not computes_alone(w_out)
+            or w_out.bias is None
+            or w_out.weight.device != z.device
+            or w_out.weight.dtype != z.dtype
+        ):
             return None
         return w_out.bias if shift is None else w_out.bias + linear(shift.to(w_out.weight.dtype), w_out.weight)
 
