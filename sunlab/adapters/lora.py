@@ -63,13 +63,14 @@ class LoRA(Adapter):
         for path, layer in layers.items():
             if (key := path.replace(".", "/")) not in self.updates:
                 self.updates[key] = Update(layer, self.rank)
+            update: Any = self.updates[key]
             self._layers[path] = layer
             if type(layer) in KINDS and "forward" not in vars(layer):  # not where another library or LoRA replaced it
-                forward = self._forward(self.updates[key], type(layer))
+                forward = self._forward(update, type(layer))
                 self._forwards.add(forward)
                 layer.forward = MethodType(forward, layer)
             else:
-                self._hooks.append(layer.register_forward_hook(self._add(self.updates[key])))
+                self._hooks.append(layer.register_forward_hook(self._add(update)))
 
     def detach(self) -> None:
         for hook in self._hooks:

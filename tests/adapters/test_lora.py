@@ -182,18 +182,18 @@ def test_a_weight_is_merged_where_that_takes_fewer_operations(single, rank, shar
     x = x[: len(x) // share].requires_grad_(how != "inference")
     adapter, counts = LoRA(rank=rank, targets=("layer",)), {}
     adapter.always = True
-    for merged in (False, True):
+    for fused in (False, True):
         adapter.attach(Single(layer))
         for tensor in adapter.tensors().values():
             tensor.requires_grad_(how == "trained")
         with torch.set_grad_enabled(how != "inference"):
             chosen = merges(layer, x, *update_of(adapter))
-            monkeypatch.setattr("sunlab.adapters.lora.merges", lambda *_, merged=merged: merged)
+            monkeypatch.setattr("sunlab.adapters.lora.merges", lambda *_, fused=fused: fused)
             with FlopCounterMode(display=False) as counter:
                 out = layer(x)
                 if how != "inference":
                     out.sum().backward()
-        counts[merged] = counter.get_total_flops()
+        counts[fused] = counter.get_total_flops()
         adapter.detach()
     assert (counts[True] < counts[False]) == chosen, counts
 
