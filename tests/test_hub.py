@@ -211,6 +211,7 @@ def test_an_evaluation_by_hub_id_equals_that_of_the_files(hub, adapter, tiny_bas
         "org/base"
     )
     assert measured(theirs) == measured(ours) and measured(ours)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
 
 
 def measured(report):

@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from sunlab.loggers.base import LOGGERS, RunId, RunLogger, arrays, inside, markdown, missing
+from sunlab.loggers.base import LOGGERS, arrays, inside, markdown, missing
+from sunlab.loggers.service import ServiceLogger
 
 
 @LOGGERS.register("aim")
-class Aim(RunLogger):
+class Aim(ServiceLogger):
     """Aim, in the run's folder `aim`; `aim up --repo runs/NAME/aim` opens its page.
 
     Args:
@@ -21,50 +21,38 @@ class Aim(RunLogger):
     """
 
     def __init__(self, folder: Path, name: str, resumed: bool, *, experiment: str = "sunlab", repo: str | None = None):
-        super().__init__()
         place = inside(folder.resolve(), "aim")
-        self._kept = RunId(place, resumed)
-        self._name, self._experiment, self._repo = name, experiment, repo or str(place)
-        self._run: Any = None
+        super().__init__(place, resumed, experiment)
+        self._name, self._repo = name, repo or str(place)
         try:
             import aim
         except ModuleNotFoundError:
-            raise missing("aim", "aim") from None
+            raise missing("aim") from None
         self._aim: Any = aim
 
-    @property
-    def name(self) -> str:
-        return self._experiment
+    def begin(self, earlier: str | None) -> Any:
+        """An `aim.Run`. `log_system_params` would record the environment's values, keys among them."""
+        run = self._aim.Run(
+            earlier,
+            repo=self._repo,
+            experiment=self._project,
+            force_resume=earlier is not None,
+            system_tracking_interval=None,
+            log_system_params=False,
+            capture_terminal_logs=False,
+        )
+        run.name = self._name
+        return run
 
-    @property
-    def version(self) -> str | None:
-        return self._kept.earlier if self._run is None else str(self._run.hash)
+    def identify(self, run: Any) -> str:
+        return str(run.hash)
 
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """The `aim.Run`. `log_system_params` would record the environment's values, keys among them."""
-        if self._run is None:
-            self._run = self._aim.Run(
-                self._kept.earlier,
-                repo=self._repo,
-                experiment=self._experiment,
-                force_resume=self._kept.earlier is not None,
-                system_tracking_interval=None,
-                log_system_params=False,
-                capture_terminal_logs=False,
-            )
-            self._run.name = self._name
-        return self._run
+    def end(self, run: Any) -> None:
+        run.close()
 
     @rank_zero_only
     def log_config(self, tree: Mapping[str, Any]) -> None:
         self.experiment.set("config", dict(tree), strict=False)
-        self._kept.keep(str(self.experiment.hash))
-
-    @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The module's; the configuration has them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -77,8 +65,3 @@ class Aim(RunLogger):
     @rank_zero_only
     def log_rows(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int) -> None:
         self.experiment.track(self._aim.Text(markdown(columns, rows)), name=f"{key}_table", step=step)
-
-    def close(self) -> None:
-        if self._run is not None:
-            self._run.close()
-            self._run = None

@@ -58,9 +58,9 @@ def loggers_of(trainer: Trainer) -> list[RunLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
 
 
-def missing(name: str, package: str) -> ConfigError:
-    """The error for a logger whose package is not installed."""
-    return ConfigError(f"loggers: {name} needs the package {package}: pip install 'sunlab[{name}]'")
+def missing(name: str) -> ConfigError:
+    """The error for a logger whose package, of the same name, is not installed."""
+    return ConfigError(f"loggers: {name} needs the package {name}: pip install 'sunlab[{name}]'")
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -26,6 +26,7 @@ class MLflow(MLFlowLogger, RunLogger):
         self, folder: Path, name: str, resumed: bool, *, experiment: str = "sunlab", tracking_uri: str | None = None
     ):
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # newer versions refuse a folder without it
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it reports its use to MLflow's authors otherwise
         place = inside(folder.resolve(), "mlflow")
         self._kept = RunId(place, resumed)
         try:
@@ -33,7 +34,7 @@ class MLflow(MLFlowLogger, RunLogger):
                 experiment, run_name=name, tracking_uri=tracking_uri or place.as_uri(), run_id=self._kept.earlier
             )
         except ModuleNotFoundError:
-            raise missing("mlflow", "mlflow") from None
+            raise missing("mlflow") from None
 
     @rank_zero_only
     def log_config(self, tree: Mapping[str, Any]) -> None:

@@ -46,7 +46,7 @@ class Wandb(WandbLogger, RunLogger):
                 save_code=False,
             )
         except ModuleNotFoundError:
-            raise missing("wandb", "wandb") from None
+            raise missing("wandb") from None
 
     @rank_zero_only
     def log_config(self, tree: Mapping[str, Any]) -> None:

@@ -5,8 +5,10 @@ import json
 import sqlite3
 import sys
 
+import huggingface_hub
 import pytest
 import yaml
+from hub_server import hub_server
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sunlab.app.fit import fit
@@ -67,12 +69,21 @@ def test_wandb_and_mlflow_beside_the_others_and_resumed(tiny_config, tmp_path, m
 
 @pytest.mark.slow
 def test_trackio_resumed(tiny_config, tmp_path, monkeypatch):
-    """Also with a Space named in the environment, to which nothing is sent."""
+    """With a token, a Space and a bucket of the Hub in the environment, and nothing is sent to it."""
     pytest.importorskip("trackio", reason="needs pip install trackio")
     monkeypatch.setenv("TRACKIO_SPACE_ID", "nobody/nowhere")
+    monkeypatch.setenv("TRACKIO_BUCKET_ID", "nobody/nowhere")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "elsewhere"))
-    run = trained(tiny_config, tmp_path, monkeypatch, "trackio")
-    trained(tiny_config, tmp_path, monkeypatch, "trackio", steps=4, resume="last")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with hub_server() as hub:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.address)
+        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.address)
+        run = trained(tiny_config, tmp_path, monkeypatch, "trackio")
+        trained(tiny_config, tmp_path, monkeypatch, "trackio", steps=4, resume="last")
+        assert hub.requests == []
+        with pytest.raises(huggingface_hub.errors.HfHubHTTPError):
+            huggingface_hub.whoami()  # trackio's own request, which the server would have counted
+        assert "GET /api/whoami-v2" in hub.requests
     assert not (tmp_path / "elsewhere").exists()
     with sqlite3.connect(run / "trackio" / "sunlab.db") as base:
         ids, configs = (base.execute(f"SELECT run_id FROM {table}").fetchall() for table in ("metrics", "configs"))
