@@ -33,7 +33,7 @@ class Backbone(nn.Module, ABC):
         folders: its folders in a saved base.
         path: alpha(t) and sigma(t).
         prediction_type: what its output means.
-        sample_shape: (C, H, W) of its latents.
+        sample_shape: (C, H, W) of its latents, (C, F, H, W) of F latent frames for video.
         pipeline: diffusers' class of its pipelines.
         masked: whether `predict` takes a mask of the prompt's tokens; else a prompt with one raises `ConfigError`.
     """
@@ -41,7 +41,7 @@ class Backbone(nn.Module, ABC):
     folders: ClassVar[tuple[str, ...]]
     path: ProbabilityPath
     prediction_type: PredictionType
-    sample_shape: tuple[int, int, int]
+    sample_shape: tuple[int, ...]
     pipeline: ClassVar[str] = "DiffusionPipeline"
     masked: ClassVar[bool] = True
 
@@ -51,7 +51,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
-        """The raw output (B, C, H, W) at x (B, C, H, W), t in [0, 1] (B,). `state` reaches the attached extensions in
+        """The raw output in the shape of x (B, *sample_shape), t in [0, 1] (B,). `state` reaches the attached extensions in
         this pass alone; without one they are off."""
 
     @abstractmethod

@@ -13,6 +13,7 @@ from torch import Tensor
 from sunlab.backbones.attention import AttentionCall, Extension, NetworkLayers
 from sunlab.backbones.sd.attention import UNetTextAttention
 from sunlab.backbones.state import carried
+from sunlab.backbones.weights import shape_of
 from sunlab.errors import ConfigError
 
 
@@ -28,6 +29,10 @@ class CarriedTextAttention(UNetTextAttention):
     @property
     def plain(self) -> bool:
         return type(self.attn.processor).__name__ == self.processor
+
+    @property
+    def text_width(self) -> int:  # type: ignore[override]
+        return shape_of(self.attn.to_k)[1]
 
     @property
     def extended(self) -> bool:

@@ -125,11 +125,16 @@ class NetworkBackbone(Backbone, ABC):
 
 
 class TransformerBackbone(NetworkBackbone, ABC):
-    """One over a diffusion transformer, a stack of blocks of one width."""
+    """One over a diffusion transformer, a stack of blocks of one width.
+
+    Attributes:
+        blocks: the transformer's attribute with them.
+    """
 
     folders: ClassVar[tuple[str, ...]] = ("transformer", "scheduler")
+    blocks: ClassVar[str] = "transformer_blocks"
     transformer: Any
 
     def middle(self) -> tuple[nn.Module, int]:
-        blocks, described = self.transformer.transformer_blocks, self.transformer.config
+        blocks, described = getattr(self.transformer, self.blocks), self.transformer.config
         return blocks[len(blocks) // 2], described.num_attention_heads * described.attention_head_dim

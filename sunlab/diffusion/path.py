@@ -17,6 +17,11 @@ BetaSchedule = Literal["scaled_linear", "linear", "squaredcos_cap_v2"]
 TOLERANCE = 1e-6  # of a training step: two times that are nearer than this are one
 
 
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """Values (B,) in the shape (B, 1, ...) that broadcasts over `like` (B, ...)."""
+    return values.reshape(-1, *[1] * (like.dim() - 1))
+
+
 class ProbabilityPath(ABC):
     """alpha and sigma as functions of t in [0, 1], alpha(0) = 1, sigma(0) = 0.
 
@@ -88,8 +93,7 @@ class ProbabilityPath(ABC):
     def at(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """alpha(t) and sigma(t) for t (B,), in the type of `like` (B, ...) and ready to be multiplied with it."""
         alpha, sigma = self.alpha_sigma(t)
-        shape = (-1,) + (1,) * (like.dim() - 1)
-        return alpha.to(like).reshape(shape), sigma.to(like).reshape(shape)
+        return per_sample(alpha.to(like), like), per_sample(sigma.to(like), like)
 
     def log_snr(self, t: Tensor | float) -> Tensor:
         """Half the log signal-to-noise ratio, lambda(t) = log(alpha / sigma); +inf at t = 0, -inf where alpha = 0."""

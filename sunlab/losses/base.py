@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from registry import Registry
 from sunlab.diffusion.grid import Even, between, constant
-from sunlab.diffusion.path import ProbabilityPath
+from sunlab.diffusion.path import ProbabilityPath, per_sample
 from sunlab.diffusion.prediction import Denoiser, Prediction
 from sunlab.errors import ConfigError
 from sunlab.losses.joint import adamw
@@ -86,7 +86,7 @@ class BoundSampler:
         for index in range(len(self.grid) - 2):
             t, s = self.times[index].expand(len(x)), self.times[index + 1].expand(len(x))
             moved = self.jump(x, t, s)
-            x = torch.where((steps > index).reshape(-1, 1, 1, 1), moved, x)
+            x = torch.where(per_sample(steps > index, x), moved, x)
         return x
 
 

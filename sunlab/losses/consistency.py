@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sunlab.diffusion.grid import constant
+from sunlab.diffusion.path import per_sample
 from sunlab.errors import ConfigError
 from sunlab.losses.base import BoundSampler, DistanceFunction, LossOutput
 from sunlab.losses.states import state_at, stored
@@ -82,7 +83,7 @@ def consistency(
         u = torch.where(there, s, u)
         x_u = teacher.jump(x_t, t, u)
         carried = jump(x_u, torch.where(there, t, u), s)  # at the edge itself the student is never trained
-        target = torch.where(there.reshape(-1, 1, 1, 1), x_u, carried)
+        target = torch.where(per_sample(there, x_u), x_u, carried)
     return Pair(jump(x_t, t, s), target, t, s, ends[index - 1])
 
 

@@ -9,6 +9,7 @@ from torch.nn.functional import softplus
 
 from sunlab.adapters import ADAPTERS
 from sunlab.diffusion.grid import shifted
+from sunlab.diffusion.path import per_sample
 from sunlab.diffusion.prediction import Prediction, target
 from sunlab.errors import ConfigError
 from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput, Network, network_of
@@ -86,7 +87,7 @@ class DMD(Loss, nn.Module):
             x_tau = path.add_noise(x_0, noise, tau)
             real = teacher.denoise(x_tau, tau).x_0
             size = (x_0 - real).abs().flatten(1).mean(1).clamp(min=1e-6)
-            gradient = (self.score(network_of(teacher), x_tau, tau).x_0 - real) / size.reshape(-1, 1, 1, 1)
+            gradient = (self.score(network_of(teacher), x_tau, tau).x_0 - real) / per_sample(size, real)
         values = 0.5 * distance(x_0, (x_0 - gradient).detach())
         logs = {"dmd gradient": gradient.abs().mean()}
         if self.discriminator is not None:

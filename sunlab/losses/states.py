@@ -4,6 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from sunlab.diffusion.path import per_sample
 from sunlab.errors import ConfigError
 from sunlab.losses.base import BoundSampler
 from sunlab.types import Batch, Trajectory
@@ -39,7 +40,7 @@ def state_at(
         return noised
     if student.grid[0] < 1:
         return noised
-    return noised.where((t < 1).reshape(-1, 1, 1, 1), noise)
+    return noised.where(per_sample(t < 1, noise), noise)
 
 
 def stored(batch: Batch) -> Trajectory:

@@ -99,7 +99,8 @@ class Plugged:
         clip = next((tokenizer for tokenizer in tokenizers if tokenizer is not None), None)
         if given.get(f"{key}_embeds") is not None or clip is None:
             return None
-        found = self._unpadded(clip, given.get(key))
+        several = hasattr(self, "tokenizer_2")
+        found = self._unpadded(clip, given.get(key), None if several else tokens.shape[1])
         if rest := tokens.shape[1] - found.shape[1]:  # Stable Diffusion 3's T5, or zeros without it
             t5 = getattr(self, "tokenizer_3", None) if getattr(self, "text_encoder_3", None) is not None else None
             more = found.new_zeros(len(found), rest)

@@ -34,14 +34,14 @@ class BackboneContract(RegisteredContract):
         """A folder with a small base of the family, made once."""
         factory = self.entry.factory
         if factory not in PLACES:
-            folder = tmp_path_factory.mktemp("tiny") / str(self.component)
+            folder = tmp_path_factory.mktemp("tiny") / self.entry.name
             factory.write_tiny(folder)
             PLACES[factory] = folder
         return PLACES[factory]
 
     @pytest.fixture
     def base(self, place: Path) -> BaseModel:
-        return load_base(place).freeze()
+        return load_base(place, backbone=self.component).freeze()
 
     def inputs(self, base: BaseModel, rows: int = 2) -> tuple[Tensor, Tensor, Conditioning]:
         """x, t and prompts with random tokens."""
@@ -55,7 +55,7 @@ class BackboneContract(RegisteredContract):
         return base.backbone.extend(dict.fromkeys(base.backbone.text_attention(), recomputed))
 
     def test_it_alone_recognises_its_files(self, place: Path) -> None:
-        assert chosen(describe_files(place), None) == (self.component, {})
+        assert chosen(describe_files(place), None) == (self.entry.name, {})
 
     def test_it_predicts_from_encoded_prompts(self, base: BaseModel) -> None:
         x, t, blank = self.inputs(base)
@@ -66,7 +66,7 @@ class BackboneContract(RegisteredContract):
 
     def test_saved_and_loaded_it_is_the_same(self, base: BaseModel, tmp_path: Path) -> None:
         save_base(base, tmp_path / "saved", dtype=torch.float32)
-        again = load_base(tmp_path / "saved").freeze()
+        again = load_base(tmp_path / "saved", backbone=self.component).freeze()
         assert again.backbone.identity() == base.backbone.identity()
         x, t, prompts = self.inputs(base)
         assert torch.equal(again.backbone.predict(x, t, prompts), base.backbone.predict(x, t, prompts))
@@ -81,7 +81,7 @@ class BackboneContract(RegisteredContract):
         assert base.backbone.identity() != before
 
     def test_its_outline_has_its_shapes(self, base: BaseModel, place: Path) -> None:
-        outline = outline_base(place).backbone
+        outline = outline_base(place, backbone=self.component).backbone
         shapes = {name: (p.shape, p.dtype) for name, p in base.backbone.named_parameters()}
         assert {name: (p.shape, p.dtype) for name, p in outline.named_parameters()} == shapes
         assert all(p.is_meta for p in outline.parameters())

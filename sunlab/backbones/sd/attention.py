@@ -64,17 +64,22 @@ class UNetTextAttention(TextAttention):
     def extended(self) -> bool:
         return isinstance(self.attn.processor, Extended)
 
+    @property
+    def divisor(self) -> float:
+        """Of the output; not all of diffusers' layers have one."""
+        return float(getattr(self.attn, "rescale_output_factor", 1.0))
+
     def norm_k(self, key: Tensor) -> Tensor:
         return key if self.attn.norm_k is None else self.attn.norm_k(key)
 
     def out(self, z: Tensor, bias: Tensor | None = None) -> Tensor:
         w_out = self.attn.to_out[0]
         out = self.attn.to_out[1](w_out(z) if bias is None else linear(z, w_out.weight, bias))
-        return out if self.attn.rescale_output_factor == 1 else out / self.attn.rescale_output_factor
+        return out if self.divisor == 1 else out / self.divisor
 
     def out_offset(self, offset: Tensor) -> Tensor:
         w_out = self.attn.to_out[0]
-        return (w_out(offset) - w_out(torch.zeros_like(offset[:, :1]))) / self.attn.rescale_output_factor
+        return (w_out(offset) - w_out(torch.zeros_like(offset[:, :1]))) / self.divisor
 
     def shifted_bias(self, shift: Tensor | None, z: Tensor) -> Tensor | None:
         w_out = self.attn.to_out[0]

@@ -40,7 +40,7 @@ def write_tiny(folder: Path, family: str = "sd35_medium", *, t5: bool = True, dt
             eos_token_id=len(letters) - 1,
         )  # fmt: skip
     if t5:
-        _t5_tokenizer(folder / "tokenizer_3")
+        t5_tokenizer(folder / "tokenizer_3")
         _change(folder / "text_encoder_3", d_model=JOINT, d_ff=32, d_kv=8, num_heads=2, num_layers=2, vocab_size=64)
     else:
         shutil.rmtree(folder / "text_encoder_3")
@@ -63,7 +63,8 @@ def write_tiny(folder: Path, family: str = "sd35_medium", *, t5: bool = True, dt
     return folder
 
 
-def _t5_tokenizer(folder: Path) -> None:
+def t5_tokenizer(folder: Path) -> None:
+    """Write T5's kind of tokenizer, with the words of `WORDS`."""
     from transformers import T5TokenizerFast
 
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("▁", -3.0), *((f"▁{word}", -1.0) for word in WORDS)]
