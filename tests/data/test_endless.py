@@ -346,7 +346,7 @@ def test_a_thousand_ranks_share_a_large_set(monkeypatch):
     source = Stream([f"http://host/{n:05d}.tar" for n in range(shards)], Decoder(pictures=False), 100)
     for size in range(1, 40):
         captions(size)
-    for (stream,) in [*readers[:2], (int(np.argmin(counts)),), (int(np.argmax(counts)),)]:
+    for stream in (int(np.argmin(counts)), int(np.argmax(counts))):
         tracemalloc.start()
         request = {"streams": streams, "stream": stream, "start": Cursor(epoch=3)}
         keys = [item["sample"].key for item in source.pipeline(Request(**request, passes=4))]

@@ -20,6 +20,7 @@ from PIL import Image
 
 from sunlab.cli.main import main
 from sunlab.data.datamodule import DataModule
+from sunlab.data.ledger import steps_of
 from sunlab.data.negatives import Empty
 from sunlab.data.shards import Shards
 
@@ -56,20 +57,18 @@ def steps(urls, order):
     return {batch.images.shape for batch in batches} == {(8, 3, 48, 48)} and 40 < len(prompts) <= COUNT
 
 
-@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
-@pytest.mark.parametrize("names", NAMES)
-def test_read_verified_and_filtered(server, tmp_path, monkeypatch, names, kind):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def written(server, folder, names="laion", kind="jpg"):
+    """The folder of shards that img2dataset makes of the pictures of the server."""
     url, caption, *more = NAMES[names]
     rows = [
         {url: f"{server}/{n}.jpg", caption: f"caption {n}", more[0]: n / 10, more[1]: 80, more[2]: 80} for n in range(COUNT)
     ]
     gone = {url: f"{server}/none.jpg", caption: "not there", more[0]: 9.0, more[1]: 1, more[2]: 1}
     rows = [gone] * SHARD + rows + [gone]  # the first shard has no sample at all
-    (tmp_path / "urls.json").write_text(json.dumps(rows))
-    out = tmp_path / "out"
+    (folder / "urls.json").write_text(json.dumps(rows))
+    out = folder / "out"
     kept = json.dumps([name for name in more if name not in ("width", "height")])
-    command = [PROGRAM, "--url_list", tmp_path / "urls.json", "--input_format", "json"]
+    command = [PROGRAM, "--url_list", folder / "urls.json", "--input_format", "json"]
     command += ["--url_col", url, "--caption_col", caption]
     command += ["--output_folder", out, "--output_format", "webdataset", "--image_size", "64", "--encode_format", kind]
     command += [
@@ -86,6 +85,31 @@ def test_read_verified_and_filtered(server, tmp_path, monkeypatch, names, kind):
     own = {**os.environ, "PYTHONPATH": ""}
     done = subprocess.run([*map(str, command)], text=True, capture_output=True, timeout=500, env=own, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+    return out
+
+
+@pytest.mark.parametrize("order", ["stream", "exact"])
+def test_a_whole_training(server, tmp_path, tiny_config, order):
+    """Two steps of `sunlab fit`, with a filter of LAION's and the export."""
+    out = written(server, tmp_path)
+    if order == "exact":
+        assert main(["data", "index", f"{out}/*.tar"]) == 0
+    filters = "[{name: aesthetic, min: 1, missing: error}]"
+    source = f"{{name: shards, urls: ['{out}/*.tar'], size: 32, filters: {filters}}}"
+    words = [f"data.source={source}", "trainer.max_steps=2", f"run.dir={tmp_path / 'runs'}"]
+    assert main(["fit", "--config", str(tiny_config), *words]) == 0
+    run = tmp_path / "runs" / "tiny"
+    assert (run / "export" / "adapter.safetensors").is_file()
+    report = json.loads((run / "filters.json").read_text())
+    assert report["kept"] > 0 and report["seen"] - report["kept"] == report["filters"]["aesthetic"]["dropped"] > 0
+    assert len({key for step in steps_of(run / "ledger.jsonl").values() for key in step}) == 2 * 8
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("names", NAMES)
+def test_read_verified_and_filtered(server, tmp_path, monkeypatch, names, kind):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    out = written(server, tmp_path, names, kind)
     assert sorted(path.suffix for path in out.iterdir() if path.stem == "00000") == [".parquet", ".tar"]
     assert steps(f"{out}/*.tar", "stream") and main(["data", "index", f"{out}/*.tar"]) == 0
     assert steps(f"{out}/*.tar", "stream") and steps(f"{out}/*.tar", "exact")

@@ -176,12 +176,21 @@ def test_index_refuses_keys_of_two_shards_and_damage(tmp_path, capsys):
         write_tar(tmp_path / f"{name}.tar", [members(n) for n in range(3)])
     assert main(["data", "index", f"{tmp_path}/*.tar"]) == 65
     assert "stands in" in capsys.readouterr().err
-    assert main(["data", "index", f"{tmp_path}/a.tar", "--workers", "2"]) == 0
+    assert main(["data", "index", f"{tmp_path}/a.tar"]) == 0
     shutil.copy(tmp_path / "a.tar", tmp_path / "c.tar")
     with (tmp_path / "c.tar").open("r+b") as file:
         file.truncate(4096)
     assert main(["data", "index", f"{tmp_path}/c.tar"]) == 65
     assert not (tmp_path / "c.tar.index").exists()
+
+
+@pytest.mark.slow
+def test_several_processes_index_as_one_does(folder):
+    assert main(["data", "index", f"{folder}/*.tar"]) == 0
+    alone = (folder / "manifest.json").read_bytes()
+    (folder / "manifest.json").unlink()
+    assert main(["data", "index", f"{folder}/*.tar", "--workers", "2"]) == 0
+    assert (folder / "manifest.json").read_bytes() == alone
 
 
 def test_damaged_shards_are_all_named_and_keep_no_other_out(folder, capsys):

@@ -18,10 +18,10 @@ KINDS = {"s3": (S3, "s3fs", "s3://bucket/set"), "gs": (Google, "gcsfs", "gs://bu
 KINDS["hf"] = (Hub, "huggingface_hub", "hf://datasets/lab/emoji/set")
 
 
-@pytest.fixture(params=KINDS)
-def store(request, folder, monkeypatch):
+@pytest.fixture
+def store(scheme, folder, monkeypatch):
     """A server over an indexed folder, and the folder's URL there."""
-    scheme, (kind, package, url) = request.param, KINDS[request.param]
+    kind, package, url = KINDS[scheme]
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"needs {package}")
     assert main(["data", "index", f"{folder}/*.tar"]) == 0
@@ -46,6 +46,7 @@ def streamed(shards, workers=0):
     return [[key.rpartition("train-")[2] for key in batch.keys] for batch in islice(loader, 3)]
 
 
+@pytest.mark.parametrize("scheme", KINDS)
 def test_a_store_is_streamed_as_the_folder_is(store, source, monkeypatch):
     """In several blocks a shard, with faults, and from forked workers."""
     server, url = store
@@ -58,6 +59,7 @@ def test_a_store_is_streamed_as_the_folder_is(store, source, monkeypatch):
     assert streamed(remote, workers=2) == local
 
 
+@pytest.mark.parametrize("scheme", ["s3", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gs", "hf"))])
 def test_a_store_is_cached_as_the_folder_reads(store, source, folder, tmp_path):
     """In the order exact, from forked workers too, that fetch what the rank does not have."""
     _, url = store

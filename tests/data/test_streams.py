@@ -1,9 +1,11 @@
 """What a step holds depends on neither ranks nor workers, and resuming continues exactly."""
 
+import multiprocessing
 import os
 from itertools import islice
 
 import pytest
+import torch.distributed as dist
 
 from sunlab.data import shared
 from sunlab.data import streams as streams_module
@@ -150,3 +152,38 @@ def test_a_worker_without_shared_memory(source, monkeypatch, tmp_path):
 def test_batches_of_workers_are_in_shared_memory(source):
     batch = next(iter(DataModule(source(size=8), Empty(), batch_size=8, streams=4, workers=1).loader()))
     assert batch.images.is_shared() and batch.crops.is_shared()
+
+
+def of_a_group(source, folder, ranks):
+    """What processes that talk over gloo read: a list a step of (key, prompt, negative, seed), and the positions that each
+    of them would save after the last step."""
+    context = multiprocessing.get_context("fork")
+    found = context.SimpleQueue()
+
+    def read(rank):
+        dist.init_process_group("gloo", init_method=f"file://{folder}/group-{ranks}", rank=rank, world_size=ranks)
+        module = DataModule(source, Mixture(), batch_size=8, streams=4, caption_dropout=0.3)
+        batches = islice(module.loader(rank=rank, ranks=ranks), STEPS)
+        rows = [list(zip(b.keys, b.prompts, b.negatives, b.seeds, strict=True)) for b in batches]
+        module._resumed = STEPS
+        found.put((rows, module.state_dict()))
+        dist.destroy_process_group()
+
+    processes = [context.Process(target=read, args=(rank,)) for rank in range(ranks)]
+    for process in processes:
+        process.start()
+    parts, states = zip(*(found.get() for _ in processes), strict=True)
+    for process in processes:
+        process.join()
+    assert all(process.exitcode == 0 for process in processes) and all(state == states[0] for state in states)
+    return [sorted(row for rows in step for row in rows) for step in zip(*parts, strict=True)], states[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("order", ["stream", "exact"])
+def test_processes_of_a_group_read_the_same_steps(source, tmp_path, order):
+    shards = source(order=order)
+    alone, state = of_a_group(shards, tmp_path, 1)
+    assert len({row for step in alone for row in step}) == STEPS * 8 and ("cursors" in state) == (order == "stream")
+    for ranks in (2, 4):
+        assert of_a_group(shards, tmp_path, ranks) == (alone, state)
