@@ -9,9 +9,13 @@ from adapter_files import write
 from fake_comfyui import NAME_OF_LAYERS
 from safetensors.torch import save_file
 
+from sunlab.adapters import sun, sun_w
+from sunlab.adapters.base import ADAPTERS
 from sunlab.cli.main import main
 from sunlab.comfyui.install import NAME, install
 from sunlab.errors import ConfigError
+from sunlab.export import header
+from sunlab.solvers.base import SOLVERS
 
 LAYERS = dict.fromkeys(NAME_OF_LAYERS.values(), (8, 6, 2))
 ALLOWED = {"comfy", "folder_paths", "torch", "safetensors", *sys.stdlib_module_names}
@@ -55,6 +59,17 @@ def test_places_that_are_refused(tmp_path, capsys):
         install(tmp_path)
     assert main(["comfyui", "install", str(tmp_path / "absent")]) == 78
     assert "custom_nodes" in capsys.readouterr().err
+
+
+def test_the_package_states_what_sunlab_does(nodes):
+    """Its tables cannot be imported from sunlab: the format, the tensors of SUN's adapters, their kinds, the solvers."""
+    reader, loader = (sys.modules[f"{nodes.__name__}.{name}"] for name in ("adapter", "loader"))
+    assert reader.FORMAT == header.FORMAT
+    named = {f"{branch}.{part}": name.removesuffix(".weight") for name, (branch, part) in reader.PARTS.items()}
+    ours = {place.removesuffix(".weight"): name.removesuffix(".weight") for place, name in sun.NAMES.items()}
+    assert named == {**ours, "steering.curve": sun_w.NAME}
+    assert {*reader.KINDS, *reader.REMEDIES} <= {*ADAPTERS.names()}
+    assert {*loader.SAMPLERS} <= {*SOLVERS.names()}
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""An adapter file of sunlab (format 2), read and checked."""
+"""An adapter file of sunlab (format 2), read and checked.
+
+The package runs without sunlab, so the format and the names of tensors are stated here again; a test compares them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
