@@ -50,16 +50,16 @@ def main() -> None:
     )
     parser.add_argument("--price", type=float, default=3.0, help="of a GPU's hour (default 3 USD)")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), metavar="NAME", help="folders of configs/")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     print(HEAD)
     print("|---" * (HEAD.count("|") - 1) + "|")
-    for name in asked.recipes:
+    for name in args.recipes:
         loaded = load_config([f"configs/{name}/sun_msc.yaml"])
         needs, work = plan(loaded), flop(loaded)
-        stored, trained = (each * work / asked.tflops / 3.6e15 for each in evaluations(loaded, needs, asked.count))
+        stored, trained = (each * work / args.tflops / 3.6e15 for each in evaluations(loaded, needs, args.count))
         memory = f"{needs.memory.total / 1e9:.0f} at {needs.micro}" if needs.memory is not None else ""
         latents = needs.base.split("latents ")[1].split("]")[0] + "]"
-        cost = (stored + trained) * asked.price
+        cost = (stored + trained) * args.price
         print(
             f"| `{name}` | {latents} | {work / 1e12:.2f} | {memory} | {stored:.1f} | {trained:.1f} | {cost:.0f} |",
             flush=True,

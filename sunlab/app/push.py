@@ -121,8 +121,8 @@ def _base(given: str | None, config: Mapping[str, Any]) -> str:
     trained = str((config.get("model") or {}).get("base") or "")
     found = None if asset(trained).exists() else hub.parse(trained)
     if found is None:
-        told = f"; the run trained on {trained!r}" if trained else ""
-        raise ConfigError(f"--base: give the pretrained model's repository on the Hub, owner/name{told}")
+        used = f"; the run trained on {trained!r}" if trained else ""
+        raise ConfigError(f"--base: give the pretrained model's repository on the Hub, owner/name{used}")
     return found.repo
 
 

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     with Signals() as signals:  # before torch is imported, which takes long enough for one to come
         loaded = load(args)  # before torch and the rest: a wrong configuration fails at once
         if args.dry_run:
-            foretell(loaded)
+            estimate(loaded)
             return 0
         require_ranks(loaded.config.trainer)
         from sunlab.app.fit import fit
@@ -36,22 +36,22 @@ def run(args: argparse.Namespace) -> int:
             quiet()
         with shown_log():
             done = fit(loaded, resume=args.resume, time_limit=args.time_limit, signals=signals)
-    tell(done, loaded.saved["model"]["base"])
+    report(done, loaded.saved["model"]["base"])
     return 0
 
 
-def foretell(loaded: Any) -> None:
-    """What the run would need."""
+def estimate(loaded: Any) -> None:
+    """Print what the run would need."""
     from sunlab.app.dry_run import plan
 
     quiet()
     for line in plan(loaded).lines():
         print(line)
-    print("the configuration is right and everything builds; no data were touched, nothing was trained")
+    print("the configuration is right and everything builds; no data were read, nothing was trained")
 
 
-def tell(done: Any, base: str) -> None:
-    """What the run left, and what to try next. The base as it is written down: a value of the environment is not told."""
+def report(done: Any, base: str) -> None:
+    """Print the files of the run and commands to try next. The base is shown as configured: no value of the environment."""
     if done["folder"] is None:
         print(f"fast_dev_run: {done['cost']['steps']} steps were trained, nothing is written")
         return

@@ -22,8 +22,8 @@ def page(studio: Studio, *, prompt: str = "", negative: str = "") -> gradio.Bloc
         gradio.HTML("<h1>sunlab</h1>The same prompt and the same noise: the guided teacher, and adapters in a few steps.")
         with gradio.Row():
             with gradio.Column(scale=1, min_width=320):
-                asked = gradio.Textbox(prompt, label="Prompt", lines=2, max_length=2000, elem_id="prompt")
-                refused = gradio.Textbox(negative, label="Negative prompt", max_length=2000, elem_id="negative")
+                positive = gradio.Textbox(prompt, label="Prompt", lines=2, max_length=2000, elem_id="prompt")
+                unwanted = gradio.Textbox(negative, label="Negative prompt", max_length=2000, elem_id="negative")
                 button = gradio.Button("Draw", variant="primary", elem_id="draw")
                 steps = gradio.Slider(1, MOST_STEPS, 4, step=1, label="Steps of the adapters", elem_id="steps")
                 teacher = gradio.Slider(1, 100, 25, step=1, label="Steps of the teacher", elem_id="teacher-steps")
@@ -61,6 +61,8 @@ def page(studio: Studio, *, prompt: str = "", negative: str = "") -> gradio.Bloc
             if not done:
                 yield note("Nothing is chosen under “Draw with”.")
 
-        inputs = [asked, refused, steps, teacher, guidance, scale, lora, seed, base, methods]
-        gradio.on([button.click, asked.submit, refused.submit], drawn, inputs, shown, concurrency_limit=1, api_name=False)
+        inputs = [positive, unwanted, steps, teacher, guidance, scale, lora, seed, base, methods]
+        gradio.on(
+            [button.click, positive.submit, unwanted.submit], drawn, inputs, shown, concurrency_limit=1, api_name=False
+        )
     return blocks

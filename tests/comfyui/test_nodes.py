@@ -132,8 +132,8 @@ def test_guidance_steers_sun_w(nodes, models_dir, steers):
     key = ("input", 1, 0)
     path = NAME_OF_LAYERS[key]
     rho = softplus(bench.tensors[f"{path}.guidance_saturation"].double())
-    for asked, w in ((0.0, 3.0), (2.5, 2.5)):  # by default, the middle of the trained range
-        offset, n = bench.offset(bench.apply([[NEGATIVE, {}]], guidance=asked), X, CONTEXT)
+    for given, w in ((0.0, 3.0), (2.5, 2.5)):  # by default, the middle of the trained range
+        offset, n = bench.offset(bench.apply([[NEGATIVE, {}]], guidance=given), X, CONTEXT)
         g = (w - 1) / (1 + rho * (w - 1))
         gains = (g, g if steers == "offset" else 1.0)
         negatives = [(whole(24), NEGATIVE[0])]

@@ -61,18 +61,18 @@ def browser():
 
 @pytest.fixture
 def page(browser, address):
-    """The page, and whatever it asks another machine for in `page.strangers`."""
+    """The page, and its requests to other machines in `page.foreign`."""
     opened = browser.new_page(viewport={"width": 1280, "height": 1000})
     opened.set_default_timeout(PATIENCE)
-    opened.strangers = []
-    opened.on("request", lambda request: opened.strangers.append(request.url) if strange(request.url, address) else None)
+    opened.foreign = []
+    opened.on("request", lambda sent: opened.foreign.append(sent.url) if is_foreign(sent.url, address) else None)
     opened.goto(address)
     opened.wait_for_selector("#draw")
     yield opened
     opened.close()
 
 
-def strange(url: str, address: str) -> bool:
+def is_foreign(url: str, address: str) -> bool:
     return not url.startswith((address, "data:", "blob:"))
 
 
@@ -92,7 +92,7 @@ def test_teacher_and_adapter_stand_side_by_side(page):
     assert min(sides) >= 128  # decoded
     if "DEMO_PICTURE" in os.environ:
         page.screenshot(path=os.environ["DEMO_PICTURE"], full_page=True)
-    assert page.strangers == []
+    assert page.foreign == []
 
 
 def test_the_sliders_act(page):
@@ -162,8 +162,8 @@ def test_a_file_in_place_of_a_prompt_is_not_read(address, tmp_path):
     config = json.loads(request(address, "GET", "/config")[1])
     (event,) = [d for d in config["dependencies"] if len(d["inputs"]) > 3]
     values = [file, "", 4, 1, 3, 1, 1, 0, "emoji-sd", ["teacher"]]
-    asked = {"data": values, "fn_index": event["id"], "session_hash": "abc"}
-    status, text = request(address, "POST", "/gradio_api/queue/join", asked)
-    heard = request(address, "GET", "/gradio_api/queue/data?session_hash=abc")[1] if status == 200 else text
-    assert "the secret" not in heard and b64encode(b"the secret").decode() not in heard
-    assert "/gradio_api/file=" not in heard  # the value is text for the prompt
+    body = {"data": values, "fn_index": event["id"], "session_hash": "abc"}
+    status, text = request(address, "POST", "/gradio_api/queue/join", body)
+    answer = request(address, "GET", "/gradio_api/queue/data?session_hash=abc")[1] if status == 200 else text
+    assert "the secret" not in answer and b64encode(b"the secret").decode() not in answer
+    assert "/gradio_api/file=" not in answer  # the value is text for the prompt

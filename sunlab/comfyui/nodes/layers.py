@@ -65,8 +65,8 @@ def fit(adapter: SUNAdapter, layers: Mapping[Key, Layer]) -> dict[Key, tuple[Lay
             "this model differ; load the base that the adapter was trained on, or a fine-tune of it"
         )
     paths = {layer.path for layer in layers.values()}
-    if strangers := sorted(paths ^ {name.replace("/", ".") for name in adapter.layers}):
-        raise DataError(f"{adapter.name}: {strangers[0]} is not in both the adapter and this model")
+    if unmatched := sorted(paths ^ {name.replace("/", ".") for name in adapter.layers}):
+        raise DataError(f"{adapter.name}: {unmatched[0]} is not in both the adapter and this model")
     for layer in layers.values():
         for name, branch in adapter.branches(layer.path).items():
             if branch.to_k is not None and tuple(branch.to_k.shape) != (layer.width, layer.text):
