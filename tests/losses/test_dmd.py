@@ -130,8 +130,8 @@ def test_the_critic_converges_to_the_score_of_the_student(hand):
     student = Sampler(hand.PATH, *FAKE).requires_grad_(False)
     flows = bound(hand.PATH, student, Gaussian(hand.PATH, *REAL), network)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 250)
-    for step in range(250):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 160)
+    for step in range(160):
         optimizer.zero_grad()
         loss.critic_step(batch_of(range(64 * step, 64 * step + 64)), *flows).mean().backward()
         optimizer.step()

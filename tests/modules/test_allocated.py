@@ -73,7 +73,7 @@ def close(config, words, micro):
     ids=["SUN", "checkpointed", "LoRA + lcm", "a full copy"],
 )
 def test_the_step_of_emoji_sd(words, tiny_config):
-    close(tiny_config, words, 4)
+    close(tiny_config, words, 2)
 
 
 FAMILIES = {
@@ -86,7 +86,7 @@ FAMILIES = {
 @pytest.mark.parametrize("family", [pytest.param("sdxl", marks=pytest.mark.slow), "pixart", "sd3"])
 def test_the_step_of_every_family(family, tiny_config, tmp_path):
     FAMILIES[family](tmp_path / family)
-    close(tiny_config, [f"model.base={tmp_path / family}"], 16)
+    close(tiny_config, [f"model.base={tmp_path / family}"], 8)
 
 
 @pytest.mark.slow

@@ -86,7 +86,9 @@ def test_only_what_is_trained_moves_and_is_saved(kind, tiny_base, tiny_data, tmp
 
 
 @pytest.mark.parametrize("kind", ["adapter", "lora", "copy"])
-def test_the_teacher_stays_in_eval(kind, tiny_base, tiny_data, tmp_path):
+def test_one_unet_in_memory_and_the_teacher_in_eval(kind, tiny_base, tiny_data, tmp_path):
+    count = sum(p.numel() for p in tiny_base.backbone.unet.parameters())
+    others = sum(p.numel() for part in (tiny_base.text, tiny_base.autoencoder) for p in part.parameters())
     seen = []
 
     class Watch(MSC):
@@ -99,14 +101,6 @@ def test_the_teacher_stays_in_eval(kind, tiny_base, tiny_data, tmp_path):
     module.loss = Watch(substeps=2)
     train(module, tiny_data(), tmp_path)
     assert len(seen) == 2 and not any(map(any, seen))
-
-
-@pytest.mark.parametrize("kind", ["adapter", "lora", "copy"])
-def test_one_unet_in_memory(kind, tiny_base, tiny_data, tmp_path):
-    count = sum(p.numel() for p in tiny_base.backbone.unet.parameters())
-    others = sum(p.numel() for part in (tiny_base.text, tiny_base.autoencoder) for p in part.parameters())
-    module = make(kind, tiny_base)
-    train(module, tiny_data(), tmp_path)
     own = sum(p.numel() for p in module.trainable().values())
     storages = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() // 4 for p in reachable(module)}
     assert sum(storages.values()) == count + others + own
@@ -126,7 +120,7 @@ def reachable(module):
 
 
 @pytest.mark.parametrize(
-    ("kind", "falls"), [("adapter", 0.9), ("lora", 0.9), ("teacher", 0.9), ("style", 0.99), ("autoencoder", 0.7)]
+    ("kind", "falls"), [("adapter", 0.97), ("lora", 0.9), ("teacher", 0.9), ("style", 0.95), ("autoencoder", 0.8)]
 )
 def test_the_loss_falls_on_one_batch(kind, falls, tiny_base, tiny_data, tmp_path):
     module = make(kind, tiny_base)
@@ -147,7 +141,7 @@ def test_the_loss_falls_on_one_batch(kind, falls, tiny_base, tiny_data, tmp_path
 
     module.training_step = step
     loader = torch.utils.data.DataLoader(Repeated(), batch_size=None)
-    trainer = Trainer(accelerator="cpu", max_steps=25, logger=False, enable_progress_bar=False,
+    trainer = Trainer(accelerator="cpu", max_steps=12, logger=False, enable_progress_bar=False,
                       enable_model_summary=False, enable_checkpointing=False, default_root_dir=tmp_path)  # fmt: skip
     trainer.fit(module, train_dataloaders=loader)
     assert values[-1] < falls * values[0], values

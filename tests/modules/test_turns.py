@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 EMA = "{name: ema, decay: 0.9}"
 WORDS = (
     "loss={name: judged, critic_steps: 2}",
-    "trainer.max_steps=11",
+    "trainer.max_steps=8",
     "run.checkpoint_every=4",
     "trainer.gradient_clip_val=0.001",
 )
@@ -52,17 +52,32 @@ def unbroken(tiny_config, critic, tmp_path_factory):
 
 
 def test_both_are_trained_in_turn(unbroken):
-    """Eleven batches: eight of the critic, three of the student."""
+    """Eight batches: six of the critic, two of the student."""
     state = saved(unbroken)
     student, critic = optimizers(state)
-    assert {int(s["step"]) for s in student["state"].values()} == {3}
-    assert {int(s["step"]) for s in critic["state"].values()} == {8}
-    assert state["global_step"] == 11
+    assert {int(s["step"]) for s in student["state"].values()} == {2}
+    assert {int(s["step"]) for s in critic["state"].values()} == {6}
+    assert state["global_step"] == 8
     assert {"loss.critic.0.weight", "loss.critic.2.bias"} <= state["state_dict"].keys()
     (average,) = [v for k, v in state["callbacks"].items() if k.startswith("EMA")]
-    assert average["steps"] == 3 and not any("critic" in name for name in average["average"])
+    assert average["steps"] == 2 and not any("critic" in name for name in average["average"])
 
 
+RESUMED = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "nfe")
+
+
+def test_stopped_and_resumed(unbroken, tiny_config, critic, equal, tmp_path):
+    """Between two steps of the critic, in one process."""
+    given = words(tiny_config, critic, tmp_path, f"callbacks=[{EMA}]")
+    assert main([*given, "--time-limit", "0s"]) == 75
+    assert saved(tmp_path)["global_step"] == 1
+    assert main([*given, "--resume", "last"]) == 0
+    ours, theirs = saved(tmp_path), saved(unbroken)
+    for key in RESUMED:
+        assert equal(ours[key], theirs[key]), key
+
+
+@pytest.mark.slow
 def test_killed_and_resumed(unbroken, tiny_config, critic, kill, equal, sunlab_process, tmp_path):
     callbacks = f"callbacks=[{EMA}, {{name: kill_in_turns, after: 7}}]"
     done = sunlab_process(*words(tiny_config, critic, tmp_path, "--plugin", kill, callbacks))
@@ -70,7 +85,7 @@ def test_killed_and_resumed(unbroken, tiny_config, critic, kill, equal, sunlab_p
     assert saved(tmp_path)["global_step"] == 4
     assert main(words(tiny_config, critic, tmp_path, f"callbacks=[{EMA}]", "--resume", "last")) == 0
     ours, theirs = saved(tmp_path), saved(unbroken)
-    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "nfe"):
+    for key in RESUMED:
         assert equal(ours[key], theirs[key]), key
 
 
@@ -199,5 +214,5 @@ def test_a_killed_run_resumed_is_the_unbroken_one(loss, tiny_config, kill, equal
     assert main(run(tmp_path / "cut", f"callbacks=[{EMA}]", "--resume", "last")) == 0
     ours, theirs = saved(tmp_path / "cut"), saved(tmp_path / "whole")
     assert any("discriminator" in name for name in ours["state_dict"])
-    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "nfe"):
+    for key in RESUMED:
         assert equal(ours[key], theirs[key]), key
