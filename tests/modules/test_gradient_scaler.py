@@ -29,7 +29,8 @@ class Overflow(Callback):
 def trained(folder, data, *, scaler=None, loss=None, clip=1e-3, callbacks=()):
     """The adapter's tensors after `STEPS` steps with clipped gradients, and how many steps the scaler skipped."""
     torch.manual_seed(0)
-    module = AdapterModule(load_base(folder), SUN(), loss or MSC(states="data", substeps=1), optimization=Optimization(lr=1e-2))
+    loss = loss or MSC(states="data", substeps=1)
+    module = AdapterModule(load_base(folder), SUN(), loss, optimization=Optimization(lr=1e-2))
     precision = {} if scaler is None else {"plugins": [MixedPrecision("16-mixed", "cpu", scaler)]}
     trainer = Trainer(
         max_steps=STEPS, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,

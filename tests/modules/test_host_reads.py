@@ -24,7 +24,10 @@ from sunlab.testing.toy_backbone import toy_base
 from sunlab.types import Samples, Trajectory
 
 B = 2
-NAMED = {"sum": {"name": "sum", "losses": ["msc", "lcm"]}, "dmd": {"name": "dmd", "critic_steps": 1, "fake": {"name": "lora", "rank": 2}}}
+NAMED = {
+    "sum": {"name": "sum", "losses": ["msc", "lcm"]},
+    "dmd": {"name": "dmd", "critic_steps": 1, "fake": {"name": "lora", "rank": 2}},
+}
 READS = {
     "item": lambda x: x.sum().item(),
     "bool": lambda x: bool((x > 0).all()),
