@@ -2,6 +2,9 @@
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +13,35 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from sunlab.distributed.later import Later
 from sunlab.errors import NotFinite
+
+NOTED = ("keys", "prompts", "negatives", "seeds")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a rank had in an optimizer step.
+
+    Attributes:
+        number: of the step.
+        turn: whose it was, `student` or `critic`.
+        samples: keys, prompts, negatives and seeds.
+        losses: on the device.
+    """
+
+    number: int
+    turn: str
+    samples: Mapping[str, Sequence[Any]]
+    losses: Sequence[Tensor]
 
 
 class SkipNonFinite(Callback):
     """Leaves parameters and optimizer as they are in a step in which any rank has a loss or gradient that is not finite.
     Its batch stays consumed and the step stays counted, so that order, schedule and step numbers do not shift.
+
+    The step is skipped on the device, without waiting for it: fused AdamW takes a flag for that. The host reads the flag two
+    steps later on a GPU, at once on a CPU; it waits for it for an optimizer that takes none (`optimizer.bits: 8`).
 
     What each rank had in such a step is appended to `folder`/skipped/rank-R.jsonl: step, keys, prompts, negative prompts,
     seeds, losses, and whether this rank's own losses were finite. With fp16's gradient scaler only the loss is looked at;
@@ -23,8 +49,10 @@ class SkipNonFinite(Callback):
 
     Args:
         folder: the run's.
-        limit: such steps in a row after which the run ends, every rank at the same step. The steps of a loss's networks and
-            the student's are counted apart: a diverged critic ends the run although the student's steps are finite.
+        limit: such steps in a row after which the run ends, every rank at the same step, as soon as the last of them is
+            read. The steps of a loss's networks and the student's are counted apart: a diverged critic ends the run although
+            the student's steps are finite.
+        lag: see `Later`.
 
     Attributes:
         skipped: steps so far; in the checkpoint.
@@ -34,14 +62,21 @@ class SkipNonFinite(Callback):
         NotFinite: at `limit`.
     """
 
-    def __init__(self, folder: Path, *, limit: int):
+    def __init__(self, folder: Path, *, limit: int, lag: int | None = None):
         self.folder, self.limit = folder, limit
         self.skipped, self.in_a_row = 0, {"student": 0, "critic": 0}
-        self._batches: list[Any] = []
+        self._flags = Later(lag)
+        self._samples: dict[str, list[Any]] = {name: [] for name in NOTED}
         self._losses: list[Tensor] = []
+        self._over: str | None = None
+        self._trainer: Any = None
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        self._trainer = trainer
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._batches.append(batch)
+        for name, values in self._samples.items():
+            values.extend(getattr(batch, name, ()))
 
     def on_before_backward(self, trainer: Trainer, module: LightningModule, loss: Tensor) -> None:
         self._losses.append(loss.detach())
@@ -50,59 +85,85 @@ class SkipNonFinite(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: torch.optim.Optimizer) -> None:
         """Between the gradients' all-reduce and the step."""
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        mine = _finite(self._losses)  # gradients are the sum of all ranks' by now
-        finite = trainer.strategy.reduce_boolean_decision(mine and (scaled or _finite(_gradients(optimizer))), all=True)
-        batches, losses, self._batches, self._losses = self._batches, self._losses, [], []
         turns = getattr(module, "turns", None)
-        turn = "student" if turns is None else turns.turn
-        if finite:
-            self.in_a_row[turn] = 0
-            return
-        self.skipped += 1
-        self.in_a_row[turn] += 1
-        file = self._note(trainer, mine, batches, losses)
+        step = Taken(trainer.global_step, "student" if turns is None else turns.turn, self._samples, self._losses)
+        self._samples, self._losses = {name: [] for name in NOTED}, []
+        flag = not_finite(step.losses, [] if scaled else _gradients(optimizer))
+        due = self._flags.add(flag, step)
         if not scaled:
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad = None  # the optimizer passes over it, its moments and its count of steps too
-        for logger in trainer.loggers:
-            logger.log_metrics({"skipped_steps": float(self.skipped)}, step=trainer.global_step)
-        whose = " of the loss's networks" if turn == "critic" else ""
-        rate = "loss.critic_lr" if turn == "critic" else "optimizer.lr"
-        what = f"step {trainer.global_step}: a loss or gradient{whose} is not finite; what it was made of is in {file}"
-        if self.in_a_row[turn] >= self.limit:
-            raise NotFinite(
-                f"{what}. The last {self.in_a_row[turn]} steps{whose} were like this and were skipped, so the weights are "
-                f"as before. Look at those samples, lower {rate}, or set trainer.gradient_clip_val; run.skip_limit is the "
-                "number of such steps at which a run ends"
-            )
-        if trainer.is_global_zero:
-            print(f"warning: {what}. Skipped, {self.in_a_row[turn]} in a row, {self.skipped} in all", file=sys.stderr)
+            skip(optimizer, flag.clamp(max=1.0))
+        self._judge(due)
+        self._end()
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._judge(self._flags.rest())
+        self._end()
 
     def state_dict(self) -> dict[str, Any]:
+        self._judge(self._flags.rest())
         return {"skipped": self.skipped, "in_a_row": dict(self.in_a_row)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.skipped, self.in_a_row = state_dict["skipped"], dict(state_dict["in_a_row"])
 
-    def _note(self, trainer: Trainer, mine: bool, batches: list[Any], losses: list[Tensor]) -> Path:
-        file = self.folder / "skipped" / f"rank-{trainer.global_rank}.jsonl"
+    def _end(self) -> None:
+        if self._over is not None:
+            raise NotFinite(self._over)
+
+    def _judge(self, due: list[tuple[Any, Any]]) -> None:
+        """Count, note and report the steps whose flags were read."""
+        for flag, step in due:
+            if not flag:
+                self.in_a_row[step.turn] = 0
+                continue
+            self.skipped += 1
+            self.in_a_row[step.turn] += 1
+            self._report(step)
+
+    def _report(self, step: Taken) -> None:
+        file, row = self._note(step), self.in_a_row[step.turn]
+        for logger in self._trainer.loggers:
+            logger.log_metrics({"skipped_steps": float(self.skipped)}, step=step.number)
+        critic = step.turn == "critic"
+        whose, rate = (" of the loss's networks", "loss.critic_lr") if critic else ("", "optimizer.lr")
+        what = f"step {step.number}: a loss or gradient{whose} is not finite; what it was made of is in {file}"
+        if row >= self.limit and self._over is None:
+            self._over = (
+                f"{what}. The last {row} steps{whose} were like this and were skipped, so the weights are as before. Look "
+                f"at those samples, lower {rate}, or set trainer.gradient_clip_val; run.skip_limit is the number of such "
+                "steps at which a run ends"
+            )
+        elif self._trainer.is_global_zero:
+            print(f"warning: {what}. Skipped, {row} in a row, {self.skipped} in all", file=sys.stderr)
+
+    def _note(self, step: Taken) -> Path:
+        file = self.folder / "skipped" / f"rank-{self._trainer.global_rank}.jsonl"
         file.parent.mkdir(parents=True, exist_ok=True)
-        note: dict[str, Any] = {"step": trainer.global_step, "rank": trainer.global_rank, "finite": mine}
-        note["losses"] = [str(float(loss)) for loss in losses]  # JSON has no nan
-        for name in ("keys", "prompts", "negatives", "seeds"):
-            note[name] = [value for batch in batches for value in getattr(batch, name, ())]
+        losses = [float(loss) for loss in step.losses]
+        mine = all(isfinite(loss) for loss in losses)  # gradients are the sum of all ranks' by now
+        note = {"step": step.number, "rank": self._trainer.global_rank, "finite": mine, "losses": list(map(str, losses))}
         with file.open("a") as opened:
-            opened.write(json.dumps(note) + "\n")
+            opened.write(json.dumps({**note, **step.samples}) + "\n")  # losses as text: JSON has no nan
         return file
+
+
+def skip(optimizer: torch.optim.Optimizer, flag: Tensor) -> None:
+    """Let the optimizer's next step pass, its moments and its count of steps too, where `flag` () is 1."""
+    for each in getattr(optimizer, "optimizers", [optimizer]):
+        if all(group.get("fused") for group in each.param_groups):
+            each.found_inf = flag  # as torch's gradient scaler sets it
+        elif flag:
+            for parameter in (p for group in each.param_groups for p in group["params"]):
+                parameter.grad = None
 
 
 def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
-def _finite(tensors: list[Tensor]) -> bool:
-    """By their norm, which is finite where all values are (and not too large to be squared)."""
-    if not tensors:
-        return True
-    return bool(torch.nn.utils.get_total_norm(tensors).isfinite())
+def not_finite(*groups: Sequence[Tensor]) -> Tensor:
+    """1 if not, 0 if all are, float32, (): by the groups' norms, which are finite where all values are (and not too large to
+    be squared)."""
+    norms = [torch.nn.utils.get_total_norm(list(tensors)) for tensors in groups if tensors]
+    whole = [getattr(norm, "full_tensor", lambda norm=norm: norm)() for norm in norms]  # of gradients in shards
+    return torch.stack([norm.isfinite() for norm in whole]).all().logical_not().float()

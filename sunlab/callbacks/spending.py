@@ -7,6 +7,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from sunlab.distributed.later import Later
+
 
 class Spending(Callback):
     """Counts steps, passes and seconds over all attempts of a run; ends it after the step in which the budget is spent.
@@ -27,6 +29,7 @@ class Spending(Callback):
         self.nfe, self.seconds = nfe, seconds
         self.used, self.elapsed = 0.0, 0.0
         self._since, self._step = 0.0, 0
+        self._sums, self._cost = Later(), (0.0, 0.0)
 
     @property
     def limited(self) -> bool:
@@ -34,10 +37,11 @@ class Spending(Callback):
 
     @property
     def share(self) -> float:
-        """Of the budget that is spent."""
+        """Of the budget that is spent. A step whose sum over the ranks is not read yet counts as much as the last read."""
+        used, elapsed = (n + len(self._sums) * c for n, c in zip((self.used, self.elapsed), self._cost, strict=True))
         if self.nfe is not None:
-            return self.used / self.nfe
-        return 0.0 if self.seconds is None else self.elapsed / self.seconds
+            return used / self.nfe
+        return 0.0 if self.seconds is None else elapsed / self.seconds
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         if self.limited:
@@ -52,18 +56,25 @@ class Spending(Callback):
             return  # gradients are still being accumulated
         self._step = trainer.global_step
         now = time.monotonic()
-        mine = (getattr(getattr(module, "nfe", None), "equivalents", 0), now - self._since)
+        used, elapsed = float(getattr(getattr(module, "nfe", None), "equivalents", 0)), now - self._since
         self._since = now
-        self._add(trainer, module, *mine)
+        if trainer.world_size == 1 or not self.limited:  # nothing to agree on before the end
+            self.used, self.elapsed = used, self.elapsed + elapsed
+        else:
+            self._take(self._sums.add(_on_device(trainer, used, elapsed)))
         self._end(trainer)
 
-    def _add(self, trainer: Trainer, module: LightningModule, used: int, elapsed: float) -> None:
-        if trainer.world_size == 1:  # nothing to add up: the device is not waited for
-            self.used, self.elapsed = float(used), self.elapsed + elapsed
-            return
-        all_used, all_elapsed = torch.tensor((used, elapsed), dtype=torch.float64, device=_device(module)).unbind()
-        self.used = float(trainer.strategy.reduce(all_used, reduce_op="sum"))
-        self.elapsed += float(trainer.strategy.reduce(all_elapsed, reduce_op="mean"))
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.world_size > 1 and not self.limited:
+            due = self._sums.add(_on_device(trainer, self.used, self.elapsed))
+            ((self.used, self.elapsed), _), *_ = due or self._sums.rest()
+        self._take(self._sums.rest())
+
+    def _take(self, sums: list[tuple[Any, Any]]) -> None:
+        """What all ranks spent: NFE so far, and seconds of a step in the mean."""
+        for (used, elapsed), _ in sums:
+            self._cost = used - self.used, elapsed
+            self.used, self.elapsed = used, self.elapsed + elapsed
 
     def _end(self, trainer: Trainer) -> None:
         if self.limited and self.share >= 1:
@@ -71,12 +82,14 @@ class Spending(Callback):
             trainer.fit_loop.epoch_loop.max_steps = trainer.global_step
 
     def state_dict(self) -> dict[str, Any]:
+        self._take(self._sums.rest())
         return {"used": self.used, "elapsed": self.elapsed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.used, self.elapsed = state_dict["used"], state_dict["elapsed"]
 
 
-def _device(module: LightningModule) -> torch.device:
-    """Float64 does not exist on MPS."""
-    return torch.device("cpu") if module.device.type == "mps" else module.device
+def _on_device(trainer: Trainer, used: float, elapsed: float) -> torch.Tensor:
+    """What this rank adds to the sums, without a copy from the host, which would wait."""
+    shares = used, elapsed / trainer.world_size
+    return torch.stack([torch.full((), n, dtype=torch.float64, device=trainer.strategy.root_device) for n in shares])

@@ -3,15 +3,18 @@
 import time
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from sunlab.distributed.later import Later
 from sunlab.distributed.signals import Signals
 
 
 class Stop(Callback):
     """Ends the training after the optimizer step during which the time ran out or a signal came, on all ranks after the
-    same one: they agree on it, at the cost of one all-reduce of a number a step. The caller saves and exits with 75.
+    same one: they agree on it, at the cost of one all-reduce of a number a step. Several GPUs end two steps later, since the
+    number is read when they have long computed it. The caller saves and exits with 75.
 
     Args:
         signals: where it is noted that one came.
@@ -26,6 +29,7 @@ class Stop(Callback):
         self.deadline = None if seconds is None else time.monotonic() + seconds
         self.reason: str | None = None
         self._last_step = 0
+        self._agreed = Later()
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.signals.listen()  # Lightning has put a handler of its own over SIGTERM, which broadcasts from inside
@@ -36,7 +40,12 @@ class Stop(Callback):
             return  # gradients are still being accumulated: a slice ends with a whole step, and has at least one
         self._last_step = trainer.global_step
         mine = self.asked()
-        if not trainer.strategy.reduce_boolean_decision(mine is not None, all=False):
+        if trainer.world_size == 1:
+            stops = mine is not None
+        else:
+            number = torch.full((), float(mine is not None), device=trainer.strategy.root_device)
+            stops = any(total for total, _ in self._agreed.add(number))
+        if not stops:
             return
         if not 0 <= trainer.max_steps <= trainer.global_step and not trainer.should_stop:  # else it ends by itself
             self.reason = mine or "another rank"

@@ -2,14 +2,18 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from sunlab.app.fit import fit
+from sunlab.callbacks.finite import SkipNonFinite
 from sunlab.config.load import load_config
 from sunlab.data.ledger import read
 from sunlab.errors import DataError, NotFinite
+from sunlab.losses.joint import JointOptimizer
+from sunlab.testing.device import no_host_reads
 
 HARM = "{{name: inject_harm, what: nan, step: {}, steps: {}}}"
 
@@ -62,3 +66,80 @@ def test_several_in_a_row_end_the_run(tiny_config, tmp_path):
         run(tiny_config, tmp_path, 1, 5, "run.skip_limit=3")
     assert isinstance(caught.value, DataError) and caught.value.exit_code == 65
     assert [skip["step"] for skip in skips(tmp_path)] == [1, 2, 3]
+
+
+class Loop:
+    """Steps of two parameters under the callback, as Lightning calls it. Flags are read `lag` steps late, as on a GPU."""
+
+    def __init__(self, folder, *, lag, limit=10, make=lambda p: torch.optim.AdamW([p], lr=0.1, fused=True)):
+        self.weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+        self.optimizer = JointOptimizer([make(p) for p in self.weights])
+        self.callback = SkipNonFinite(folder, limit=limit, lag=lag)
+        self.trainer = SimpleNamespace(
+            global_step=0, global_rank=0, is_global_zero=True, loggers=[], precision_plugin=SimpleNamespace()
+        )
+        self.callback.setup(self.trainer, None, "fit")
+
+    def step(self, factor, gradient=1.0):
+        batch = SimpleNamespace(keys=(str(self.trainer.global_step),))
+        self.callback.on_train_batch_start(self.trainer, None, batch, 0)
+        loss = factor * sum(p.square().sum() for p in self.weights)
+        self.callback.on_before_backward(self.trainer, None, loss)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.weights[0].grad.mul_(gradient)
+        self.callback.on_before_optimizer_step(self.trainer, None, self.optimizer)
+        self.optimizer.step()
+        self.trainer.global_step += 1
+
+    def state(self):
+        kept = [value for each in self.optimizer.optimizers for state in each.state.values() for value in state.values()]
+        return [*(p.detach() for p in self.weights), *kept]
+
+
+def noted(folder):
+    return [json.loads(line) for line in (folder / "skipped" / "rank-0.jsonl").read_text().splitlines()]
+
+
+PLAIN = {"make": lambda p: torch.optim.AdamW([p], lr=0.1, fused=False)}
+
+
+@pytest.mark.parametrize("options", [{"lag": 0}, {"lag": 2}, {"lag": 2, **PLAIN}], ids=["now", "later", "not fused"])
+def test_the_device_skips_and_the_host_reads_later(options, tmp_path):
+    """One without the step has the same weights, moments and counts; of a gradient in one place, and of a loss."""
+    loop, clean = Loop(tmp_path / "a", **options), Loop(tmp_path / "b", **options)
+    for factor, gradient in ((1, 1), (2, math.inf), (math.nan, 1), (3, 1), (4, 1)):
+        loop.step(factor, gradient)
+        if math.isfinite(factor * gradient):
+            clean.step(factor)
+    assert all(torch.equal(a, b) for a, b in zip(loop.state(), clean.state(), strict=True))
+    assert loop.callback.state_dict() == {"skipped": 2, "in_a_row": {"student": 0, "critic": 0}}
+    first, second = noted(tmp_path / "a")
+    assert (first["step"], first["keys"], first["finite"]) == (1, ["1"], True)
+    assert (second["step"], second["keys"], second["finite"], second["losses"]) == (2, ["2"], False, ["nan"])
+    assert not (tmp_path / "b").exists()
+
+
+def test_the_run_ends_as_soon_as_the_limit_is_read(tmp_path):
+    loop = Loop(tmp_path, lag=2, limit=2)
+    for factor in (1, math.nan, math.nan, 1):
+        loop.step(factor)
+    before = [tensor.clone() for tensor in loop.state()]
+    with pytest.raises(NotFinite, match=r"step 2: a loss or gradient is not finite.*The last 2 steps"):
+        loop.step(1)
+    assert [note["step"] for note in noted(tmp_path)] == [1, 2]
+    assert all(torch.equal(a, b) for a, b in zip(loop.state(), before, strict=True))
+    late = Loop(tmp_path, lag=2, limit=2)
+    for _ in range(2):
+        late.step(math.nan)
+    with pytest.raises(NotFinite, match="step 1"):
+        late.callback.on_train_end(late.trainer, None)
+
+
+def test_no_value_is_read_in_a_step(tmp_path):
+    with no_host_reads():
+        loop = Loop(tmp_path, lag=2)
+        for _ in range(2):
+            loop.step(1.0)
+    with pytest.raises(AssertionError, match="read on the host"), no_host_reads():
+        Loop(tmp_path, lag=0).step(1.0)

@@ -1,10 +1,14 @@
 """Trainings that end when a budget is spent, not after so many steps."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from sunlab.app.fit import fit
+from sunlab.callbacks.spending import Spending
 from sunlab.config.load import load_config
+from sunlab.distributed.later import Later
 from sunlab.errors import ConfigError, Preempted
 
 # Of a batch of 8: msc from data with 2 substeps of a guided teacher (2 passes each), one student pass and its backward.
@@ -65,3 +69,22 @@ def test_ends_by_the_clock(tiny_config, tmp_path):
 def test_errors(tiny_config, tmp_path, words, match):
     with pytest.raises(ConfigError, match=match):
         run(tiny_config, tmp_path, *words)
+
+
+def test_several_gpus_end_after_the_same_step(monkeypatch):
+    """Though what all ranks spent is read two steps later; the rate follows the same share."""
+    spending = Spending(nfe=100)
+    monkeypatch.setattr(spending, "_sums", Later(2))
+    loop = SimpleNamespace(max_steps=-1)
+    trainer = SimpleNamespace(
+        world_size=2, global_step=0, fit_loop=SimpleNamespace(epoch_loop=loop),
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+    )  # fmt: skip
+    shares = []
+    spending.on_train_start(trainer, None)
+    while loop.max_steps < 0:
+        trainer.global_step += 1
+        spending.on_train_batch_end(trainer, SimpleNamespace(nfe=SimpleNamespace(equivalents=9 * trainer.global_step)))
+        shares.append(spending.share)
+    assert loop.max_steps == 12 and shares[2:] == pytest.approx([0.09 * step for step in range(3, 13)])
+    assert spending.state_dict()["used"] == 108

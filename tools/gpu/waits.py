@@ -14,6 +14,7 @@ from gpu.parts import Bench
 from gpu.record import Goal
 from sunlab.adapters.sun import SUN
 from sunlab.backbones.base import BaseModel
+from sunlab.callbacks.finite import not_finite, skip
 from sunlab.diffusion.grid import grid
 from sunlab.diffusion.guidance import NetworkEvaluations
 from sunlab.losses import LOSSES
@@ -99,6 +100,7 @@ def training_step(bench: Bench, name: str) -> Callable[[], object]:
         loss = one_step(module, samples, number)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in module.parameters() if p.grad is not None], 1.0)
+        skip(optimizer, not_finite([loss.detach()], [p.grad for p in module.parameters() if p.grad is not None]))
         optimizer.step()
         optimizer.zero_grad()
 
