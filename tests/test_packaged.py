@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sunlab import packaged
-from sunlab.data.paths import expand
+from sunlab.data.urls import expand
 from sunlab.lab import ASSETS
 
 

@@ -37,8 +37,8 @@ from sunlab.data.datamodule import DataModule
 from sunlab.data.framing import Framing
 from sunlab.data.indexing import index_all
 from sunlab.data.negatives import Empty
-from sunlab.data.paths import expand
 from sunlab.data.shards import Shards
+from sunlab.data.urls import expand
 
 CAPTION = "a photograph of something that is long enough to be a usual caption of the web"
 

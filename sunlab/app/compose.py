@@ -17,8 +17,8 @@ from sunlab.config.schema import Config
 from sunlab.config.schema import Sampler as SamplerConfig
 from sunlab.data.base import Source
 from sunlab.data.by_base import ByBase
-from sunlab.data.cache import cache_tag, cached
 from sunlab.data.datamodule import DataModule
+from sunlab.data.latents import cache_tag, cached
 from sunlab.diffusion.grid import grid
 from sunlab.distributed.ranks import Ranks, first_rank
 from sunlab.errors import ConfigError

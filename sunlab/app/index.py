@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sunlab.data.index import SUFFIX
 from sunlab.data.indexing import Indexed, index_all, unindexed
-from sunlab.data.paths import expand
+from sunlab.data.urls import expand
 
 
 def index(shards: Sequence[str], *, workers: int = 1, missing: bool = False) -> list[Indexed]:

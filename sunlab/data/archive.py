@@ -112,42 +112,34 @@ def open_tar(path: Path) -> IO[bytes]:
 
 def unpacked(file: "io.BufferedReader[Any]", size: int) -> IO[bytes]:
     """The same of an open file of `size` bytes, at its start."""
-    return io.BufferedReader(_Unpacked(file, largest(size)), 2**18) if file.peek(2)[:2] == GZIP else file
+    return _Unpacked(file, largest(size)) if file.peek(2)[:2] == GZIP else file  # type: ignore[return-value]
 
 
-class _Unpacked(io.RawIOBase):
+class _Unpacked(gzip.GzipFile):
     """A gzip file of limited size. Damage to the stream itself is `Damage`."""
 
     def __init__(self, packed: IO[bytes], limit: int):
+        super().__init__(fileobj=packed, mode="rb")
         self.limit, self.packed = limit, packed
-        self.file = gzip.GzipFile(fileobj=packed)
 
-    def readable(self) -> bool:
-        return True
+    def read(self, size: int | None = -1) -> bytes:
+        return self._guarded(super().read, size)
 
-    def seekable(self) -> bool:
-        return True
+    def read1(self, size: int = -1) -> bytes:
+        return self._guarded(super().read1, size)
 
-    def readinto(self, buffer) -> int:  # noqa: ANN001
-        return self._guarded(lambda: self.file.readinto(buffer))
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._guarded(lambda: self.file.seek(offset, whence) if offset <= self.limit else self.limit + 1)
-
-    def tell(self) -> int:
-        return self.file.tell()
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._guarded(super().seek, min(offset, self.limit + 1), whence)
 
     def close(self) -> None:
-        if hasattr(self, "file"):
-            self.file.close()
-            self.packed.close()
         super().close()
+        self.packed.close()
 
-    def _guarded(self, act: Callable[[], int]) -> int:
+    def _guarded(self, act: Callable[..., Any], *given: Any) -> Any:
         try:
-            done = act()
+            found = act(*given)
         except (EOFError, gzip.BadGzipFile, gzip.zlib.error) as error:  # type: ignore[attr-defined]
             raise Damage(f"bad gzip stream: {error}") from None
-        if max(done, self.file.tell()) > self.limit:
+        if super().seek(0, io.SEEK_CUR) > self.limit:
             raise Damage(f"unpacks to more than {self.limit:,} bytes")
-        return done
+        return found

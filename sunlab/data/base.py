@@ -2,15 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from registry import Registry
-from sunlab.data.cursor import Request
+from sunlab.data.cursor import Cursor, Range, Request
 from sunlab.data.filters.base import Dropped
 from sunlab.data.pipeline import Pipeline
-from sunlab.data.sample import Sample
-from sunlab.data.stages.ranges import Range, Ranges, ReadRange
+from sunlab.data.sample import Item, Sample
 from sunlab.data.stages.samples import finished
 from sunlab.errors import ConfigError
 
@@ -45,9 +45,16 @@ class Source(ABC):
             given: the fields of `sunlab.data.cursor.Request`.
         """
         request = Request(**given)
-        range = Range.of(request, len(self))
-        named = [("ranges", Ranges(range)), ("read", ReadRange(self, range, request.seed)), *finished(request)]
-        return Pipeline(named, last=request.last)
+        read = partial(self._epochs, Range.of(request, len(self)), request.seed)
+        return Pipeline([("read", read), *finished(request)], last=request.last)
+
+    def _epochs(self, range: Range, seed: int) -> Iterator[Item]:
+        """Read a stream's range of each epoch."""
+        for epoch in range.epochs():
+            skip = range.skip if epoch == range.epoch else 0
+            found = self.read(seed=seed, epoch=epoch, start=range.start, stop=range.stop, skip=skip)
+            for offset, sample in enumerate(found, skip + 1):
+                yield {"__epoch__": epoch, "__cursor__": Cursor(epoch=epoch, offset=offset), "sample": sample}
 
     @property
     def dropped(self) -> Dropped | None:

@@ -1,7 +1,11 @@
 """What a pipeline is built for, where it stands, and what it counted."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
+
+from webdataset.utils import pytorch_worker_info
 
 from sunlab.data.filters.base import Dropped
 from sunlab.data.sample import Bad
@@ -83,3 +87,41 @@ class Request:
     tally: Tally = field(default_factory=Tally)
     bad: Bad | None = None
     last: str | None = None
+
+
+class Range(NamedTuple):
+    """A stream's equal share of each epoch of counted samples: the positions start ... stop - 1 of its order; of the first
+    epoch without the `skip` first samples.
+
+    Attributes:
+        start, stop: positions.
+        epoch: the first epoch.
+        skip: samples, in the range's own shuffled order.
+        last: the epoch before which to end; None: without end.
+    """
+
+    start: int
+    stop: int
+    epoch: int = 0
+    skip: int = 0
+    last: int | None = None
+
+    @classmethod
+    def of(cls, request: "Request", samples: int) -> "Range":
+        """Stream v of V takes the v-th of V equal, contiguous ranges, each a multiple of `together`."""
+        stream, streams = (request.stream, request.streams) if request.stream is not None else process()
+        length = samples // (streams * request.together) * request.together
+        return cls(stream * length, (stream + 1) * length, request.start.epoch, request.start.offset, request.passes)
+
+    @property
+    def length(self) -> int:
+        return self.stop - self.start
+
+    def epochs(self) -> Iterator[int]:
+        return iter(count(self.epoch) if self.last is None else range(self.epoch, self.last))
+
+
+def process() -> tuple[int, int]:
+    """The stream of this process and the number of streams, one a dataloader worker."""
+    rank, ranks, worker, workers = pytorch_worker_info()
+    return rank * workers + worker, ranks * workers

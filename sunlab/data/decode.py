@@ -12,8 +12,7 @@ from PIL import Image, WebPImagePlugin  # noqa: F401 -- else Pillow imports all 
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from sunlab.data.captions import Captions
-from sunlab.data.fields import text
+from sunlab.data.fields import Captions, text
 from sunlab.data.filters.base import Facts
 from sunlab.data.framing import Framing, pixels
 from sunlab.data.sample import Raw, Sample, bad_sample

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sunlab.data.base import Source
-from sunlab.data.cursor import Request
+from sunlab.data.cursor import Range, Request
 from sunlab.data.decode import Decoder
 from sunlab.data.distinct import require_distinct, require_names
 from sunlab.data.filters.base import Dropped, Named
@@ -17,8 +17,7 @@ from sunlab.data.pipeline import Inserted, Pipeline
 from sunlab.data.quarantine import Patience, Quarantine
 from sunlab.data.remote import Remote
 from sunlab.data.sample import Item, Sample
-from sunlab.data.stages.exact import Buffer, Epochs, OpenPlaces, Read, Replace, Share
-from sunlab.data.stages.ranges import Range
+from sunlab.data.stages.exact import Replace, buffer, epochs, open_places, read, share
 from sunlab.data.stages.samples import decode, finished
 from sunlab.data.tar import Unread
 from sunlab.data.urls import Addresses
@@ -70,11 +69,11 @@ class Exact(Source):
             bad = replacing = Replace(self.quarantine, range, partial(self._good, range, request.seed))
         prefix = (lambda url: f"{shard_name(url)}/") if self.qualified else (lambda url: "")
         named: list[tuple[str, Any]] = [
-            ("shards", Epochs(self.shards, request.seed, range)),
-            ("split", Share(range, self.shuffle, request.seed)),
-            ("open", OpenPlaces(self.remote)),
-            ("shuffle", Buffer()),
-            ("verify", Read(bad)),
+            ("shards", partial(epochs, self.shards, request.seed, range)),
+            ("split", share(range, self.shuffle, request.seed)),
+            ("open", open_places(self.remote)),
+            ("shuffle", buffer),
+            ("verify", read(bad)),
             ("decode", decode(self.decoder, prefix, request.seed, bad)),
         ]
         if replacing is not None:

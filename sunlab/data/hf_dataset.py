@@ -6,13 +6,12 @@ from functools import partial
 from typing import Any, Literal
 
 from sunlab.data.base import SOURCES
-from sunlab.data.captions import Captions
 from sunlab.data.decode import MAX_PIXELS, Decoder
+from sunlab.data.fields import Captions
 from sunlab.data.framing import Framing
 from sunlab.data.pipeline import build_filters, build_stages
 from sunlab.data.quarantine import Quarantine
-from sunlab.data.stages.rows import Rows
-from sunlab.data.stream import Stream, Streamed, short_hash
+from sunlab.data.stream import Rows, Stream, Streamed
 from sunlab.errors import ConfigError, DataError, StorageError
 
 
@@ -62,7 +61,7 @@ class HFDataset(Streamed):
         self.columns = caption, image
         place = f"{path}/{subset}/{split}" if subset else f"{path}/{split}"
         framing = None if size is None else Framing(size, size, crop, flip, decoding == "full")
-        self._stream = Stream(
+        self.stream = Stream(
             [f"{place}/{number:05d}" for number in range(self.data.num_shards)],
             Decoder(framing, Captions({"caption": 1.0}), MAX_PIXELS, pictures=image is not None),
             shuffle,
@@ -71,13 +70,6 @@ class HFDataset(Streamed):
             quarantine=Quarantine() if on_error == "quarantine" else None,
             rows=partial(Rows, self._rows, caption, picture=None if image is None else _bytes, image=image),
         )
-
-    @property
-    def stream(self) -> Stream:
-        return self._stream
-
-    def identity(self) -> str:
-        return short_hash((self.stream.identity(), self.columns))
 
     def _rows(self, url: str) -> Iterator[Any]:
         try:

@@ -1,21 +1,21 @@
-"""The source "latents": what `sunlab data precompute` made."""
+"""The source "latents": what `sunlab data precompute` made; and latents that a run makes at its start (`data.cache`)."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from torch import Tensor
 
 from sunlab.data.base import SOURCES, Source
 from sunlab.data.manifest import MANIFEST
-from sunlab.data.pipeline import Pipeline
-from sunlab.data.precompute import missing
-from sunlab.data.sample import Sample
+from sunlab.data.precompute import BATCH, SHARD, images_of, missing, write_latents
 from sunlab.data.shards import Shards
-from sunlab.errors import DataError
+from sunlab.errors import DataError, StorageError
+from sunlab.files import locked
 
 
 @SOURCES.register("latents")
-class Latents(Source):
+class Latents(Shards):
     """Latents and prompt embeddings made ahead by `sunlab data precompute`; no picture is decoded, no image encoder runs.
 
     Args:
@@ -38,41 +38,62 @@ class Latents(Source):
         unmade = missing(Path(path))
         if unmade:
             raise DataError(f"{path}: {unmade} shards are not made yet; run `sunlab data precompute` again, it goes on")
-        self.path, self.inner = path, Shards(urls=[f"{path}/latents-*.tar"], shuffle=shuffle, limit=limit)
+        self.path = path
+        super().__init__(urls=[f"{path}/latents-*.tar"], shuffle=shuffle, limit=limit)
 
-    holds_images = False
+    holds_images, reads_shards = False, False
 
     def require_origin(self, *, teacher: Callable[[], str], encoders: Callable[[], str]) -> None:
-        self.require_encoder(encoders())
-
-    def require_encoder(self, encoder: str) -> None:
-        """Raises `DataError` where the latents were not made by the encoders with this hash."""
-        if encoder != self.encoder:
+        if encoders() != self.encoder:
             raise DataError(
-                f"{self.path}: made by encoders {self.encoder}, this run's are {encoder}; precompute again with this base, "
-                "or set model.base to the other"
+                f"{self.path}: made by encoders {self.encoder}, this run's are {encoders()}; precompute again with this "
+                "base, or set model.base to the other"
             )
 
-    def __len__(self) -> int:
-        return len(self.inner)
 
-    def read(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample]:
-        return self.inner.read(seed=seed, epoch=epoch, start=start, stop=stop, skip=skip)
+def cache_tag(encoder: str, source: Source) -> str:
+    """The folder's name for latents of `source` by the encoder with hash `encoder`: neither can change unnoticed."""
+    return f"{encoder}-{source.fingerprint()}"
 
-    def pipeline(self, **given: Any) -> Pipeline:
-        return self.inner.pipeline(**given)
 
-    def notice(self) -> str | None:
-        return self.inner.notice()
+def cached(
+    source: Source,
+    encode: Callable[[Tensor], Tensor],
+    folder: str | Path,
+    tag: str,
+    *,
+    shard: int = SHARD,
+    batch: int = BATCH,
+) -> Shards:
+    """A source of the latents of `source`, made now where they are not there yet.
 
-    def identity(self) -> str:
-        return self.inner.identity()
+    A pass that was interrupted goes on after its last whole shard. Of several processes one makes them, the others wait.
 
-    def fingerprint(self) -> str:
-        return self.inner.fingerprint()
+    Args:
+        source: of images.
+        encode: images (B, 3, H, W) uint8 -> scaled latents (B, C, h, w), deterministic: the autoencoder's mean. Stored in
+            the dtype that it returns.
+        folder: where caches are kept.
+        tag: this cache's folder therein, from `cache_tag`.
+        shard: samples in a file.
+        batch: images encoded at once.
 
-    def prompts(self, limit: int) -> Sequence[str]:
-        return self.inner.prompts(limit)
-
-    def keywords(self, limit: int) -> Sequence[str]:
-        return self.inner.keywords(limit)
+    Raises:
+        DataError: a sample cannot be decoded or has no image.
+        StorageError: the cache cannot be written.
+    """
+    place = Path(folder).absolute() / tag
+    try:
+        with locked(place / ".making"):
+            write_latents(
+                source,
+                lambda group: [{"latent": latent} for latent in encode(images_of(group))],
+                place,
+                encoder=tag,
+                shard=shard,
+                batch=batch,
+            )
+    except OSError as error:
+        raise StorageError(f"{place}: the cache of latents cannot be written: {error}") from error
+    shuffle = SHARD if source.window is None else source.window
+    return Shards(urls=[str(place / "latents-*.tar")], shuffle=shuffle)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sunlab.data.archive import largest, open_tar
+from sunlab.data.archive import Archive, largest, open_tar
 from sunlab.data.index import SUFFIX, Index, index_path, parse_index
 from sunlab.data.remote import Remote, is_remote
 from sunlab.data.tar import BLOCK, Damage, Unread, groups, members
@@ -66,6 +66,11 @@ class Shard:
     def numbers(self, first: int, last: int) -> np.ndarray:
         """Of the samples read, those from the first-th up to the last-th."""
         return np.arange(first, last) if self.kept is None else self.kept[first:last]
+
+    def open(self, remote: Remote) -> Archive:
+        """Raises `DataError` or `StorageError` where the shard cannot be fetched or opened, or its index is another's."""
+        with remote.held(self.url, self.bytes) as path:
+            return Archive(path, self.read_index(remote), self.url)
 
     def read_index(self, remote: Remote) -> Index | None:
         """Raises `DataError` where the index is not what the manifest means."""

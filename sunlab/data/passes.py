@@ -18,7 +18,6 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from sunlab.data.archive import Archive
 from sunlab.data.decode import facts_of, image_size
 from sunlab.data.filters.base import PROBES, Dropped, Named
 from sunlab.data.framing import nearest
@@ -47,8 +46,7 @@ def scan(shard: Shard, remote: Remote, suffixes: Collection[str]) -> Iterator[Ra
     Raises:
         DataError, StorageError: the shard cannot be fetched or opened, or its index is another shard's.
     """
-    with remote.held(shard.url, shard.bytes) as path:
-        archive = Archive(path, shard.read_index(remote), shard.url)
+    archive = shard.open(remote)
     for number in shard.numbers(0, len(shard)).tolist():
         try:
             yield archive.load(number, suffixes)

@@ -10,6 +10,7 @@ from webdataset.pipeline import DataPipeline
 from registry import Registry
 from sunlab.data.filters.base import FILTERS, Filter
 from sunlab.data.sample import Item
+from sunlab.draws import keyed_seed
 from sunlab.errors import ConfigError
 
 
@@ -28,9 +29,29 @@ class Stage(ABC):
         """The items that the next stage sees."""
 
 
-STAGES: Registry[Stage] = Registry(
-    "stage", base=Stage, entry_points="sunlab.stages", components=("sunlab.data.stages.subsample",)
-)
+STAGES: Registry[Stage] = Registry("stage", base=Stage, entry_points="sunlab.stages", components=("sunlab.data.pipeline",))
+
+
+@STAGES.register("subsample")
+class Subsample(Stage):
+    """Keeps a share of the samples, the same ones in every pass.
+
+    Args:
+        share: of the samples that are kept, above 0 and at most 1.
+        seed: another one keeps others.
+    """
+
+    def __init__(self, *, share: float, seed: int = 0):
+        if not 0 < share <= 1:
+            raise ConfigError(f"share of the stage subsample is {share}: give a number above 0 and at most 1")
+        self.share, self.seed = share, seed
+
+    def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
+        for item in items:
+            if keyed_seed(self.seed, "subsample", item["__key__"]) < self.share * 2**63:
+                yield item
+
+
 Named = Sequence[tuple[str, Any]]  # stages with their names
 Inserted = Sequence[tuple[str, str, Stage]]  # the name of the stage that each follows, its own name, and the stage
 
@@ -100,5 +121,6 @@ def _last(named: Named, anchor: str) -> int:
 
 
 def _summary(stage: Any) -> str:
-    function = getattr(stage, "summary", None) or inspect.getdoc(stage if inspect.isroutine(stage) else type(stage)) or ""
-    return " ".join(function.partition("\n\n")[0].split())
+    function = getattr(stage, "func", getattr(stage, "f", stage))  # of a partial, or one of webdataset's own
+    told = getattr(stage, "summary", None) or inspect.getdoc(function if inspect.isroutine(function) else type(function))
+    return " ".join((told or "").partition("\n\n")[0].split())

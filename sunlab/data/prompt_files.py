@@ -5,19 +5,18 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from sunlab.data.archive import unpacked
 from sunlab.data.base import SOURCES
 from sunlab.data.decode import Decoder
-from sunlab.data.paths import expand
 from sunlab.data.pipeline import build_filters, build_stages
 from sunlab.data.remote import Arriving, Remote, file_system, is_remote
-from sunlab.data.stages.rows import Rows
-from sunlab.data.stream import Stream, Streamed, short_hash
-from sunlab.data.urls import shard_urls
+from sunlab.data.stream import Rows, Stream, Streamed
+from sunlab.data.tar import Damage
+from sunlab.data.urls import expand, shard_urls
 from sunlab.errors import ConfigError, StorageError
 
 KINDS = (".txt", ".jsonl", ".csv", ".parquet")
@@ -55,19 +54,13 @@ class Prompts(Streamed):
         # a .txt file is a list of prompts here, and no list of files
         remote = Remote()
         found = [_files(url, remote) for url in ([urls] if isinstance(urls, str) else urls)]
-        self.urls, self.column = [url for some in found for url in some], column
+        self.urls, self.columns = [url for some in found for url in some], column
         for url in self.urls:
             if _kind(url) not in KINDS:
                 raise ConfigError(f"urls of prompts: {url} is none of {', '.join(KINDS)}")
-        self.shuffle, self.filters, self.stages = shuffle, build_filters(filters), build_stages(stages)
-
-    @cached_property
-    def stream(self) -> Stream:
-        rows = partial(Rows, partial(rows_of, column=self.column), self.column)
-        return Stream(self.urls, Decoder(pictures=False), self.shuffle, self.filters, self.stages, rows=rows)
-
-    def identity(self) -> str:
-        return short_hash((self.stream.identity(), self.column))
+        rows = partial(Rows, partial(rows_of, column=column), column)
+        decoder = Decoder(pictures=False)
+        self.stream = Stream(self.urls, decoder, shuffle, build_filters(filters), build_stages(stages), rows=rows)
 
 
 def rows_of(url: str, column: str) -> Iterator[Any]:
@@ -86,7 +79,7 @@ def rows_of(url: str, column: str) -> Iterator[Any]:
                 yield from csv.DictReader(lines)
             else:
                 yield from (_object(line) for line in lines if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, Damage) as error:
         raise StorageError(f"{url}: {getattr(error, 'strerror', None) or error}") from error
 
 

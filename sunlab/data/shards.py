@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sunlab.data.base import SOURCES, Source
-from sunlab.data.captions import Captions
 from sunlab.data.cursor import Request
 from sunlab.data.decode import MAX_PIXELS, Decoder, texts
 from sunlab.data.exact import Exact, counted, passes_of, unread_of
+from sunlab.data.fields import Captions
 from sunlab.data.filters.base import Dropped
 from sunlab.data.framing import Framing, shapes
 from sunlab.data.indexing import file_sha256
@@ -178,9 +178,7 @@ class Shards(Source):
         return self._buckets if self.choices and self.order == "exact" else (self,)
 
     def quarantine_in(self, folder: Path) -> None:
-        """Record bad samples in the run's folder."""
-        if self.stream.quarantine is not None:
-            self.stream.quarantine.path = folder / self.stream.quarantine.path.name
+        self.stream.quarantine_in(folder)
 
     def notice(self) -> str | None:
         if self.order == "stream":

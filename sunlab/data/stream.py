@@ -1,8 +1,8 @@
 """Files as an endless stream: the `webdataset.DataPipeline` of the order "stream"."""
 
-from abc import abstractmethod
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from itertools import islice
@@ -11,22 +11,22 @@ from random import Random
 from typing import Any
 
 from sunlab.data.base import Source
-from sunlab.data.buckets import mixture
 from sunlab.data.cursor import Cursor, Request
-from sunlab.data.decode import Decoder
-from sunlab.data.filters.base import Named
+from sunlab.data.decode import Decoder, facts_of, image_size
+from sunlab.data.filters.base import Dropped, Named
+from sunlab.data.framing import nearest
 from sunlab.data.manifest import Manifests, shard_name
 from sunlab.data.pipeline import Inserted, Pipeline
 from sunlab.data.quarantine import Patience, Quarantine
 from sunlab.data.remote import Remote
-from sunlab.data.sample import Bad, Sample
-from sunlab.data.stages.archive import Group, Open, Tar, Verify
-from sunlab.data.stages.order import Order, Split
-from sunlab.data.stages.samples import decode, finished, select
+from sunlab.data.sample import Bad, Item, Sample, bad_sample
+from sunlab.data.stages.archive import Group, Open, Tar, verify
+from sunlab.data.stages.order import Order, split
+from sunlab.data.stages.samples import decode, finished, raw_of, select
 from sunlab.data.stages.window import Window
 from sunlab.draws import keyed_seed
 
-Rows = Callable[[Bad, Cursor, Callable[[], None]], Any]
+SHARDS, SAMPLES = 8, 64  # whose shapes are looked at before training: shards, and samples of each
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Stream:
     cache: Remote | None = None
     shapes: Sequence[tuple[int, int]] = ()
     quarantine: Quarantine | None = None
-    rows: Rows | None = None
+    rows: Callable[[Bad, Cursor, Callable[[], None]], Any] | None = None
 
     @cached_property
     def indexed(self) -> bool:
@@ -66,8 +66,20 @@ class Stream:
 
     @cached_property
     def mix(self) -> Sequence[int]:
-        """How frequent each shape is."""
-        return mixture(self) if self.shapes else ()
+        """How many of the first samples of a few shards each shape fits best: in these proportions the shapes come. Bad
+        samples, and those that the filters drop, do not count; where all are such, the shapes are equally frequent."""
+        if not self.shapes:
+            return ()
+        counts, dropped = [0] * len(self.shapes), Dropped()
+        picture = any(one.picture for _, one in self.filters)
+        for url in self.urls[:: -(-len(self.urls) // SHARDS)]:
+            few = replace(self, urls=[url], filters=(), inserted=(), shapes=())
+            items = few.pipeline(Request(stream=0, passes=1, bad=lambda bad: None, last="verify"))
+            for item in islice(items, SAMPLES):
+                size = image_size(item)
+                if size is not None and dropped.look(self.filters, facts_of(raw_of(item), picture=picture), url):
+                    counts[nearest(*size, self.shapes)] += 1
+        return tuple(counts) if any(counts) else (1,) * len(counts)
 
     @cached_property
     def names(self) -> list[str]:
@@ -86,8 +98,8 @@ class Stream:
     def pipeline(self, request: Request) -> Pipeline:
         bad, start = Patience(self.quarantine, request.bad), request.start
         order = Order(self.urls, request.seed, start, request.passes)
-        split = Split(len(self.urls), request.streams, request.stream)
-        named: list[tuple[str, Any]] = [("shards", order), ("split", split)]
+        mine = split(len(self.urls), request.streams, request.stream)
+        named: list[tuple[str, Any]] = [("shards", order), ("split", mine)]
         if self.rows is not None:
             named.append(("rows", self.rows(bad, start, order.note)))
         else:
@@ -95,7 +107,7 @@ class Stream:
                 ("open", Open(bad, self.cache, lenient=bad.lenient)),
                 ("tar", Tar(request.tally, regions=self.indexed)),
                 ("group", Group(bad, start, order.note)),
-                ("verify", Verify(self.manifests.index if self.indexed and self.manifests else None, bad)),
+                ("verify", verify(self.manifests.index if self.indexed and self.manifests else None, bad)),
             ]
         if self.filters:
             named.append(("select", select(self.filters, request.tally)))
@@ -114,6 +126,11 @@ class Stream:
         ]
         return Pipeline([*named, *finished(request, passes=True)], self.inserted, last=request.last)
 
+    def quarantine_in(self, folder: Path) -> None:
+        """Record bad samples in a run's folder."""
+        if self.quarantine is not None:
+            self.quarantine.path = folder / self.quarantine.path.name
+
     def identity(self) -> tuple[object, ...]:
         """Of the shards' names and of what decides on the order; not of places, so that data may move."""
         inserted = [(after, name, settings(stage)) for after, name, stage in self.inserted]
@@ -127,23 +144,69 @@ class Stream:
         )
 
 
+class Rows:
+    """Files -> a sample a row: the column of the prompt as `txt`, the others as `json`.
+
+    Args:
+        read: the rows of a file, by its URL.
+        caption: column of the prompt.
+        bad: called with each row without one.
+        start: the first row that is wanted.
+        found: called for each row.
+        picture: the bytes of a row's picture; None: there are no pictures.
+        image: column of the picture, which is left out of the json.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[str], Iterator[Any]],
+        caption: str,
+        bad: Bad,
+        start: Cursor,
+        found: Callable[[], None],
+        picture: Callable[[Any], bytes] | None = None,
+        image: str | None = None,
+    ):
+        self.read, self.caption, self.bad, self.start, self.found = read, caption, bad, start, found
+        self.picture, self.image = picture, image
+
+    def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
+        for item in items:
+            part, parts = item.get("__part__", (0, 1))
+            about = {key: value for key, value in item.items() if key.startswith("__")}
+            for number, row in enumerate(self.read(item["url"])):
+                if number % parts != part or (item["__epoch__"], item["__position__"], number) < self.start[:3]:
+                    continue
+                self.found()
+                key, text = f"{number:09d}", row.get(self.caption) if isinstance(row, dict) else None
+                if not isinstance(text, str):
+                    detail = f"no text in the column {self.caption!r}"
+                    self.bad(bad_sample(item["url"], key, "missing caption", detail))
+                    continue
+                record = {k: v for k, v in row.items() if isinstance(v, str | int | float | list) and k != self.image}
+                members = {"txt": text.encode(), "json": json.dumps(record, default=str).encode()}
+                if self.picture is not None:
+                    members["png"] = self.picture(row.get(self.image))  # its bytes tell the format
+                yield {"__key__": key, "__url__": item["url"], **about, "__number__": number, **members}
+
+
 class Streamed(Source):
     """A source that is always read as a stream. Its samples are counted if `len` or `read` is called; training calls
     neither."""
 
     order = "stream"
 
-    @property
-    @abstractmethod
-    def stream(self) -> Stream:
-        """How it is read."""
+    stream: Stream
+    columns: object  # by which its rows are read
+
+    def identity(self) -> str:
+        return short_hash((self.stream.identity(), self.columns))
 
     def pipeline(self, **given: Any) -> Pipeline:
         return self.stream.pipeline(Request(**given))
 
     def quarantine_in(self, folder: Path) -> None:
-        if self.stream.quarantine is not None:
-            self.stream.quarantine.path = folder / self.stream.quarantine.path.name
+        self.stream.quarantine_in(folder)
 
     def __len__(self) -> int:
         return len(self._all)

@@ -81,11 +81,6 @@ class Layout:
         """Samples of each stream in a step."""
         return self.batch_size // self.streams
 
-    def range(self, stream: int, part: int = 0) -> tuple[int, int]:
-        """Positions start and stop of a stream in the epoch's order of a part."""
-        length = self.counts[part] // self.batch_size * self.chunk
-        return stream * length, (stream + 1) * length
-
     def deal(self, reader: int, readers: int) -> tuple[int, ...]:
         """The streams of one of `readers` readers: v = reader mod readers.
 

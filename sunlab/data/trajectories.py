@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from sunlab.data.base import SOURCES, Source
-from sunlab.data.paths import expand
 from sunlab.data.sample import Sample
 from sunlab.data.trajectory_file import TrajectoryHeader, open_trajectories, times_of
+from sunlab.data.urls import expand
 from sunlab.draws import keyed_seed, starting_noise
 from sunlab.errors import ConfigError, DataError
 from sunlab.types import Trajectory

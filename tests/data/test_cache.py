@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sunlab.data.base import SOURCES
-from sunlab.data.cache import cache_tag, cached
 from sunlab.data.decode import Decoder
+from sunlab.data.latents import cache_tag, cached
 from sunlab.errors import DataError
 
 

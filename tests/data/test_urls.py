@@ -16,10 +16,9 @@ from conftest import members, write_tar
 from fault_injection.apart import apart
 from sunlab.cli.main import main
 from sunlab.data import remote as remote_module
-from sunlab.data.paths import braces
 from sunlab.data.remote import SCHEMES, Remote, file_system
 from sunlab.data.shards import Shards
-from sunlab.data.urls import shard_urls
+from sunlab.data.urls import braces, shard_urls
 from sunlab.errors import ConfigError, DataError, StorageError
 
 

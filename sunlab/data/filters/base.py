@@ -65,11 +65,16 @@ class Filter(ABC):
 class Range(Filter):
     """A number that must lie in a range, both ends included."""
 
+    meaning: ClassVar[str]  # of the field, by default
+
     def __init__(self, *, min: float | None, max: float | None, missing: Missing):
         super().__init__(missing=missing)
         if (min is None and max is None) or (min is not None and max is not None and min > max):
             raise ConfigError(f"a filter's range from {min} to {max} is none: give min, max, or both in order")
         self.min, self.max = min, max
+
+    def value(self, facts: Facts) -> Any:
+        return number(facts.record, self.meaning)
 
     def keeps(self, value: Any) -> bool:
         return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)

@@ -18,11 +18,10 @@ class Aesthetic(Range):
         missing: keep, drop or error.
     """
 
+    meaning = "aesthetic"
+
     def __init__(self, *, missing: Missing, min: float | None = 6.0, max: float | None = None):
         super().__init__(min=min, max=max, missing=missing)
-
-    def value(self, facts: Facts) -> Any:
-        return number(facts.record, "aesthetic")
 
 
 @FILTERS.register("aspect_ratio")
@@ -150,11 +149,10 @@ class Similarity(Range):
         missing: keep, drop or error.
     """
 
+    meaning = "similarity"
+
     def __init__(self, *, missing: Missing, min: float | None = 0.3, max: float | None = None):
         super().__init__(min=min, max=max, missing=missing)
-
-    def value(self, facts: Facts) -> Any:
-        return number(facts.record, "similarity")
 
 
 @FILTERS.register("size")
@@ -187,8 +185,7 @@ class Watermark(Range):
         missing: keep, drop or error.
     """
 
+    meaning = "watermark"
+
     def __init__(self, *, missing: Missing, min: float | None = None, max: float | None = 0.8):
         super().__init__(min=min, max=max, missing=missing)
-
-    def value(self, facts: Facts) -> Any:
-        return number(facts.record, "watermark")

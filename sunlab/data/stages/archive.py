@@ -12,6 +12,8 @@ from pathlib import Path
 from threading import Thread
 from typing import IO
 
+from webdataset.filters import pipelinefilter
+
 from sunlab.data.archive import open_tar, unpacked
 from sunlab.data.cursor import Cursor, Tally
 from sunlab.data.index import DIGEST, LONGEST, Index
@@ -220,28 +222,25 @@ def _to_the_end(items: Iterator[Item], pulled: list[Item]) -> Iterator[Member]:
         yield item["__member__"]
 
 
-class Verify:
+@pipelinefilter
+def verify(items: Iterator[Item], index: Callable[[str], Index | None] | None, bad: Bad) -> Iterator[Item]:
     """Compares each sample of a shard with an index with its digest, and raises or leaves out those that differ.
 
     Args:
+        items: samples.
         index: the index of the shard at a URL, or None; None: no shard has one.
         bad: what becomes of a sample whose bytes were altered.
     """
-
-    def __init__(self, index: Callable[[str], Index | None] | None, bad: Bad):
-        self.index, self.bad = index, bad
-
-    def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
-        url, index = "", None
-        for item in items:
-            if item["__url__"] != url:
-                url = item["__url__"]
-                index = None if self.index is None else self.index(url)
-            regions = item.pop("__regions__")
-            if index is None or _matches(index, item["__number__"], item["__key__"], regions):
-                yield item
-            else:
-                self.bad(bad_sample(url, item["__key__"], "altered bytes", "its bytes are not those that were indexed"))
+    url, known = "", None
+    for item in items:
+        if item["__url__"] != url:
+            url = item["__url__"]
+            known = None if index is None else index(url)
+        regions = item.pop("__regions__")
+        if known is None or _matches(known, item["__number__"], item["__key__"], regions):
+            yield item
+        else:
+            bad(bad_sample(url, item["__key__"], "altered bytes", "its bytes are not those that were indexed"))
 
 
 def _matches(index: Index, number: int, key: str, regions: list[bytes]) -> bool:

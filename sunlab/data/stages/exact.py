@@ -1,6 +1,7 @@
 """The stages of the order "exact": epochs over counted shards, a stream's equal share of each, and a shuffle buffer of
 places in shards, whose bytes are read when they leave it."""
 
+import builtins
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -9,13 +10,13 @@ from itertools import groupby
 from random import Random
 from threading import Thread
 
-from sunlab.data.archive import Archive
-from sunlab.data.cursor import Cursor
+from webdataset.filters import pipelinefilter
+
+from sunlab.data.cursor import Cursor, Range
 from sunlab.data.manifest import Shard
 from sunlab.data.quarantine import Patience, Quarantine
 from sunlab.data.remote import Remote, is_remote
 from sunlab.data.sample import Bad, BadSample, Item
-from sunlab.data.stages.ranges import Range
 from sunlab.draws import keyed_seed
 from sunlab.errors import DataError, SunlabError
 
@@ -46,119 +47,92 @@ class BufferOrder(Iterator[int]):
         return self.pending.pop()
 
 
-class Epochs:
+def epochs(shards: Sequence[Shard], seed: int, range: Range) -> Iterator[Item]:
     """Epoch after epoch over all shards, each in an order of its own, keyed by (seed, epoch)."""
-
-    def __init__(self, shards: Sequence[Shard], seed: int, range: Range):
-        self.shards, self.seed, self.range = shards, seed, range
-
-    def __call__(self) -> Iterator[Item]:
-        for epoch in self.range.epochs():
-            shards, first = list(self.shards), 0
-            Random(keyed_seed(self.seed, epoch, "shards")).shuffle(shards)
-            for shard in shards:
-                yield {"url": shard.url, "__epoch__": epoch, "__shard__": shard, "__first__": first}
-                first += len(shard)
+    for epoch in range.epochs():
+        order, first = list(shards), 0
+        Random(keyed_seed(seed, epoch, "shards")).shuffle(order)
+        for shard in order:
+            yield {"url": shard.url, "__epoch__": epoch, "__shard__": shard, "__first__": first}
+            first += len(shard)
 
 
-class Share:
+@pipelinefilter
+def share(items: Iterator[Item], range: Range, shuffle: int, seed: int) -> Iterator[Item]:
     """A stream's range of each epoch: the places in each shard that are still to be read. Shards without any are left out.
 
     Args:
+        items: shards.
         range: of positions.
         shuffle: samples in the buffer, whose order decides which places were read before a resume.
         seed: of that order.
     """
-
-    def __init__(self, range: Range, shuffle: int, seed: int):
-        self.range, self.shuffle, self.seed = range, shuffle, seed
-
-    def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
-        start, stop = self.range[:2]
-        for epoch, shards in groupby(items, key=lambda item: item["__epoch__"]):
-            order = BufferOrder(self.range.length, self.shuffle, Random(keyed_seed(self.seed, epoch, "buffer", start, stop)))
-            taken = self.range.skip if epoch == self.range.epoch else 0
-            for _ in range(taken):
-                next(order, None)
-            pending, front, end = sorted(order.pending), order.front, 0
-            for item in shards:
-                base = item["__first__"] - start  # position in the range of the shard's first sample
-                end = base + len(item["__shard__"])
-                held = pending[bisect_left(pending, base) : bisect_left(pending, end)]
-                places = [*held, *range(max(base, front, 0), min(end, self.range.length))]
-                if places:
-                    yield {**item, "__places__": places, "__base__": base, "__order__": (order, taken)}
-            if end < self.range.length:
-                raise DataError(f"positions {start} ... {stop} were requested, the epoch has {end + start}")
+    start, stop = range[:2]
+    for epoch, shards in groupby(items, key=lambda item: item["__epoch__"]):
+        order = BufferOrder(range.length, shuffle, Random(keyed_seed(seed, epoch, "buffer", start, stop)))
+        taken = range.skip if epoch == range.epoch else 0
+        for _ in builtins.range(taken):
+            next(order, None)
+        pending, front, end = sorted(order.pending), order.front, 0
+        for item in shards:
+            base = item["__first__"] - start  # position in the range of the shard's first sample
+            end = base + len(item["__shard__"])
+            held = pending[bisect_left(pending, base) : bisect_left(pending, end)]
+            places = [*held, *builtins.range(max(base, front, 0), min(end, range.length))]
+            if places:
+                yield {**item, "__places__": places, "__base__": base, "__order__": (order, taken)}
+        if end < range.length:
+            raise DataError(f"positions {start} ... {stop} were requested, the epoch has {end + start}")
 
 
-class OpenPlaces:
-    """Shards -> the places of their samples, with the open archive; the next remote shard is fetched meanwhile.
-
-    Args:
-        remote: the cache that remote shards are fetched to.
-    """
-
-    def __init__(self, remote: Remote):
-        self.remote = remote
-
-    def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
-        items = iter(items)
-        item = next(items, None)
-        while item is not None:
-            following = next(items, None)
-            if following is not None:
-                self._fetch_ahead(following["__shard__"])
-            shard, places = item["__shard__"], item["__places__"]
-            numbers = [place - item["__base__"] for place in places]
-            with self.remote.held(shard.url, shard.bytes) as path:
-                archive = Archive(path, shard.read_index(self.remote), shard.url)
-            about = {"__url__": shard.url, "__epoch__": item["__epoch__"], "__order__": item["__order__"]}
-            for place, number in zip(places, numbers if shard.kept is None else shard.kept[numbers].tolist(), strict=True):
-                yield {**about, "__place__": place, "__number__": number, "archive": archive}
-            del archive
-            item = following
-
-    def _fetch_ahead(self, shard: Shard) -> None:
-        def fetch() -> None:
-            with suppress(SunlabError):  # raised when the shard is opened
-                self.remote.local(shard.url, shard.bytes)
-
-        if is_remote(shard.url):
-            Thread(target=fetch, daemon=True).start()
+@pipelinefilter
+def open_places(items: Iterator[Item], remote: Remote) -> Iterator[Item]:
+    """Shards -> the places of their samples, with the open archive; the next remote shard is fetched meanwhile."""
+    item = next(items, None)
+    while item is not None:
+        following = next(items, None)
+        if following is not None and is_remote(following["url"]):
+            Thread(target=_fetch, args=(following["__shard__"], remote), daemon=True).start()
+        shard, places = item["__shard__"], item["__places__"]
+        numbers = [place - item["__base__"] for place in places]
+        archive = shard.open(remote)
+        about = {"__url__": shard.url, "__epoch__": item["__epoch__"], "__order__": item["__order__"]}
+        for place, number in zip(places, numbers if shard.kept is None else shard.kept[numbers].tolist(), strict=True):
+            yield {**about, "__place__": place, "__number__": number, "archive": archive}
+        del archive
+        item = following
 
 
-class Buffer:
+def _fetch(shard: Shard, remote: Remote) -> None:
+    with suppress(SunlabError):  # raised when the shard is opened
+        remote.local(shard.url, shard.bytes)
+
+
+def buffer(items: Iterator[Item]) -> Iterator[Item]:
     """The shuffle buffer. Each place gets the cursor after it (`__cursor__`): the epoch, and how many were emitted."""
-
-    def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
-        held: dict[int, Item] = {}
-        for epoch, found in groupby(items, key=lambda item: item["__epoch__"]):
-            for item in found:  # the first: the others are taken as the order needs them
-                held[item["__place__"]] = item
-                order, taken = item["__order__"]
-                for emitted, place in enumerate(order, taken + 1):
-                    while place not in held:
-                        following = next(found)  # noqa: B031
-                        held[following["__place__"]] = following
-                    yield {**held.pop(place), "__cursor__": Cursor(epoch=epoch, offset=emitted)}
+    held: dict[int, Item] = {}
+    for epoch, found in groupby(items, key=lambda item: item["__epoch__"]):
+        for item in found:  # the first: the others are taken as the order needs them
+            held[item["__place__"]] = item
+            order, taken = item["__order__"]
+            for emitted, place in enumerate(order, taken + 1):
+                while place not in held:
+                    following = next(found)  # noqa: B031
+                    held[following["__place__"]] = following
+                yield {**held.pop(place), "__cursor__": Cursor(epoch=epoch, offset=emitted)}
 
 
-class Read:
+@pipelinefilter
+def read(items: Iterator[Item], bad: Bad) -> Iterator[Item]:
     """Places -> samples' bytes by suffix, each compared with its digest where the shard has an index."""
-
-    def __init__(self, bad: Bad):
-        self.bad = bad
-
-    def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
-        for item in items:
-            try:
-                raw = item.pop("archive").load(item["__number__"])
-            except BadSample as error:
-                self.bad(error)
-            else:
-                about = {name: item[name] for name in ("__url__", "__epoch__", "__number__", "__cursor__")}
-                yield {"__key__": raw.key, **about, **raw.members}
+    for item in items:
+        try:
+            raw = item.pop("archive").load(item["__number__"])
+        except BadSample as error:
+            bad(error)
+        else:
+            about = {name: item[name] for name in ("__url__", "__epoch__", "__number__", "__cursor__")}
+            yield {"__key__": raw.key, **about, **raw.members}
 
 
 class Replace(Patience):

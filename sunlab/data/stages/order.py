@@ -6,10 +6,10 @@ from itertools import count
 from random import Random
 
 import numpy as np
+from webdataset.filters import pipelinefilter
 
-from sunlab.data.cursor import Cursor
+from sunlab.data.cursor import Cursor, process
 from sunlab.data.sample import Item
-from sunlab.data.stages.ranges import process
 from sunlab.draws import keyed_seed
 from sunlab.errors import DataError
 
@@ -47,28 +47,25 @@ class Order:
             first = 0
 
 
-class Split:
+@pipelinefilter
+def split(items: Iterator[Item], shards: int, streams: int, stream: int | None) -> Iterator[Item]:
     """One stream's share: every `streams`-th shard of the order; where there are fewer shards than streams, a share of the
     samples of one shard.
 
     Args:
+        items: the shards of each pass.
         shards: in a pass.
         streams: of the training, over all ranks and dataloader workers.
         stream: which one; None: that of this process, as webdataset splits by node and worker.
     """
-
-    def __init__(self, shards: int, streams: int = 1, stream: int | None = None):
-        self.shards, self.streams, self.stream = shards, streams, stream
-
-    def __call__(self, items: Iterator[Item]) -> Iterator[Item]:
-        stream, streams = (self.stream, self.streams) if self.stream is not None else process()
-        if self.shards >= streams:
-            yield from (item for item in items if item["__position__"] % streams == stream)
-            return
-        sharers = len(range(stream % self.shards, streams, self.shards))
-        for item in items:
-            if item["__position__"] == stream % self.shards:
-                yield {**item, "__part__": (stream // self.shards, sharers)}
+    if stream is None:
+        stream, streams = process()
+    sharers = len(range(stream % shards, streams, shards))
+    for item in items:
+        if shards >= streams and item["__position__"] % streams == stream:
+            yield item
+        elif shards < streams and item["__position__"] == stream % shards:
+            yield {**item, "__part__": (stream // shards, sharers)}
 
 
 @lru_cache(maxsize=2)

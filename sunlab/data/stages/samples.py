@@ -5,6 +5,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+from webdataset.filters import batched
 from webdataset.filters import map as mapped
 from webdataset.filters import select as selected
 
@@ -85,7 +86,7 @@ def finished(request: Request, *, passes: bool = False) -> list[tuple[str, Funct
     if request.draws is None:
         return []
     last = [("prompts", prompts(request.draws, passes=passes))]
-    return last if request.batch is None else [*last, ("batch", batch(request.batch))]
+    return last if request.batch is None else [*last, ("batch", batched(request.batch, collation_fn=joined, partial=False))]
 
 
 def prompts(draws: PromptDraws, *, passes: bool) -> Function:
@@ -100,20 +101,6 @@ def prompts(draws: PromptDraws, *, passes: bool) -> Function:
         return {**item, "sample": sample, "drawn": found}
 
     return _described(mapped(drawn), "Draw the prompt or none, a negative prompt, and a seed.")
-
-
-def batch(size: int) -> Function:
-    """`size` samples at a time, as `Samples`."""
-
-    def batches(items: Iterator[Item]) -> Iterator[Samples]:
-        held: list[Item] = []
-        for item in items:
-            held.append(item)
-            if len(held) == size:
-                yield joined(held)
-                held = []
-
-    return _described(batches, "Join samples into a batch.")
 
 
 def _described(stage: Any, summary: str) -> Any:

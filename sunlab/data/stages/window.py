@@ -3,17 +3,21 @@
 A window is read, put in an order keyed by (seed, stream, window), and handed out while the next one fills. So a position in
 the stream is where its window begins and how many of the window's samples are gone (`Cursor`). Reading one window again
 brings everything back: the order, the captions that may be negative prompts, and the groups of one shape.
+
+Aspect-ratio buckets have one plan of shapes for all streams, a function of the source, the seed and the window's number. So
+all samples of a step have one shape, whatever ranks and dataloader workers read them.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import islice
+from itertools import accumulate, islice
 from random import Random
 from typing import Any
 
-from sunlab.data.buckets import filled, planned
 from sunlab.data.cursor import Cursor
 from sunlab.data.decode import image_size, texts
+from sunlab.data.framing import nearest
 from sunlab.data.negatives import Pool
 from sunlab.data.sample import Item, Raw
 from sunlab.draws import keyed_seed
@@ -86,6 +90,45 @@ class Window:
             for index in group:
                 window[index] |= {"__shape__": self.shapes[shape], "__group__": (number, place)}
         return [index for group in groups for index in group]
+
+
+def planned(mix: Sequence[int], groups: int, random: Random) -> list[int]:
+    """The shape of each of some groups, in the proportions of `mix` and in random order."""
+    ends, offset = list(accumulate(mix)), random.random()
+    found = [min(bisect_right(ends, (group + offset) * ends[-1] / groups), len(mix) - 1) for group in range(groups)]
+    random.shuffle(found)
+    return found
+
+
+def filled(plan: Sequence[int], sizes: Sequence[tuple[int, int]], order: Sequence[int], shapes: Sequence[tuple[int, int]],
+           together: int) -> list[list[int]]:  # fmt: skip
+    """Groups of `together` samples for the shapes of a plan. Each group takes samples that its shape fits best; samples that
+    are left over fill the other groups by their aspect ratio, and have a little more cropped away.
+
+    Args:
+        plan: a shape for each group.
+        sizes: width and height of each sample.
+        order: in which samples of one shape are taken.
+        shapes: of the buckets, from the tallest to the widest.
+
+    Returns:
+        The numbers of the samples of each group.
+    """
+    queues: list[list[int]] = [[] for _ in shapes]
+    for index in order:
+        queues[nearest(*sizes[index], shapes)].append(index)
+    groups = []
+    for shape in plan:
+        groups.append(queues[shape][:together])
+        del queues[shape][:together]
+    rest = sorted(
+        (index for queue in queues for index in queue), key=lambda index: (sizes[index][0] / sizes[index][1], index)
+    )
+    for _, group in sorted(zip(plan, groups, strict=True), key=lambda pair: pair[0]):
+        lacking = together - len(group)
+        group += rest[:lacking]
+        del rest[:lacking]
+    return groups
 
 
 class WindowPool(Pool):
