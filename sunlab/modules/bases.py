@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sunlab.backbones.base import BaseModel
 from sunlab.backbones.text import TextEncoder
-from sunlab.draws import keyed_seed
+from sunlab.draws import Draws, keyed_seed
 from sunlab.errors import ConfigError
 
 
@@ -111,11 +111,11 @@ class Bases(nn.Module):
         found: dict[str, Any] = {name: self.weights[str(number)].get_parameter(key) for name, key in stored.items()}
         if member.strength:
             names = {id(module): name for name, (module, key) in slots.items() if key == "weight"}
-            for layer in base.backbone.layers().values():
-                name = names[id(layer)]
-                weight = found.get(name, layer.get_parameter("weight"))
-                key = keyed_seed(self.seed, step, "perturbation", name)
-                found[name] = nn.Parameter(perturbed(weight, member.strength, member.rank, key), requires_grad=False)
+            layers = {names[id(layer)]: layer.get_parameter("weight") for layer in base.backbone.layers().values()}
+            draws = Draws((keyed_seed(self.seed, step, "perturbation"),), device=base.device)
+            for name, own in layers.items():
+                weight = perturbed(found.get(name, own), member.strength, member.rank, draws, name)
+                found[name] = nn.Parameter(weight, requires_grad=False)
         return found
 
     def _add(self, number: int, member: Member, fine_tune: BaseModel) -> None:
@@ -145,17 +145,17 @@ class Bases(nn.Module):
 
 
 @torch.no_grad()
-def perturbed(weight: Tensor, strength: float, rank: int, key: int) -> Tensor:
+def perturbed(weight: Tensor, strength: float, rank: int, draws: Draws, name: str) -> Tensor:
     """W + delta with delta = strength |W| B A / |B A|, Frobenius norms, B and A standard normal of `rank` columns and rows.
 
     Args:
         weight: (outputs, inputs), or a convolution's (outputs, inputs, ...).
-        key: of the draw, which is made on the CPU: equal on all devices.
+        draws: of one seed, where the weight is.
+        name: of the weight: each draws other numbers.
     """
-    generator = torch.Generator().manual_seed(key)
     flat = weight.detach().flatten(1).float()
-    b, a = (torch.randn(size, generator=generator) for size in ((flat.shape[0], rank), (rank, flat.shape[1])))
-    delta = b.to(flat.device) @ a.to(flat.device)
+    (b,), (a,) = (draws.normal(f"{name}.{part}", (rank, size)) for part, size in zip("BA", flat.shape, strict=True))
+    delta = b.mT @ a
     delta = delta * (strength * flat.norm() / delta.norm())
     return (flat + delta).to(weight.dtype).view_as(weight)
 

@@ -9,6 +9,7 @@ from sunlab.adapters import ADAPTERS
 from sunlab.diffusion.grid import grid
 from sunlab.draws import Draws
 from sunlab.losses import LOSSES
+from sunlab.modules.bases import perturbed
 from sunlab.solvers import SOLVERS
 from sunlab.testing import AdapterContract, LossContract
 from sunlab.testing.loss import squared
@@ -111,3 +112,9 @@ def test_a_loss(name, path, half, device):
     dtype = half or torch.float32
     for ours, wanted in zip(found[1], found[0], strict=True):
         close(ours, wanted, dtype)
+
+
+def test_a_perturbed_weight_is_that_of_the_cpu(device):
+    weight = torch.randn(40, 24, generator=torch.Generator().manual_seed(0))
+    here, there = (perturbed(weight.to(where), 0.1, 8, Draws((7,), device=where), "w") for where in ("cpu", device))
+    torch.testing.assert_close(there.cpu(), here, atol=1e-5, rtol=1e-4)

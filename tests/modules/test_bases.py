@@ -9,6 +9,7 @@ import torch
 from sunlab.adapters.sun import SUN
 from sunlab.cli.main import main
 from sunlab.config.load import load_config
+from sunlab.draws import Draws
 from sunlab.errors import ConfigError, DataError
 from sunlab.losses import LossOutput
 from sunlab.losses.base import Loss
@@ -58,13 +59,16 @@ def test_a_draw_is_a_function_of_seed_and_step(base):
 def test_a_perturbation_has_its_strength_and_rank(shape):
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     before = weight.clone()
-    delta = (perturbed(weight, 0.2, 3, key=5) - weight).flatten(1)
+    delta = (perturbed(weight, 0.2, 3, Draws((5,)), "w") - weight).flatten(1)
     assert torch.equal(weight, before)
     assert float(delta.norm() / weight.norm()) == pytest.approx(0.2, rel=1e-4)
     values = torch.linalg.svdvals(delta)
     assert int((values > 1e-4 * values[0]).sum()) == 3
-    assert torch.equal(perturbed(weight, 0.2, 3, key=5), perturbed(weight, 0.2, 3, key=5))
-    assert not torch.allclose(perturbed(weight, 0.2, 3, key=6), perturbed(weight, 0.2, 3, key=5))
+    b, a = (Draws((5,)).normal(f"w.{part}", (3, size))[0] for part, size in zip("BA", delta.shape, strict=True))
+    torch.testing.assert_close(delta, 0.2 * weight.norm() * (b.mT @ a) / (b.mT @ a).norm(), atol=1e-5, rtol=1e-4)
+    for seed, name in ((6, "w"), (5, "v")):
+        other = (perturbed(weight, 0.2, 3, Draws((seed,)), name) - weight).flatten(1)
+        assert abs(float(torch.nn.functional.cosine_similarity(delta.flatten(), other.flatten(), dim=0))) < 0.5
 
 
 def test_a_step_has_the_drawn_network_and_the_base_is_restored(base):

@@ -15,6 +15,7 @@ from sunlab.diffusion.guidance import NetworkEvaluations, guided
 from sunlab.draws import Draws
 from sunlab.losses import LOSSES
 from sunlab.modules.adapter import AdapterModule
+from sunlab.modules.bases import Bases, Member
 from sunlab.modules.optimization import Optimization
 from sunlab.modules.teacher import TeacherModule
 from sunlab.pipelines.draw import with_adapter
@@ -81,6 +82,13 @@ def test_a_training_step(name, monkeypatch):
     module = prepared(AdapterModule(base, SUN(), loss, guidance=(2.0, 4.0), teacher=teacher, student=student))
     for number in range(module.turns.cycle):
         step(module, samples(base.backbone.sample_shape), monkeypatch, number)
+
+
+def test_a_training_step_on_a_perturbed_base(monkeypatch):
+    base = toy_base()
+    bases = Bases(base, [Member("0", strength=0.1)])
+    module = prepared(AdapterModule(base, SUN(), LOSSES.build({"name": "msc", "states": "data"}), bases=bases))
+    step(module, samples(base.backbone.sample_shape), monkeypatch, 0)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
-"""Part `idle`: the share of a training step's time in which the GPU does nothing, with dataloader workers at 512 pixels."""
+"""Part `idle`: the share of a training step's time in which the GPU does nothing, at 512 pixels, with dataloader
+workers, from JPEGs and from stored trajectories."""
 
 import io
 from collections.abc import Iterable
@@ -17,28 +18,47 @@ from webdataset.writer import TarWriter
 from gpu.bases import random_base
 from gpu.parts import Bench
 from gpu.record import Goal
+from sunlab.adapters import Adapter
 from sunlab.adapters.lora import LoRA
+from sunlab.adapters.sun import SUN
+from sunlab.data.base import Source
 from sunlab.data.datamodule import DataModule
 from sunlab.data.negatives import Mixture
 from sunlab.data.shards import Shards
+from sunlab.data.trajectories import Trajectories
+from sunlab.data.trajectory_file import TrajectoryHeader, write_trajectories
+from sunlab.diffusion.grid import grid
+from sunlab.losses import Loss
 from sunlab.losses.lcm import LCM
+from sunlab.losses.msc import MSC
+from sunlab.modules.adapter import AdapterModule
+from sunlab.modules.base import Module
 from sunlab.modules.student import StudentModule
 
+LORA = "LoRA + lcm, from JPEGs"
 SHARDS, SAMPLES = 4, 32  # samples of a shard
 
 
 def measure(bench: Bench) -> None:
     options = {"name": "sd", "channels_last": True}
     base = random_base("sd15", bench.device, bench.dtype, tiny=bench.tiny, pixels=512, options=options, whole=True)
-    module = StudentModule(base, LCM(skip=20, states="data"), lora=LoRA())
-    side = base.backbone.sample_shape[1] * base.autoencoder.factor
+    side, samples = base.backbone.sample_shape[1] * base.autoencoder.factor, bench.pick(SAMPLES, 4)
     with TemporaryDirectory(prefix="sunlab-") as folder:
-        shards = write_shards(Path(folder), side, SAMPLES if not bench.tiny else 4)
-        for workers in (0,) if bench.tiny else (4, 2):
-            batch = bench.pick(8, 4)
-            data = DataModule(
-                Shards(urls=shards, size=side, order="stream"), Mixture(), batch_size=batch, streams=4, workers=workers
-            )
+        shards = Shards(urls=write_shards(Path(folder), side, samples), size=side, order="stream")
+        write_stored(Path(folder), base.backbone.sample_shape, SHARDS * samples)
+        stored = Trajectories(path=str(folder))
+        cases: list[tuple[str, Adapter, Loss, Source, int]] = [
+            (LORA, LoRA(), LCM(skip=20, states="data"), shards, 4),
+            ("SUN with a live teacher, from JPEGs", SUN(), MSC(states="data"), shards, 4),
+            ("SUN from stored trajectories", SUN(), MSC(states="teacher"), stored, 4),
+            (LORA, LoRA(), LCM(skip=20, states="data"), shards, 2),
+        ]
+        for name, adapter, loss, source, workers in cases[: 3 if bench.tiny else None]:
+            lora = isinstance(adapter, LoRA)
+            module: Module = StudentModule(base, loss, lora=adapter) if lora else AdapterModule(base, adapter, loss)
+            batch, workers = bench.pick(8, 4), bench.pick(workers, 0)
+            streams = 4 if source is shards else 1
+            data = DataModule(source, Mixture(), batch_size=batch, streams=streams, workers=workers)
             profiled = Profiled(warm=bench.pick(6, 1), steps=bench.pick(12, 1))
             trainer = Trainer(
                 max_steps=profiled.last, accelerator=bench.device, devices=1, logger=False, enable_checkpointing=False,
@@ -46,7 +66,8 @@ def measure(bench: Bench) -> None:
                 enable_model_summary=False, use_distributed_sampler=False, callbacks=[profiled],
             )  # fmt: skip
             trainer.fit(module, datamodule=data)
-            what = f"LoRA + lcm from JPEGs, {side} pixels, batch {batch}, {workers} workers"
+            adapter.detach()
+            what = f"{name}, {side} pixels, batch {batch}, {workers} workers"
             if bench.device == "cuda":
                 bench.figure(f"share of idle time, {what}", profiled.idle, "", Goal(0.05, at_least=False))
             bench.figure(
@@ -112,3 +133,19 @@ def write_shards(folder: Path, side: int, samples: int) -> list[str]:
                 key = f"{shard:05d}{number:04d}"
                 tar.write({"__key__": key, "jpg": data.getvalue(), "txt": f"a pizza number {key}".encode()})
     return urls
+
+
+def write_stored(folder: Path, shape: tuple[int, ...], count: int) -> Path:
+    """A dataset of `count` trajectories of noise, at the times of four student steps."""
+    times, names = grid(4), tuple(map(str, range(count)))
+    header = TrajectoryHeader(
+        "random", (3.0, 3.0), "ddim", 4, "trailing", "stored", names, tuple(f"a pizza {n}" for n in names), ("",) * count
+    )
+    return write_trajectories(
+        folder / "trajectories-00000.safetensors",
+        states=torch.randn(count, len(times), *shape, generator=torch.Generator().manual_seed(0)),
+        times=times,
+        seeds=torch.arange(count),
+        guidance=torch.full((count,), 3.0),
+        header=header,
+    )
