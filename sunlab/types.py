@@ -187,6 +187,15 @@ class Batch:
     def __len__(self) -> int:
         return len(self.guidance)
 
+    def required_latents(self, key: str, remedy: str) -> Tensor:
+        """`latents`. Raises `ConfigError` if the data have none. Args: key, what needs them; remedy, another way."""
+        if self.latents is None:
+            raise ConfigError(
+                f"{key} needs images or latents, and this data.source has none: give a source that has (shards, latents), "
+                f"or {remedy}"
+            )
+        return self.latents
+
 
 class Adapting(Protocol):
     """What a backbone needs to know of the adapter of a pass."""

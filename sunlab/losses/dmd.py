@@ -91,7 +91,7 @@ class DMD(Loss, nn.Module):
         values = 0.5 * distance(x_0, (x_0 - gradient).detach())
         logs = {"dmd gradient": gradient.abs().mean()}
         if self.discriminator is not None:
-            self.real_latents(batch)
+            batch.required_latents("loss.gan", "set loss.gan=0")
             logits = self.discriminator(network_of(teacher).features(path.add_noise(x_0, noise, tau), tau))
             fooled = softplus(-logits).mean(1)
             values = values + self.gan * fooled.to(values)
@@ -110,7 +110,8 @@ class DMD(Loss, nn.Module):
         values = (prediction.value - wanted).square().flatten(1).mean(1)
         if self.discriminator is None:
             return values
-        real = path.add_noise(self.real_latents(batch), batch.draws.normal("dmd real", batch.shape), tau)
+        latents = batch.required_latents("loss.gan", "set loss.gan=0")
+        real = path.add_noise(latents, batch.draws.normal("dmd real", batch.shape), tau)
         with torch.no_grad():
             hidden = [network.features(x, tau) for x in (x_tau, real)]
         false, true = map(self.discriminator, hidden)
@@ -132,9 +133,3 @@ class DMD(Loss, nn.Module):
     def score(self, network: Network, x: Tensor, t: Tensor) -> Prediction:
         """The fake score's prediction."""
         return network(x, t, self.fake, guided=self.negatives)
-
-    @staticmethod
-    def real_latents(batch: Batch) -> Tensor:
-        if batch.latents is None:
-            raise ConfigError("loss.gan needs images or latents, and this source has prompts only; set loss.gan=0")
-        return batch.latents

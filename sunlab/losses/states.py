@@ -33,9 +33,8 @@ def state_at(
     noise = batch.draws.normal("noise", batch.shape)
     if states == "student":
         return student.rollout(noise, step)
-    if batch.latents is None:
-        raise ConfigError("states: data needs images or latents, and this source has prompts only")
-    noised = student.solver.path.add_noise(batch.latents, noise, t)
+    latents = batch.required_latents("loss.states: data", "set loss.states to teacher or student")
+    noised = student.solver.path.add_noise(latents, noise, t)
     if not pure_start:
         return noised
     if student.grid[0] < 1:
@@ -47,7 +46,7 @@ def stored(batch: Batch) -> Trajectory:
     """The batch's trajectories. Raises `ConfigError` if the data have none."""
     if batch.trajectory is None:
         raise ConfigError(
-            "states: teacher needs stored trajectories; make a trajectory dataset with `sunlab data trajectories` and set "
-            "data.source: {name: trajectories, path: FOLDER}, or choose states: data"
+            "loss.states: teacher needs stored trajectories; make a trajectory dataset with `sunlab data trajectories` and "
+            "set data.source: {name: trajectories, path: FOLDER}, or set loss.states: data"
         )
     return batch.trajectory

@@ -106,7 +106,7 @@ def test_states_between_the_times_exist_for_data_alone(states):
 def test_what_the_data_lack_is_named(hand):
     with pytest.raises(ConfigError, match="sunlab data trajectories"):
         compute(hand, MSC(states="teacher"))
-    with pytest.raises(ConfigError, match="prompts only"):
+    with pytest.raises(ConfigError, match=r"loss\.states: data needs images or latents.*teacher or student"):
         compute(hand, MSC(states="data"), latents=False)
 
 

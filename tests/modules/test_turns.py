@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from registry import load_plugins
 from sunlab.cli.main import main
 from sunlab.errors import ConfigError
 from sunlab.losses import Loss
 from sunlab.modules.turns import Turns
+from sunlab.testing import LossContract
 
 ROOT = Path(__file__).parents[2]
 EMA = "{name: ema, decay: 0.9}"
@@ -179,6 +181,23 @@ def test_gradients_are_clipped(unbroken, tiny_config, critic, tmp_path):
     assert main(words(tiny_config, critic, tmp_path, *free)) == 0
     first, second = (optimizers(saved(folder))[1]["state"] for folder in (tmp_path, unbroken))
     assert any(not torch.equal(first[k]["exp_avg_sq"], second[k]["exp_avg_sq"]) for k in first)
+
+
+def test_it_keeps_the_contract_of_a_loss(critic):
+    load_plugins([str(critic)])
+    contract = type("Contract", (LossContract,), {"component": "judged"})()
+    contract.test_its_networks_learn_alone("flow")
+    contract.test_a_sample_does_not_depend_on_its_batch("vp")
+    with pytest.raises(pytest.skip.Exception, match="compare instead"):
+        contract.test_the_given_distance_is_used()
+
+
+def test_over_prompts_alone_it_names_what_it_needs(critic, tiny_config, tmp_path, capsys):
+    (tmp_path / "prompts.txt").write_text("a pizza\n" * 16)
+    source = f"data.source={{name: prompts, urls: ['{tmp_path / 'prompts.txt'}']}}"
+    assert main(words(tiny_config, critic, tmp_path, "loss.name=judged", source)) == 78
+    message = capsys.readouterr().err
+    assert "loss: judged needs images or latents" in message and "data.source" in message and "another loss" in message
 
 
 def test_networks_must_be_submodules():
