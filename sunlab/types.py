@@ -171,7 +171,7 @@ class Batch:
         positive, negative: encoded prompts.
         guidance: guidance scale w of each sample (B,).
         draws: the batch's random numbers.
-        shape: (C, H, W) of a latent.
+        shape: of a latent, (C, H, W).
         latents: clean scaled latents x_0 (B, C, H, W), or None where only prompts are known.
         trajectory: stored teacher states, or None.
     """
@@ -180,7 +180,7 @@ class Batch:
     negative: Conditioning
     guidance: Tensor
     draws: Draws
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     latents: Tensor | None = None
     trajectory: Trajectory | None = None
 
