@@ -171,8 +171,8 @@ class Batch:
         positive, negative: encoded prompts.
         guidance: guidance scale w of each sample (B,).
         draws: the batch's random numbers.
-        shape: of a latent, (C, H, W).
-        latents: clean scaled latents x_0 (B, C, H, W), or None where only prompts are known.
+        shape: of a latent, (C, H, W) or for video (C, F, H, W).
+        latents: clean scaled latents x_0 (B, *shape), or None where only prompts are known.
         trajectory: stored teacher states, or None.
     """
 

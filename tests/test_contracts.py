@@ -84,6 +84,7 @@ PLACES: dict[str, Callable[[], Path]] = {
 NEEDED: dict[str, dict[str, Callable[[], dict[str, object]]]] = {
     "adapters": {"agd": lambda: {"hidden": 8}},
     "alignments": {"clip_score": _clip},
+    "backbones": {"wan": lambda: {"frames": 5, "height": 32, "width": 16}},
     "callbacks": {
         "before_after": lambda: {"prompts": ["a"], "negatives": ["b"]},
         "sample_images": lambda: {"prompts": ["a"]},

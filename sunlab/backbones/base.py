@@ -247,5 +247,6 @@ BACKBONES: Registry[Backbone] = Registry(
         "sunlab.backbones.pixart.transformer",
         "sunlab.backbones.sana.family",
         "sunlab.backbones.sd3.transformer",
+        "sunlab.backbones.wan.transformer",
     ),
 )

@@ -56,7 +56,7 @@ def write_trajectories(
 
     Args:
         path: the file.
-        states: (N, T, C, H, W), the first at the noise; kept as float16.
+        states: (N, T, C, H, W), or (N, T, C, F, H, W) of videos, the first at the noise; kept as float16.
         times: (T,) float64 in [0, 1], descending.
         seeds: (N,) int64.
         guidance: (N,) float32, the scale w of each.
@@ -69,7 +69,7 @@ def write_trajectories(
     """
     path, count = Path(path), len(states)
     lengths = [len(seeds), len(guidance), len(header.keys), len(header.prompts), len(header.negatives)]
-    if states.ndim != 5 or any(length != count for length in lengths) or len(times) != states.shape[1]:
+    if states.ndim < 3 or any(length != count for length in lengths) or len(times) != states.shape[1]:
         raise DataError(f"{path}: states {tuple(states.shape)}, {len(times)} times, and {lengths} do not belong together")
     if not times.is_floating_point() or not bool((times.diff() < 0).all() and times[0] <= 1 and times[-1] >= 0):
         raise DataError(f"{path}: times must fall within [0, 1], got {times.tolist()}")
@@ -114,7 +114,7 @@ def open_trajectories(path: Path) -> tuple[Any, TrajectoryHeader]:
     times = sizes["times"][0] - (header.noise == "seeded") if sizes["times"] else -1
     lengths = {sizes["states"][:1], sizes["seeds"], sizes["guidance"]}
     lengths |= {(len(header.keys),), (len(header.prompts),), (len(header.negatives),)}
-    if header.version not in (1, VERSION) or len(lengths) != 1 or len(sizes["states"]) != 5 or sizes["states"][1] != times:
+    if header.version not in (1, VERSION) or len(lengths) != 1 or len(sizes["states"]) < 3 or sizes["states"][1] != times:
         raise DataError(f"{path}: version {header.version} with {sizes}, expected {VERSION}; make the trajectories again")
     return file, header
 

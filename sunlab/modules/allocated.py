@@ -79,7 +79,9 @@ class OnAccelerator(TorchFunctionMode):
             args, given = self._cast(args, self._half), {k: self._cast(v, self._half) for k, v in given.items()}
         elif self._half is not None and name in SINGLE:
             args, given = self._cast(args, torch.float32), {k: self._cast(v, torch.float32) for k, v in given.items()}
-        return _Fused.apply(*args[:3]) if attends and args[0].is_meta else func(*args, **given)
+        if attends and (kept := [*args, *(given[k] for k in ("query", "key", "value") if k in given)])[0].is_meta:
+            return _Fused.apply(*kept[:3])
+        return func(*args, **given)
 
     def _cast(self, value: Any, dtype: torch.dtype) -> Any:
         if isinstance(value, tuple | list):

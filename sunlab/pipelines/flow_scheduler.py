@@ -8,7 +8,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteSchedulerOutput
 from torch import Tensor
 
-from sunlab.diffusion.grid import shifted
+from sunlab.diffusion.grid import grid_times, shifted
 from sunlab.diffusion.path import RectifiedFlow
 from sunlab.diffusion.prediction import Prediction
 from sunlab.solvers import SOLVERS
@@ -46,7 +46,9 @@ class FlowScheduler(FlowMatchEulerDiscreteScheduler):
     def set_timesteps(
         self, num_inference_steps: int | None = None, device: Any = None, sigmas: Sequence[float] | None = None, **more: Any
     ) -> None:
-        """See FlowMatchEulerDiscreteScheduler."""
+        """See FlowMatchEulerDiscreteScheduler. A number of steps alone gives the trailing grid."""
+        if sigmas is None and num_inference_steps is not None and more.get("timesteps") is None:
+            sigmas = grid_times(num_inference_steps)[:-1]
         super().set_timesteps(num_inference_steps, device, None if sigmas is None else list(sigmas), **more)
         self._memory, self._times = None, self.sigmas.double()
         if sigmas is not None:

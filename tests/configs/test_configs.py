@@ -18,8 +18,10 @@ from sunlab.precision import native
 ROOT = Path(__file__).parents[2]
 SWEEPS = ROOT / "configs" / "ablation"  # tests/sweep/test_ablation.py runs those
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent != SWEEPS)
-SLOW = {ROOT / "configs" / family / "lcm_lora.yaml" for family in ("sana", "sd3")}
+SLOW = {ROOT / "configs" / family / "lcm_lora.yaml" for family in ("sana", "sd3", "wan")}
 STEPS = 2
+SMALLER = {"wan": ["model.backbone={name: wan, frames: 5, height: 32, width: 16, gradient_checkpointing: true}"]}
+"""Overrides of families whose latents have no size in their files."""
 
 
 def written(family: str, folder: Path) -> Path:
@@ -33,6 +35,7 @@ FAMILIES = {
     "pixart": partial(tiny_pixart, kind="flow"),
     "sana": partial(written, "sana"),
     "sd3": partial(tiny_sd3, t5=False),
+    "wan": partial(written, "wan"),
 }
 """Folder of configurations of a family that is not Stable Diffusion 1.5's -> what writes its tiny base."""
 
@@ -102,7 +105,8 @@ def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_trajectories, tmp_pat
         words = ["task=adapter", f"model.base={tiny_base_folder}", f"data.source={{name: shards, urls: [{tiny_shards}]}}"]
         tiny_trajectories, file = tmp_path / "trajectories", ROOT / "configs" / family / "trajectories.yaml"
         if "path:" in path.read_text():  # of stored trajectories
-            make_trajectories(load_config([file], [*words, "model.dtype=auto"]), out=tiny_trajectories, count=8)
+            words += ["model.dtype=auto", *SMALLER.get(family, [])]
+            make_trajectories(load_config([file], words), out=tiny_trajectories, count=8)
     if path.stem.startswith(("evaluate", "matrix")):
         from sunlab.app.evaluate import evaluate
 
@@ -111,7 +115,8 @@ def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_trajectories, tmp_pat
         assert (report / "report.html").is_file()
         assert load_config([report / "config.yaml"]).config == loaded.config
         return
-    loaded = load_config([path], shrunk(path, tiny_base_folder, tiny_shards, tiny_trajectories, tmp_path))
+    small = shrunk(path, tiny_base_folder, tiny_shards, tiny_trajectories, tmp_path)
+    loaded = load_config([path], [*small, *SMALLER.get(family, [])])
     if path.stem == "trajectories":
         (file,) = make_trajectories(loaded, out=tmp_path / "made", count=3)
         assert file.is_file()
