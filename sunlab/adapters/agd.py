@@ -20,11 +20,12 @@ from sunlab.types import Conditioning
 class AGD(Adapter):
     """Small adapters beside the text-attention layers that learn classifier-free guidance in one pass.
 
-    arXiv 2503.07274, section "Method", with the details of the authors' implementation: the output of each layer becomes
-    `Attention(x, c) + f(x; w, t, c)`, f conditioned on the guidance scale w, the time t and the prompt c, and zero at first.
-    It is trained on CFG-guided trajectories: `loss: {name: cfg, states: teacher}` over `teacher.guidance: [low, high]`. It
-    distils guidance against one unconditional prompt (`data.negatives: empty`), so negative prompts have no effect, and it
-    reduces no steps.
+    The output of each layer becomes `Attention(x, c) + f(x; w, t, c)`, f conditioned on the guidance scale w, the time t and
+    the prompt c, and zero at first. It follows the authors' code (cristianpjensen/agd on GitHub): `attention` is their
+    `CrossAttentionCFGAdapter` (agd/models/attention.py), `offset` their `AdditiveCFGAdapter` (agd/models/additive.py); the
+    numbers of the paper's equations were not at hand. It is trained on CFG-guided trajectories: `loss: {name: cfg, states:
+    teacher}` over `teacher.guidance: [low, high]`. It distils guidance against one unconditional prompt (`data.negatives:
+    empty`), so negative prompts have no effect, and it reduces no steps.
 
     Args:
         architecture: of f. `attention`: one head, `f = W_o softmax(Q K^T / sqrt(h)) V + b` with Q = W_q x, K = W_k z,

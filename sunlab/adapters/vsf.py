@@ -19,16 +19,17 @@ from sunlab.types import Conditioning
 class VSF(Stacked):
     """Training-free negative guidance in text attention: the negative prompt's values with the opposite sign.
 
-    It acts by itself or on top of another adapter, with one softmax over the tokens of both prompts. arXiv 2508.10931, the
-    method's form for cross-attention (the authors' Wan processor), with the base's own keys and values:
+    It acts by itself or on top of another adapter, with one softmax over the tokens of both prompts. As in the authors' code
+    (weathon/VSF on GitHub; the numbers of the paper's equations were not at hand) for cross-attention, `WanAttnProcessor2_0`
+    in vsfwan/processor.py, with the base's own keys and values:
     `Z = softmax([Q K_pos^T, Q K_neg^T] / sqrt(c) + [M_pos, M_neg - beta]) [V_pos; -alpha V_neg]`. A query that attends to no
     negative token is left alone, so that the guidance adapts to positions, heads and steps. Positive tokens attend to no
     negative ones, and padding of the negative prompt is masked, also where the network attends to it; embeddings that come
     without a tokenizer's mask are attended to as a whole. VSF does not depend on the guidance scale w.
 
-    In joint attention the negative prompt runs through the blocks as a second stream of text, as in the authors' code: the
-    image attends to itself, to the positive prompt and to a copy of the negative one with flipped values; each prompt
-    attends to the image and to itself, with values as they are.
+    In joint attention the negative prompt runs through the blocks as a second stream of text, as in `JointAttnProcessor2_0`
+    of their src/processor.py: the image attends to itself, to the positive prompt and to a copy of the negative one with
+    flipped values; each prompt attends to the image and to itself, with values as they are.
 
     Args:
         alpha: factor on the flipped values (`scale` in the authors' code).

@@ -194,7 +194,14 @@ def test_one_network_in_three_states(base, kind):
     rest = {p.untyped_storage().data_ptr() for p in (*base.backbone.parameters(), *base.text.model.parameters())}
     own = {p.untyped_storage().data_ptr() for p in (*trained, *critics)}
     assert held.keys() == rest | own
-    assert sum(p.numel() for p in critics) < single
+    layers = base.backbone.layers()
+    weights = [layers[name.replace("/", ".")].weight for name in loss.fake.updates]
+    ranked = sum(4 * (weight[0].numel() + len(weight)) for weight in weights)  # rank 4
+    width, hidden = loss.width, base.backbone.middle()[1]
+    head = 2 * hidden + width * (hidden + 1) + width + 1
+    assert sum(p.numel() for p in critics) == ranked + head
+    text, learnt = (sum(p.numel() for p in part) for part in (base.text.model.parameters(), trained))
+    assert sum(held.values()) == 4 * (single + text + learnt + ranked + head)
 
 
 def test_evaluations_are_counted():
