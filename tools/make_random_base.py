@@ -43,7 +43,8 @@ def tokenizer(folder: Path, kind: str) -> Any:
     if kind.startswith("Gemma"):
         return tiny_tokenizer()
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("▁", -3.0), *((letter, -2.0) for letter in string.printable)]
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text()) if file.is_file() else {}
     return transformers.T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=settings.get("model_max_length", 512))
 
 
