@@ -165,5 +165,4 @@ def not_finite(*groups: Sequence[Tensor]) -> Tensor:
     """1 if not, 0 if all are, float32, (): by the groups' norms, which are finite where all values are (and not too large to
     be squared)."""
     norms = [torch.nn.utils.get_total_norm(list(tensors)) for tensors in groups if tensors]
-    whole = [getattr(norm, "full_tensor", lambda norm=norm: norm)() for norm in norms]  # of gradients in shards
-    return torch.stack([norm.isfinite() for norm in whole]).all().logical_not().float()
+    return torch.stack([norm.isfinite() for norm in norms]).all().logical_not().float()
