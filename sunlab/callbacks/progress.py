@@ -2,6 +2,7 @@
 
 import sys
 import time
+from math import inf
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -17,13 +18,21 @@ def progress() -> Callback:
 
 
 class Bar(RichProgressBar):
-    """Lightning's rich bar for a training that is counted in steps, not epochs."""
+    """Lightning's rich bar for a training that is counted in steps, not epochs. It reads the metrics once a second at most,
+    since the host waits for a GPU each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._read, self._shown = -inf, dict[str, Any]()
 
     def _get_train_description(self, current_epoch: int) -> str:
         return "Training"
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+        if (now := time.monotonic()) - self._read >= 1.0:
+            self._read = now
+            self._shown = {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+        return dict(self._shown)
 
 
 class ProgressLines(Callback):
