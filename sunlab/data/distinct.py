@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sunlab.data.archive import open_tar
-from sunlab.data.manifest import Shard
+from sunlab.data.manifest import Shard, shard_name
 from sunlab.data.passes import Found, name_of, remembered
 from sunlab.data.remote import Remote
 from sunlab.data.tar import groups, members
@@ -39,9 +39,10 @@ def require_names(shards: Sequence[Shard]) -> None:
     """With keys=path. Raises `DataError` where two shards have the same folder and name."""
     first: dict[str, Shard] = {}
     for shard in shards:
-        if first.setdefault(shard.name, shard) is not shard:
+        name = shard_name(shard.url)
+        if first.setdefault(name, shard) is not shard:
             raise DataError(
-                f"{first[shard.name]} and {shard} have the same folder and name, {shard.name!r}, so that keys=path does not "
+                f"{first[name]} and {shard} have the same folder and name, {name!r}, so that keys=path does not "
                 "tell their samples apart; rename a folder"
             )
 

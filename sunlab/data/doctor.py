@@ -7,13 +7,11 @@ from itertools import islice
 from random import Random
 
 from sunlab.data.cursor import Request, Tally
-from sunlab.data.decode import facts_of
 from sunlab.data.exact import Exact
 from sunlab.data.filters.base import Dropped, Named
 from sunlab.data.passes import PROBE_SHARDS, look
 from sunlab.data.sample import BadSample
 from sunlab.data.shards import Shards
-from sunlab.data.stages.samples import raw_of
 from sunlab.data.tar import Unread
 from sunlab.errors import DataError
 
@@ -105,16 +103,10 @@ def examine_filters(source: Shards, filters: Named, samples: int) -> Dropped:
             for _ in look(shard, filters, source.remote, dropped, share, lenient=True):
                 pass
         return dropped
-    some, picture = few_of(source), any(one.picture for _, one in filters)
-
-    def bad(error: BadSample) -> None:
-        dropped.bad += 1
-
+    some = few_of(source)
     for url in some:
-        stream = replace(source.stream, urls=[url], inserted=(), filters=())
-        items = stream.pipeline(Request(stream=0, passes=1, bad=bad, last="verify"))
-        for item in islice(items, max(1, -(-samples // len(some)))):
-            dropped.look(filters, facts_of(raw_of(item), picture=picture), url)
+        for _ in source.stream.look(url, filters, dropped, max(1, -(-samples // len(some)))):
+            pass
     return dropped
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -51,11 +50,6 @@ class Shard:
 
     def __str__(self) -> str:
         return self.url
-
-    @cached_property
-    def name(self) -> str:
-        """For qualified keys."""
-        return shard_name(self.url)
 
     def identity(self) -> tuple[object, ...]:
         """Of the whole file: its content's digest where it is known, else the file as it stands on the disk."""

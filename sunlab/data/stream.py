@@ -19,7 +19,7 @@ from sunlab.data.manifest import Manifests, shard_name
 from sunlab.data.pipeline import Inserted, Pipeline
 from sunlab.data.quarantine import Patience, Quarantine
 from sunlab.data.remote import Remote
-from sunlab.data.sample import Bad, Item, Sample, bad_sample
+from sunlab.data.sample import Bad, BadSample, Item, Raw, Sample, bad_sample
 from sunlab.data.stages.archive import Group, Open, Tar, verify
 from sunlab.data.stages.order import Order, split
 from sunlab.data.stages.samples import decode, finished, raw_of, select
@@ -71,15 +71,24 @@ class Stream:
         if not self.shapes:
             return ()
         counts, dropped = [0] * len(self.shapes), Dropped()
-        picture = any(one.picture for _, one in self.filters)
         for url in self.urls[:: -(-len(self.urls) // SHARDS)]:
-            few = replace(self, urls=[url], filters=(), inserted=(), shapes=())
-            items = few.pipeline(Request(stream=0, passes=1, bad=lambda bad: None, last="verify"))
-            for item in islice(items, SAMPLES):
-                size = image_size(item)
-                if size is not None and dropped.look(self.filters, facts_of(raw_of(item), picture=picture), url):
+            for raw, kept in self.look(url, self.filters, dropped, SAMPLES):
+                size = image_size(raw.members)
+                if size is not None and kept:
                     counts[nearest(*size, self.shapes)] += 1
         return tuple(counts) if any(counts) else (1,) * len(counts)
+
+    def look(self, url: str, filters: Named, dropped: Dropped, samples: int) -> Iterator[tuple[Raw, bool]]:
+        """The first samples of a shard, and whether the filters keep each. Bad ones are counted and left out."""
+
+        def bad(error: BadSample) -> None:
+            dropped.bad += 1
+
+        picture = any(one.picture for _, one in filters)
+        one = replace(self, urls=[url], filters=(), inserted=(), shapes=())
+        for item in islice(one.pipeline(Request(stream=0, passes=1, bad=bad, last="verify")), samples):
+            raw = raw_of(item)
+            yield raw, dropped.look(filters, facts_of(raw, picture=picture), url)
 
     @cached_property
     def names(self) -> list[str]:

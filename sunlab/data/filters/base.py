@@ -150,17 +150,17 @@ class Dropped:
 
     def emptied(self) -> "Dropped":
         """What was counted; this one begins anew."""
-        found = Dropped()
-        found.add(self)
-        self.seen = self.kept = self.bad = 0
-        for counter in (self.first, self.alone, self.missing):
-            counter.clear()
+        found = Dropped(**vars(self))
+        vars(self).update(vars(Dropped()))
         return found
 
     def add(self, other: "Dropped") -> None:
-        self.seen, self.kept, self.bad = self.seen + other.seen, self.kept + other.kept, self.bad + other.bad
-        for mine, theirs in ((self.first, other.first), (self.alone, other.alone), (self.missing, other.missing)):
-            mine.update(theirs)
+        for name, count in vars(other).items():
+            mine = getattr(self, name)
+            if isinstance(count, Counter):
+                mine.update(count)  # `+` would leave out counts of 0
+            else:
+                setattr(self, name, mine + count)
 
     def table(self, filters: Named) -> str:
         rows: list[tuple[str, ...]] = [("filter", "dropped", "alone", "missing")]
