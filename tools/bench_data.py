@@ -8,12 +8,14 @@
 Both decode with Pillow, resize and crop to --size, and stack batches of the same size in as many worker processes. Both
 let libjpeg-turbo unpack a JPEG at half its size or less where that covers --size, which webdataset's decode("pil") does
 not: --pil measures that. Every batch is copied once, as to a device. sunlab also verifies every sample against its
-digest (unless --unverified), parses its json, draws its prompts and keeps its exact order. Rounds alternate, so that
-both run under the same load on a shared machine; CPU seconds (of all processes) are given beside the wall's, because they
-do not depend on it. The last columns are ratios to webdataset.
+digest (unless --unverified), parses its json, draws its prompts and keeps its exact order. Both hold --shuffle samples in
+memory. Rounds alternate, so that both run under the same load on a shared machine; CPU time of all processes, dataloader
+workers included, from the start to the end, is given beside the wall's, because it depends less on the load. MiB are the
+peaks of the rank's own process and of its workers, added up. The last columns are ratios to webdataset.
 """
 
 import argparse
+import gc
 import json
 import multiprocessing
 import resource
@@ -70,8 +72,9 @@ def make(folder: Path, shards: int, samples: int, side: int) -> list[Path]:
 
 
 def ours(paths: list[Path], args: argparse.Namespace, workers: int) -> Iterator[torch.Tensor]:
-    source = Shards(urls=[str(path) for path in paths], size=args.size, shuffle=args.shuffle, order=args.order)
     streams = max(4, workers)
+    shuffle = args.shuffle if args.order == "exact" else 2 * args.shuffle // streams  # a stream holds half of it
+    source = Shards(urls=[str(path) for path in paths], size=args.size, shuffle=shuffle, order=args.order)
     module = DataModule(source, Empty(), batch_size=args.batch // streams * streams, streams=streams, workers=workers)
     return (batch.images for batch in module.loader() if batch.images is not None)
 
@@ -101,22 +104,27 @@ def theirs(paths: list[Path], args: argparse.Namespace, workers: int) -> Iterato
 
 
 def measure(loader: Callable[..., Iterator[torch.Tensor]], *given: Any, batches: int, results: Any) -> None:
-    """Samples a second and CPU milliseconds a sample, after a first batch of each worker. In a process of its own."""
+    """Samples a second after a first batch of each worker, CPU milliseconds a sample from the start to the end, and the
+    largest resident memory in MiB, its workers' added. In a process of its own."""
     torch.set_num_threads(1)
-    found, workers = loader(*given), given[-1]
-    for _ in range(max(1, workers)):
+    cpu, workers = _cpu(), given[-1]
+    found, first = loader(*given), max(1, workers)
+    for _ in range(first):
         device = next(found).clone()
-    began, cpu = time.perf_counter(), _cpu()
+    began = time.perf_counter()
     samples = sum(len(device.copy_(batch)) for batch in islice(found, batches))
     wall = time.perf_counter() - began
-    own = _cpu() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    results.put((samples / wall, 1000 * own / samples if workers == 0 else float("nan"), peak))
+    del found  # ends the workers
+    gc.collect()
+    own, worker = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    peak = (own + workers * worker) / 1024
+    results.put((samples / wall, 1000 * (_cpu() - cpu) / (samples + first * len(device)), peak))
 
 
 def _cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    """Seconds of this process and of its children that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def together(

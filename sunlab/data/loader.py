@@ -77,8 +77,10 @@ class Loader:
                     self.noted(step, shares)
                     step += 1
                     batch = join([cut(shares[worker].batch, *rows) for worker, *rows in pieces])
+                    del shares  # else they stay in memory until the next ones are complete, and so does the batch
                     for start in range(0, count, size):
                         yield batch if size == count else cut(batch, start, start + size)
+                    del batch
         finally:
             atexit.unregister(close)
             close()
