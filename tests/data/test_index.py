@@ -249,3 +249,22 @@ def test_no_link_in_the_folder_is_written_through(folder, tmp_path_factory):
         (folder / name).symlink_to(victim)
     assert main(["data", "index", f"{folder}/*.tar"]) == 0
     assert victim.read_text() == "as it was" and not (folder / "manifest.json").is_symlink()
+
+
+@pytest.mark.parametrize("order", ["stream", "exact"])
+def test_members_that_are_not_read_belong_to_their_samples(tmp_path, order):
+    """They may come first in a sample, be all of one, or be webdataset's own; an altered byte in them is noticed."""
+    path = tmp_path / "a.tar"
+    samples = [{"__key__": f"{n:05d}", "cls": b"7", **members(n), "npy": b"an array"} for n in range(5)]
+    write_tar(
+        path, [{"__key__": "__meta__/a", "txt": b"own"}, *samples[:2], {"__key__": "00001x", "cls": b"7"}, *samples[2:]]
+    )
+    assert main(["data", "index", str(path)]) == 0
+    given = {"stream": 0, "passes": 1}
+    keys = [item["sample"].key[-5:] for item in Shards(urls=[str(path)], order=order).pipeline(**given)]
+    assert sorted(keys) == [f"{n:05d}" for n in range(5)]
+    data = path.read_bytes()
+    for place in (data.index(b"7" + bytes(511)), data.rindex(b"an array")):
+        path.write_bytes(data[:place] + b"8" + data[place + 1 :])
+        with pytest.raises(BadSample, match="altered bytes"):
+            list(Shards(urls=[str(path)], order=order).pipeline(**given))

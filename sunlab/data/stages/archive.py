@@ -106,7 +106,8 @@ class Tar:
 
     Args:
         tally: where the names of members that are not read are noted.
-        regions: hand on the archive's own bytes too (`__before__`: those from the sample's member before to this one).
+        regions: hand on the archive's own bytes too (`__before__`: with a sample's first member, all from the start of the
+            sample before to that of this one).
     """
 
     def __init__(self, tally: Tally, *, regions: bool = False):
@@ -116,14 +117,17 @@ class Tar:
         for item in items:
             about = {"__url__": item["url"], **{key: item[key] for key in item if key.startswith("__")}}
             forward, end, problem = Forward(item["file"], keep=self.regions), 0, None
+            key, start = None, 0  # of the sample, whose first member may be one that is not read
             middle, halfway = (Open.size(item["file"]) or 2 * EARLY) // 2, about.pop("__halfway__", _nothing)
             try:
                 for member in members(forward):  # type: ignore[arg-type]
                     end = member.offset + -(-member.size // BLOCK) * BLOCK
+                    if member.key not in (None, key):
+                        key, start = member.key, member.start
                     if member.suffix not in MEMBERS or member.key is None:
                         self.tally.unread.note(member.name)
                         continue
-                    before = forward.cut(member.start)
+                    before = forward.cut(start)
                     size = min(member.size, MEMBERS[member.suffix] + 1)
                     data = forward.read(size)
                     if len(data) < size:
@@ -163,6 +167,8 @@ class Forward:
 
     def cut(self, end: int) -> list[bytes]:
         """The pieces up to the position `end`, which are forgotten."""
+        if end <= self.first:
+            return []
         found, kept = [], []
         for piece in self.pieces:
             within = max(0, end - self.first)
