@@ -26,12 +26,16 @@ SPECS: dict[str, Any] = {
     "nag over sun": {"name": "nag", "inner": "sun"},
 }
 USUAL = ("sun_w", "sun_lora", "lora", "nag")
-"""Tested by default where a family's layers are its own; PixArt's are those of the U-Net, which `AdapterContract` walks."""
+"""Tested by default where a family's layers are its own; PixArt's are those of the U-Net, which `AdapterContract` walks, and
+Wan's those of SANA."""
 FAMILIES = {
     "pixart": lambda folder: tiny_pixart(folder, "flow"),
     "sana": lambda folder: BACKBONES.get("sana").factory.write_tiny(folder) or folder,
     "sd3": lambda folder: tiny_sd3(folder, t5=False),
+    "wan": lambda folder: BACKBONES.get("wan").factory.write_tiny(folder) or folder,
 }
+BACKBONE = {"wan": {"name": "wan", "frames": 5, "height": 32, "width": 16}}
+"""Family -> its parameters, where tiny latents need some."""
 LENGTH = 7
 
 
@@ -39,7 +43,7 @@ LENGTH = 7
 def frozen(request, tmp_path_factory):
     """A backbone that no test changes."""
     folder = FAMILIES[request.param](tmp_path_factory.mktemp(request.param) / "base")
-    return load_base(folder).freeze().backbone
+    return load_base(folder, backbone=BACKBONE.get(request.param)).freeze().backbone
 
 
 class OnFamilies(AdapterContract):
@@ -80,7 +84,8 @@ class OnFamilies(AdapterContract):
 
 
 for _name, _spec in SPECS.items():
-    _usual = [family for family in FAMILIES if _name == "sun" or (family != "pixart" and _name in USUAL)]
+    _tested = {"sun": ("pixart", "sana", "sd3")}
+    _usual = _tested.get(_name, ("sana", "sd3") if _name in USUAL else ())
     _all = [pytest.param(family, marks=[] if family in _usual else [pytest.mark.slow]) for family in FAMILIES]
     _members = {"__test__": True, "component": _spec, "__module__": __name__}
     _made = type(f"Test_{_name}", (OnFamilies,), _members)
