@@ -21,6 +21,7 @@ SPECS: dict[str, Any] = {
     "sun_w": {"name": "sun_w"},
     "sun_lora": {"name": "sun_lora", **LORA},
     "lora": {"name": "lora", **LORA},
+    "agd": {"name": "agd", "hidden": 8},
     "nag": {"name": "nag"},
     "vsf": {"name": "vsf"},
     "nag over sun": {"name": "nag", "inner": "sun"},
