@@ -48,7 +48,7 @@ def sunlab_commands() -> list[tuple[str, list[str]]]:
 
 def test_options_exist():
     found = sunlab_commands()
-    assert len(found) > 80
+    assert len(found) > 50
     for name, words in found:
         if words == ["--version"]:
             continue  # exits
@@ -61,7 +61,7 @@ def test_options_exist():
 def test_tools_and_their_options_exist():
     found = [words for page in PAGES for words in commands(page.read_text("utf-8"))]
     found = [words[i:] for words in found for i, word in enumerate(words) if re.fullmatch(r"tools/\w+\.py", word)]
-    assert len(found) > 20
+    assert len(found) > 10
     for words in found:
         source = (ROOT / words[0]).read_text("utf-8")
         assert [word for word in words if word.startswith("--") and f'"{word.partition("=")[0]}"' not in source] == [], words
@@ -85,4 +85,4 @@ def test_overrides_are_keys(monkeypatch):
             except Exception as error:
                 raise AssertionError(f"{name}: {' '.join(words)}") from error
             checked += 1
-    assert checked > 40
+    assert checked > 25
