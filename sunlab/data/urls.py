@@ -21,6 +21,7 @@ from sunlab.packaged import folders
 
 LISTS = (".txt", ".list")
 MOST = 1_000_000  # files that one pattern may name
+MANY = 5_000  # files that are looked up one by one
 _RANGE = re.compile(r"\{(-?\d{1,18})\.\.(-?\d{1,18})")
 
 
@@ -124,13 +125,17 @@ def found_files(pattern: str) -> list[str]:
     parts = braces(pattern)
     if has_magic(pattern):
         return [path for part in parts for path in _find(part, pattern, _matches)]
+    if len(parts) <= MANY:
+        return [path for part in parts for path in _find(part, pattern, lambda path: [path] if isfile(path) else [])]
     names = cache(_names)  # a folder is listed once, however many of its files are named
 
-    def named(path: str) -> list[str]:
+    def named(path: str) -> bool:
         folder, _, name = path.rpartition("/")
-        return [path] if name in names(folder) else []
+        return name in names(folder)
 
-    return [path for part in parts for path in _find(part, pattern, named)]
+    if pattern.startswith("/") and all(map(named, parts)):
+        return parts
+    return [path for part in parts for path in _find(part, pattern, lambda path: [path] if named(path) else [])]
 
 
 def braces(pattern: str) -> list[str]:

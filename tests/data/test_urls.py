@@ -16,6 +16,7 @@ from conftest import members, write_tar
 from fault_injection.apart import apart
 from sunlab.cli.main import main
 from sunlab.data import remote as remote_module
+from sunlab.data import urls
 from sunlab.data.remote import SCHEMES, Remote, file_system
 from sunlab.data.shards import Shards
 from sunlab.data.urls import braces, shard_urls
@@ -208,6 +209,21 @@ def test_a_list(folder, tmp_path, monkeypatch):
     listed.write_text("# two of them\ntrain-00000.tar\n\ntrain-{00001..00002}.tar # and more\n")
     monkeypatch.chdir(tmp_path.parent)
     assert len(Shards(order="exact", urls=[str(listed)])) == 22
+
+
+def test_a_folder_is_listed_once_and_a_missing_shard_is_named(folder, monkeypatch):
+    """However many of its shards are named, links among them; a folder is no shard."""
+    listed, scandir = [], urls.scandir
+    monkeypatch.setattr(urls, "MANY", 2)
+    monkeypatch.setattr(urls, "scandir", lambda place: listed.append(place) or scandir(place))
+    (folder / "train-00005.tar").symlink_to(folder / "train-00000.tar")
+    (folder / "train-00006.tar").mkdir()
+    found = shard_urls([f"{folder}/train-{{00000..00005}}.tar"], Remote()).urls
+    assert found == [f"{folder}/train-0000{n}.tar" for n in range(6)] and listed == [str(folder)]
+    with pytest.raises(DataError, match=r"train-00006\.tar.*: a folder"):
+        shard_urls([f"{folder}/train-{{00000..00007}}.tar"], Remote())
+    with pytest.raises(DataError, match=r"train-00007\.tar.*no such file"):
+        shard_urls([f"{folder}/train-{{00007..00009}}.tar"], Remote())
 
 
 LINES = (
