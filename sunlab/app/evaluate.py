@@ -197,6 +197,7 @@ def build_protocol(config: Config, base: BaseModel, request: Request, extractor:
         control=control,
         timed=settings.timed,
         shown=settings.shown,
+        worst=settings.worst,
     )
 
 

@@ -157,6 +157,7 @@ class Evaluate:
     control: Component | None = component("controls", None)  # whether negative prompts are obeyed; null: not measured
     timed: int = 8  # pictures of each row whose time is taken, one at a time
     shown: int = 8  # columns of the picture
+    worst: int = 0  # pairs at which the first variant is farthest from the teacher, shown in a picture of their own
 
 
 @dataclass

@@ -31,13 +31,16 @@ img { max-width: 100%; height: auto; image-rendering: pixelated }
 
 
 def page(
-    results: Sequence[Result], sheets: Sequence[Image], facts: Mapping[str, Any], sections: Sequence[Section] = ()
+    results: Sequence[Result],
+    sheets: Sequence[Mapping[str, Image]],
+    facts: Mapping[str, Any],
+    sections: Sequence[Section] = (),
 ) -> str:
     """The report.
 
     Args:
         results: one a base.
-        sheets: the grid of pictures of each.
+        sheets: the grids of pictures of each, by what they show.
         facts: `title`, `pairs`, `extractor`, and further ones to tell.
         sections: further parts; they come first.
     """
@@ -48,7 +51,9 @@ def page(
     for result, sheet in zip(results, sheets, strict=True):
         body += [f"<h2>{escape(result.base)}</h2>"]
         body += [f'<p class="warning">{escape(warning)}</p>' for warning in result.warnings]
-        body += [_table(table_of(result, facts["extractor"])), _picture(sheet, "pictures of each row, same seeds")]
+        body += [_table(table_of(result, facts["extractor"]))]
+        for what, image in sheet.items():
+            body += [f"<p>{escape(what)}:</p>", _picture(image, what)]
         body += [_picture(curve, "distance over NFE") for curve in _curves(result, facts["extractor"])]
     lines = [[str(key), str(value)] for key, value in facts.items()]
     body += ["<h2>How it was made</h2>", _table([["", ""], *lines])]
@@ -108,7 +113,8 @@ def write_report(
     facts: Mapping[str, Any],
     sections: Sequence[Section] = (),
 ) -> None:
-    """report.json, report.md, report.html, and grid-0.png, grid-1.png, ... of the bases.
+    """report.json, report.md, report.html; of the bases grid-0.png, grid-1.png, ..., and worst-0.png, ... where the protocol
+    shows the worst pairs.
 
     Args:
         request: of the pictures, for the captions of the grid.
@@ -118,13 +124,21 @@ def write_report(
     facts = {**facts, "pairs": len(request)}
     pairs = zip(request.prompts, request.negatives, strict=True)
     captions = [prompt + (f" (not: {negative})" if negative else "") for prompt, negative in pairs]
-    sheets = []
+    sheets: list[dict[str, Image]] = []
     for number, result in enumerate(results):
         labels = [f"{row.name}: {row.nfe:.0f} NFE" for row in result.rows]
         count, _, _, width = result.shown[0].shape
         zoom = max(1, LEGIBLE // width)
-        sheets.append(grid_image(result.shown, labels=labels, captions=captions[:count], zoom=zoom))
-        save_png(sheets[-1], folder / f"grid-{number}.png")
+        grid = grid_image(result.shown, labels=labels, captions=captions[:count], zoom=zoom)
+        save_png(grid, folder / f"grid-{number}.png")
+        sheets.append({"Pictures of each row, same seeds": grid})
+        if result.worst:
+            variants = len(result.farthest) - 1
+            named = [labels[0], *labels[-variants:]]
+            told = [captions[pair] for pair in result.worst]
+            worst = grid_image(result.farthest, labels=named, captions=told, zoom=zoom)
+            save_png(worst, folder / f"worst-{number}.png")
+            sheets[-1][f"The pairs at which {result.rows[-variants].name} is farthest from the teacher"] = worst
     files = {
         "report.json": json.dumps(record_of(results, facts, sections), indent=2) + "\n",
         "report.md": markdown(results, facts, sections),

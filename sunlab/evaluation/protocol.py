@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sunlab.backbones.base import BaseModel
 from sunlab.evaluation.base import Alignment, Extractor, Metric
-from sunlab.evaluation.comparison import BATCH, Pictures, Value, aligned, compare
+from sunlab.evaluation.comparison import BATCH, Comparison, Pictures, Value, aligned, compare
 from sunlab.evaluation.control import Control, Draw, NegativeControl
 from sunlab.evaluation.gallery import Gallery, read
 from sunlab.evaluation.methods import Method
@@ -35,6 +35,7 @@ class Protocol:
         control: of negative prompts, or None.
         timed: pictures of each method whose time is taken.
         shown: pictures of each method in the report.
+        worst: pairs at which the first variant is farthest from the teacher, which the report shows too.
     """
 
     request: Request
@@ -50,6 +51,7 @@ class Protocol:
     control: NegativeControl | None
     timed: int
     shown: int
+    worst: int = 0
 
     @property
     def references(self) -> list[Method]:
@@ -96,7 +98,17 @@ def evaluate_base(name: str, base: BaseModel, protocol: Protocol, folder: Path, 
     rows = beside_rivals(rows, [{}, *(one.distances for one in compared)])
     shown = [read(pictures.paths[: protocol.shown]) for pictures in sets]
     warnings = list(dict.fromkeys(line for one in compared for line in one.warnings))
-    return Result(name, rows, shown, warnings, gallery.nfe)
+    worst = _worst(compared[len(protocol.references) - 1 :], protocol.worst)
+    farthest = [
+        read([pictures.paths[i] for i in worst]) for pictures in (sets[0], *sets[len(protocol.references) :]) if worst
+    ]
+    return Result(name, rows, shown, warnings, gallery.nfe, worst, farthest)
+
+
+def _worst(variants: Sequence[Comparison], count: int) -> list[int]:
+    """The pairs of the greatest distances of the first variant, by the first metric that is a distance of each pair."""
+    distances = next(iter(variants[0].distances.values()), None) if variants else None
+    return [] if distances is None else distances.argsort(descending=True, stable=True)[:count].tolist()
 
 
 def _alignment(pictures: Pictures, protocol: Protocol) -> dict[str, Value]:

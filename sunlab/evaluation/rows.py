@@ -53,6 +53,8 @@ class Result:
         base: its name.
         rows: the references, the teacher before first; the variants.
         shown: (B, 3, H, W) in [0, 1], one for each row.
+        worst: the pairs at which the first variant is farthest from the teacher, farthest first.
+        farthest: their pictures, as `shown`, of the teacher and of each variant.
         warnings: what a reader must know.
         nfe: network evaluations that were spent in this run.
     """
@@ -62,6 +64,8 @@ class Result:
     shown: Sequence[Tensor]
     warnings: Sequence[str]
     nfe: float
+    worst: Sequence[int] = ()
+    farthest: Sequence[Tensor] = ()
 
 
 def shares(found: Mapping[str, Value], other: Mapping[str, Value]) -> dict[str, Value]:

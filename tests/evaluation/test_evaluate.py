@@ -16,6 +16,7 @@ from sunlab.diffusion.grid import grid
 from sunlab.errors import ConfigError, DataError
 from sunlab.evaluation.base import EXTRACTORS, Extractor
 from sunlab.pipelines.draw import draw, with_backbone, with_guidance
+from sunlab.pipelines.picture import grid_image
 from sunlab.solvers import Sampler
 from sunlab.solvers.ddim import DDIM
 from sunlab.solvers.dpmpp_2m import DPMpp2M
@@ -100,6 +101,29 @@ def test_what_does_nothing_stands_in_every_table(first, words):
     teacher, alone = (draw(base, Sampler(s, grid(2, path=path)), bind, request, w=w).images for s, bind, w in ways)
     expected = (teacher - alone).square().flatten(1).mean(1).sqrt().mean()
     assert rows[3]["values"]["paired_l2"]["value"] == pytest.approx(float(expected), abs=2e-3)  # the files have 8 bits
+
+
+def test_the_worst_pairs_are_shown(first, words):
+    """The pictures are found again, and ordered here by the distance of their means."""
+    variants = "evaluate.variants=[{name: one, steps: 1, solver: ddim}, {name: two, steps: 2}]"
+    folder = evaluate(load_config([], [*words, variants, "evaluate.worst=2", "evaluate.nothing=false", "run.name=worst"]))
+    config = load_config([], words).config
+    base, request = load_base(config.model.base).freeze(), build_pairs(config)
+    path = base.backbone.path
+    ways = [(DPMpp2M(path), 2), (DDIM(path), 1)]
+    teacher, one = (
+        draw(base, Sampler(solver, grid(n, path=path)), with_guidance(base), request, w=3.0).images for solver, n in ways
+    )
+    order = (Means()(teacher) - Means()(one)).norm(dim=1).argsort(descending=True)[:2]
+    told = [
+        f"{request.prompts[i]} (not: {request.negatives[i]})" if request.negatives[i] else request.prompts[i] for i in order
+    ]
+    labels = ["dpmpp_2m 2 steps, CFG 3: 4 NFE", "one: 2 NFE", "two: 4 NFE"]
+    expected = grid_image([x[order] for x in (teacher, one, teacher)], labels=labels, captions=told, zoom=4)
+    shown = np.array(Image.open(folder / "worst-0.png"), int)
+    assert shown.shape == np.array(expected).shape and np.abs(shown - np.array(expected, int)).max() <= 1
+    assert "one is farthest from the teacher" in (folder / "report.html").read_text()
+    assert not (first / "worst-0.png").exists()
 
 
 def test_the_limit_is_that_of_the_bare_passes(first):
