@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from itertools import islice
 
 import fsspec
@@ -13,7 +14,7 @@ from sunlab.data.hf_dataset import HFDataset
 from sunlab.data.negatives import Mixture
 from sunlab.data.prompt_files import Prompts
 from sunlab.data.remote import SCHEMES
-from sunlab.errors import ConfigError, DataError
+from sunlab.errors import ConfigError, DataError, StorageError
 from sunlab.testing import SourceContract
 
 PROMPTS = [f"a thing {n}, \u00e4" for n in range(90)]
@@ -107,3 +108,11 @@ def test_pictures_of_a_dataset(tmp_path):
     assert found == {PROMPTS[n]: n for n in range(20)}
     with pytest.raises(DataError, match="no column 'text'; it has caption, image"):
         HFDataset(path="parquet", data_files=[str(tmp_path / "a.parquet")], caption="text")
+
+
+def test_a_damaged_gzip_file_is_named(tmp_path):
+    path = tmp_path / "a.jsonl.gz"
+    packed = gzip.compress(b"".join(b'{"caption": "%d %s"}\n' % (n, os.urandom(40).hex().encode()) for n in range(2000)))
+    path.write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(StorageError, match=r"a\.jsonl\.gz: bad gzip stream"):
+        len(Prompts(urls=[str(path)]))
