@@ -40,8 +40,8 @@ def load_base(
         backbone: the family's name, or a mapping with its name and parameters; None: the family that recognises the files.
         fresh: parts of a folder (`vae`, `unet`, `transformer`, `text_encoder`) at random weights, by their configuration.
         dtype: of the weights.
-        family: whose configuration a single file has: `sd15`, `sd21`, `sd21_base`, `sdxl`, or a diffusers folder; None: by
-            its tensors.
+        family: whose configuration a single file has: a name (`sd15`, `sdxl`, `sana_600m`, ...) or a diffusers folder; None:
+            by its tensors.
         prediction_type: over what the base states, for fine-tunes to v prediction whose file does not say so.
         zero_terminal_snr: likewise, whether the schedule is rescaled to end in pure noise (arXiv 2305.08891).
 
@@ -109,17 +109,21 @@ def chosen(files: Files, backbone: str | Mapping[str, Any] | None) -> tuple[str,
     raise (DataError if files.single else ConfigError)(f"{files.place}: no backbone recognises it:{lines}")
 
 
+def packaged() -> dict[str, Path]:
+    """Name of a family's configurations -> their folder, of all families."""
+    return {k: v for name in BACKBONES.names() for k, v in BACKBONES.get(name).factory.configurations().items()}
+
+
 def configurations(family: str) -> Path:
     """The folder of a family's configurations, packaged under a name or the user's.
 
     Raises:
         ConfigError: neither.
     """
-    packaged = {k: v for name in BACKBONES.names() for k, v in BACKBONES.get(name).factory.configurations().items()}
-    folder = packaged.get(family, Path(family))
+    folder = packaged().get(family, Path(family))
     if not (folder / "model_index.json").is_file():
         raise ConfigError(
-            f"model.family: {family!r} is none of {', '.join(sorted(packaged))}, and no diffusers folder with "
+            f"model.family: {family!r} is none of {', '.join(sorted(packaged()))}, and no diffusers folder with "
             "model_index.json"
         )
     return folder
@@ -135,6 +139,6 @@ def _outlined(base: str | Path, family: str | None) -> Files:
                 raise
     if family is None:
         raise ConfigError(
-            f"model.family: say which (sd15, sd21, sd21_base, sdxl), so that {base!r} is known without its weights"
+            f"model.family: say which ({', '.join(sorted(packaged()))}), so that {base!r} is known without its weights"
         )
     return describe_files(configurations(family))

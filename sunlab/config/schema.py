@@ -48,7 +48,7 @@ class Model:
     """The base model."""
 
     base: str = ""  # a diffusers folder, a .safetensors file, a hub id, or a packaged model; it must be given
-    family: str | None = None  # of a single file: sd15, sd21, sd21_base, sdxl, or a diffusers folder; null: by its tensors
+    family: str | None = None  # of a single file: sd15, sdxl, sana_600m, ..., or a diffusers folder; null: by its tensors
     prediction_type: Literal["epsilon", "v_prediction"] | None = None  # null: as the base states
     zero_terminal_snr: bool | None = None  # rescale the schedule to end in pure noise; null: as the base states
     backbone: Component | None = component("backbones", None)  # its family, sd or sdxl, with options; null: by its files
