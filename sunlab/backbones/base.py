@@ -196,9 +196,9 @@ class BaseModel:
     def parts(self) -> tuple[Backbone, TextEncoder, Autoencoder]:
         return self.backbone, self.text, self.autoencoder
 
-    def encode(self, prompts: Sequence[str], *, negative: bool = False) -> Conditioning:
-        """Embeddings of prompts, or of negative prompts, which some models encode differently; see `TextEncoder`."""
-        return self.text.remembered(prompts, negative=negative)
+    def encode(self, prompts: Sequence[str], *, negative: bool = False, exact: bool = False) -> Conditioning:
+        """Embeddings of prompts, or of negative prompts, which some models encode apart; see `TextEncoder.remembered`."""
+        return self.text.remembered(prompts, negative=negative, exact=exact)
 
     def fingerprint(self) -> str:
         """SHA-256 of the weights that make a trajectory: the files of the backbone and the text encoders."""

@@ -30,7 +30,7 @@ class TextEncoder(nn.Module, ABC):
 
     def __init__(self, *, memory: int = 256):
         super().__init__()
-        self._memory: OrderedDict[tuple[bool, str], Conditioning] = OrderedDict()
+        self._memory: OrderedDict[tuple[bool, int, str], Conditioning] = OrderedDict()
         self._limit = memory * 2**20
 
     @abstractmethod
@@ -58,21 +58,25 @@ class TextEncoder(nn.Module, ABC):
         self._memory.clear()
 
     @torch.no_grad()
-    def remembered(self, prompts: Sequence[str], *, negative: bool = False) -> Conditioning:
+    def remembered(self, prompts: Sequence[str], *, negative: bool = False, exact: bool = False) -> Conditioning:
         """Embeddings without gradient, each distinct prompt encoded once. Only for a model that does not change.
 
         Args:
             negative: they are negative prompts.
+            exact: to the last bit, the embeddings do not depend on what is remembered. New prompts are encoded in a batch of
+                as many rows as there are prompts, since batches of another size round differently: a resumed run remembers
+                other prompts than an unbroken one.
         """
-        apart = negative and self.separate_negatives
-        new = [p for p in dict.fromkeys(prompts) if (apart, p) not in self._memory]
+        apart, count = negative and self.separate_negatives, len(prompts) if exact else 0
+        new = [p for p in dict.fromkeys(prompts) if (apart, count, p) not in self._memory]
         if new:
-            encoded = self.encode_negative(new) if apart else self(new)
+            filled = [*new, *prompts][:count] if exact else new
+            encoded = self.encode_negative(filled) if apart else self(filled)
             for row, prompt in enumerate(new):
-                self._memory[apart, prompt] = encoded[row : row + 1].map(torch.clone)
+                self._memory[apart, count, prompt] = encoded[row : row + 1].map(torch.clone)
         for prompt in prompts:
-            self._memory.move_to_end((apart, prompt))
-        rows = Conditioning.cat([self._memory[apart, p] for p in prompts])
+            self._memory.move_to_end((apart, count, prompt))
+        rows = Conditioning.cat([self._memory[apart, count, p] for p in prompts])
         size = sum(tensor[0].nbytes for tensor in (rows.tokens, rows.pooled) if tensor is not None)
         while len(self._memory) * size > self._limit:
             self._memory.popitem(last=False)

@@ -20,13 +20,13 @@ def positive_of(base: Any, samples: Samples) -> Conditioning:
     Raises:
         DataError: stored embeddings without the pooled part or the mask that the base needs.
     """
-    given = base.encode(samples.prompts) if samples.tokens is None else _stored(base, samples)
+    given = base.encode(samples.prompts, exact=True) if samples.tokens is None else _stored(base, samples)
     return base.text.framed(given, samples.crops)
 
 
 def negative_of(base: Any, samples: Samples) -> Conditioning:
     """The embeddings of `samples.negatives`, with the samples' crops: both passes of guidance are of one picture."""
-    return base.text.framed(base.encode(samples.negatives, negative=True), samples.crops)
+    return base.text.framed(base.encode(samples.negatives, negative=True, exact=True), samples.crops)
 
 
 def _stored(base: Any, samples: Samples) -> Conditioning:

@@ -100,7 +100,7 @@ class TrajectoryWriter:
         """The states at the stored times, (N, K + 1, C, H, W), the noise first."""
         noise = starting_noise(seeds, self.base.backbone.sample_shape).to(self.base.device)
         one_pass = self.guidance == (1.0, 1.0)
-        positive, negative = self.base.encode(prompts), self.base.encode(negatives, negative=True)
+        positive, negative = self.base.encode(prompts, exact=True), self.base.encode(negatives, negative=True, exact=True)
         bound = guided(self.base.backbone, positive, negative, w, one_pass=one_pass)
         kept = [noise.cpu()]
         wanted = set(self.stored.tolist())

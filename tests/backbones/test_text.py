@@ -41,6 +41,19 @@ def test_each_prompt_is_encoded_once_and_comes_back_with_all_its_parts():
     assert text.asked[3:] == ["a"]
 
 
+def test_exact_embeddings_come_from_batches_of_one_size():
+    """Whatever is remembered: the rows of new prompts are filled up; another number of prompts is remembered apart."""
+    text = Counting()
+    text.remembered(["a"])
+    assert text.remembered(["a", "bb", "a"], exact=True).pooled[:, 0].tolist() == [1, 2, 1]
+    assert text.asked[1:] == ["a", "bb", "a"]
+    text.remembered(["bb", "a", "a"], exact=True)
+    assert text.remembered(["ccc", "bb", "ccc"], exact=True).pooled[:, 0].tolist() == [3, 2, 3]
+    assert text.asked[4:] == ["ccc", "ccc", "bb"]
+    text.remembered(["a"], exact=True)
+    assert text.asked[7:] == ["a"]
+
+
 def test_the_least_recently_used_is_forgotten():
     text = Counting(width=50_000)  # 400 kB a prompt: two fit
     for prompt in ("a", "bb", "a", "ccc"):
