@@ -17,7 +17,7 @@ SCALE = 15.0  # inverse temperature
 
 
 class TextEncoderModule(Module):
-    """The mean of a prompt's hidden states is to tell its picture from the batch's others, and to foretell its latents.
+    """The mean of a prompt's hidden states is to tell its picture from the batch's others, and to predict its latents.
 
     Stable Diffusion takes its text encoder ready-made from CLIP's contrastive training on 400 million pairs (arXiv
     2103.00020, section 2.3); a small U-Net that has to teach its text encoder from scratch learns the names of things last.

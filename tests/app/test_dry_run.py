@@ -45,8 +45,8 @@ def test_nfe_are_those_of_training(words, tiny_config, tiny_data):
     module = build_module(config.config, build_base(config.config))
     module.log = lambda *args, **kwargs: None
     module.training_step(next(iter(tiny_data().loader())), 0)
-    foretold = plan(config).nfe
-    assert {k: v / SAMPLES for k, v in vars(foretold).items()} == {k: v / 8 for k, v in vars(module.nfe).items()}
+    estimated = plan(config).nfe
+    assert {k: v / SAMPLES for k, v in vars(estimated).items()} == {k: v / 8 for k, v in vars(module.nfe).items()}
 
 
 @pytest.mark.parametrize("more", ["", ", negatives: true, gan: 0.1, width: 8"])
@@ -62,22 +62,22 @@ def test_a_loss_with_networks(more, tiny_config, tiny_data):
     for _ in range(3):
         module.critic_step(samples, batch)
     module.student_step(samples, batch)
-    foretold = plan(config)
-    assert vars(foretold.nfe) == {k: v / 4 / 8 * SAMPLES for k, v in vars(module.nfe).items()}
-    assert foretold.nfe.critic > 0 and "of the loss's networks" in "".join(foretold.lines())
+    estimated = plan(config)
+    assert vars(estimated.nfe) == {k: v / 4 / 8 * SAMPLES for k, v in vars(module.nfe).items()}
+    assert estimated.nfe.critic > 0 and "of the loss's networks" in "".join(estimated.lines())
     student = sum(p.numel() for p in module.trainable().values())
     critics = sum(p.numel() for p in module.turns.parameters())
-    assert foretold.trained == student
-    assert foretold.memory.trained == 4 * (student + critics) == foretold.memory.optimizer // 2
-    assert foretold.memory.step > 4 * max(student, critics)
+    assert estimated.trained == student
+    assert estimated.memory.trained == 4 * (student + critics) == estimated.memory.optimizer // 2
+    assert estimated.memory.step > 4 * max(student, critics)
 
 
 @pytest.mark.slow
 def test_dmd2(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    foretold = plan(load_config([CONFIGS / "sd15" / "dmd2_lora.yaml"]))
-    assert foretold.memory.trained == 2 * 4 * foretold.trained == 2 * 4 * 67_252_224
-    assert foretold.memory.frozen == pytest.approx(2 * (859_520_964 + 123_060_480), rel=1e-3)
+    estimated = plan(load_config([CONFIGS / "sd15" / "dmd2_lora.yaml"]))
+    assert estimated.memory.trained == 2 * 4 * estimated.trained == 2 * 4 * 67_252_224
+    assert estimated.memory.frozen == pytest.approx(2 * (859_520_964 + 123_060_480), rel=1e-3)
 
 
 @pytest.mark.slow

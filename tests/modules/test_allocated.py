@@ -1,4 +1,4 @@
-"""The memory of a step that `--dry-run` foretells, against what torch's allocator hands out in a real one."""
+"""The memory of a step that `--dry-run` estimates, against what torch's allocator hands out in a real one."""
 
 import gc
 from dataclasses import replace
@@ -58,8 +58,8 @@ def measured(config, micro):
 
 def close(config, words, micro):
     loaded = load_config([config], [*words, *FULL, f"data.batch_size={micro}"])
-    foretold, got = plan(loaded).memory.step, measured(loaded.config, micro)
-    assert foretold == pytest.approx(got, rel=0.15), f"{foretold / got:.3f} of {got} bytes"
+    estimated, got = plan(loaded).memory.step, measured(loaded.config, micro)
+    assert estimated == pytest.approx(got, rel=0.15), f"{estimated / got:.3f} of {got} bytes"
 
 
 @pytest.mark.parametrize(

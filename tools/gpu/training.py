@@ -1,4 +1,4 @@
-"""Part `training`: samples a second and memory of training at 512 pixels, beside what `--dry-run` foretells."""
+"""Part `training`: samples a second and memory of training at 512 pixels, beside what `--dry-run` estimates."""
 
 from statistics import median
 
@@ -49,10 +49,10 @@ def measure(bench: Bench) -> None:
     bench.figure(f"samples a second, {STORED}, gradient checkpointing, {at}", [batch / s for s in again])
     bench.figure("time of a step with gradient checkpointing over one without", median(again) / median(seconds[STORED]))
     bench.figure(f"rise of memory, {STORED}, gradient checkpointing, {at}", peak_over(step, bench.device) / 2**20, "MiB")
-    foretold(bench, cases[STORED], batch, peaks[STORED], at)
+    estimated(bench, cases[STORED], batch, peaks[STORED], at)
 
 
-def foretold(bench: Bench, case: Case, batch: int, measured: int, at: str) -> None:
+def estimated(bench: Bench, case: Case, batch: int, measured: int, at: str) -> None:
     """The estimate of `--dry-run` for the same module: weights and moments as measured, the step from shapes. Moves the
     module to the meta device: it is the last use of the case."""
     (module,) = case.weights
@@ -65,7 +65,7 @@ def foretold(bench: Bench, case: Case, batch: int, measured: int, at: str) -> No
     samples = Samples(*[("",) * batch] * 3, (0,) * batch)
     known = [*module.parameters(), *module.buffers()]
     step = peak_of_step(lambda: module.student_step(samples, given)["loss"], known, half)
-    bench.figure(f"memory foretold by --dry-run, {STORED}, {at}", (held + step) / 2**20, "MiB")
+    bench.figure(f"memory estimated by --dry-run, {STORED}, {at}", (held + step) / 2**20, "MiB")
     off = abs((held + step) / measured - 1)
     goal = None if bench.device == "cpu" else Goal(0.15, at_least=False)  # resident memory is another measure
-    bench.figure(f"error of the foretold memory, {STORED}, {at}", off, "", goal)
+    bench.figure(f"error of the estimated memory, {STORED}, {at}", off, "", goal)
