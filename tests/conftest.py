@@ -72,8 +72,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def unchanged_process() -> Iterator[None]:
+    """The environment is restored: Lightning's launcher sets LOCAL_RANK and more, with which a process that a later test
+    starts would wait for ranks that nobody starts."""
+    environ = dict(os.environ)
     yield
+    if dict(os.environ) != environ:
+        os.environ.clear()
+        os.environ.update(environ)
     assert torch.get_num_threads() == 1, "this test changed torch's number of threads for those after it"
 
 
