@@ -48,7 +48,8 @@ def test_two_nodes_preempted(on_slurm, slow, tiny_config, tmp_path, until, monke
     on_slurm.ask("scancel", "--signal=USR1", job)
     until(lambda: (folder / "export" / "adapter.safetensors").is_file(), PATIENCE, lambda: logs(folder))
     log = (folder / "log.txt").read_text()
-    assert log.count("stopped by SIGUSR1 at step") == 1, "the first rank alone says so"
+    told = re.findall(r"stopped by (?:SIGUSR1|another rank) at step", log)  # Slurm signals one node after the other
+    assert len(told) == 1, "the first rank alone says so"
     assert "start 2" in log and log.count("== ") == 3
     assert len(re.findall(r"on sunlab-n\[\d[-,]\d\], start", log)) == 2, "two nodes, both times"
 
