@@ -22,7 +22,7 @@ OPEN = ["an owl", "a cactus", "a croissant", "a large cat face"] * 4  # the back
 
 
 def test_there_are_some():
-    assert {"sun_msc", "sun_msc_unnormalised", "sun_lora_msc", "sun_msc_dit", "sun_msc_web"} <= {
+    assert {"sun_msc", "sun_msc_unnormalised", "sun_lora_msc", "sun_msc_dit", "sun_msc_web", "sun_lora_msc_web"} <= {
         path.stem for path in ADAPTERS
     }
 
