@@ -188,6 +188,10 @@ class DiscreteVP(ProbabilityPath):
         squared = torch.where(part == 0, near, squared)
         return squared.sqrt(), (1 - squared).sqrt()
 
+    def describe(self) -> dict[str, Any]:
+        """Also `alpha`, of t = 0.5 and 1."""
+        return {**super().describe(), "alpha": [round(float(self.alpha_sigma(t)[0]), 6) for t in (0.5, 1.0)]}
+
     def training_time(self, draws: Draws) -> Tensor:
         return self.time(draws.integers("time", 0, self.steps))
 

@@ -1,5 +1,6 @@
 """diffusers' schedulers that draw what our solvers draw."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 
 from sunlab.backbones.schedule import read_path
 from sunlab.diffusion.grid import grid_times
-from sunlab.diffusion.path import RectifiedFlow
+from sunlab.diffusion.path import DiscreteVP, RectifiedFlow
 from sunlab.errors import ConfigError, DataError
 from sunlab.export.schedulers import SETTINGS, settings_of
 
@@ -25,7 +26,10 @@ def scheduler_for(header: Mapping[str, Any], current: Any, where: str) -> Any:
         current: the pipeline's scheduler, of any class; left as it is.
 
     Raises:
-        DataError: the adapter's solver or grid has no scheduler in diffusers, or it was trained on another prediction type.
+        DataError: the adapter's solver or grid has no scheduler in diffusers, or it was trained on another prediction type,
+            path, number of training steps or shift than the pipeline's scheduler states.
+
+    Warns where the noise schedule is another one than that of the adapter's base, as in some fine-tunes.
     """
     solver, spacing = header.get("solver"), header.get("spacing", "trailing")
     if solver is None:
@@ -36,27 +40,25 @@ def scheduler_for(header: Mapping[str, Any], current: Any, where: str) -> Any:
             f"{where}: no scheduler of diffusers' draws as {solver!r} with {spacing} spacing does; known: "
             f"{', '.join(known)}, trailing; draw with `sunlab sample` instead"
         )
-    stated, found = header.get("prediction_type"), _prediction(current)
+    stated, found, flow = header.get("prediction_type"), _prediction(current), flow_matching(current)
     if stated is not None and stated != found:
+        right = f"prediction_type={stated!r}"
+        if stated == "flow":
+            right = "use_flow_sigmas=True, prediction_type='flow_prediction'"
         raise DataError(
-            f"{where}: trained on a base of {stated}, this pipeline's scheduler says {found}; load a base of that kind "
-            "(where only the scheduler is wrong: "
-            f"pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, prediction_type={stated!r}))"
+            f"{where}: trained on a base of {stated}, this pipeline's scheduler says {found}; load a base of that kind, or, "
+            f"where only the scheduler is wrong, {_remedy(right)}"
         )
-    path = ((header.get("base") or {}).get("path") or {}).get("name")
-    if path is not None and (path == RectifiedFlow.__name__) != flow_matching(current):
+    if flow and found != "flow":
         raise DataError(
-            f"{where}: trained on the path {path}, this pipeline's scheduler {type(current).__name__} is of another; load a "
-            "base of that path"
+            f"{where}: no scheduler of diffusers' draws a {found} prediction on rectified flow; draw with `sunlab sample` "
+            "instead"
         )
-    if flow_matching(current):
-        if found != "flow":
-            raise DataError(
-                f"{where}: no scheduler of diffusers' draws a {found} prediction on rectified flow; draw with "
-                "`sunlab sample` instead"
-            )
-        _check_shift(header, current, where)
-    return _build(solver, header, current)
+    _check_path(header, current, where)
+    built = _build(solver, header, current)
+    if not flow:
+        _compare_noise(header, built, where)
+    return built
 
 
 def flow_matching(scheduler: Any) -> bool:
@@ -91,24 +93,62 @@ def _solvers(scheduler: Any) -> tuple[str, ...]:
     return FLOW_SOLVERS
 
 
-def _check_shift(header: Mapping[str, Any], current: Any, where: str) -> None:
-    """Raise `DataError` if the adapter's times are not those of a grid with the scheduler's shift."""
+def _path_of(header: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the header states of the path of the adapter's base; empty in files of before 0.2."""
+    return (header.get("base") or {}).get("path") or {}
+
+
+def _check_path(header: Mapping[str, Any], current: Any, where: str) -> None:
+    """Raise `DataError` if the scheduler is of another path, number of training steps or shift than the adapter's base."""
+    stated, steps, flow = _path_of(header), _train_steps(current), flow_matching(current)
+    if stated and (stated["name"] == RectifiedFlow.__name__) != flow:
+        raise DataError(
+            f"{where}: trained on the path {stated['name']}, this pipeline's scheduler {type(current).__name__} is of "
+            "another; load a base of that path"
+        )
+    if (trained := stated.get("steps", steps)) != steps:
+        raise DataError(
+            f"{where}: trained on {trained} training steps, this pipeline's scheduler has {steps}; "
+            f"{_remedy(f'num_train_timesteps={trained}')}"
+        )
     times, shift = header.get("times"), _shift(current)
-    if times is None:
+    if not flow or times is None:
         return
     grid = grid_times(len(times) - 1, path=RectifiedFlow(shift=shift))
     if not np.allclose(grid, times, atol=1e-6):
+        key, value = "shift" if _shifts(current) else "flow_shift", stated.get("shift", "...")
         raise DataError(
-            f"{where}: trained at the times {times}, this pipeline's shift of {shift:g} gives {list(grid)}; set the "
-            "scheduler's `shift` to that of the adapter's base"
+            f"{where}: trained at the times {times}, this pipeline's {key} of {shift:g} gives {list(grid)}; set the shift "
+            f"of the adapter's base: {_remedy(f'{key}={value}')}"
         )
+
+
+def _compare_noise(header: Mapping[str, Any], built: Any, where: str) -> None:
+    """Warn if the scheduler's alphas are not those of the adapter's base."""
+    stated, found = _path_of(header).get("alpha"), DiscreteVP(built.alphas_cumprod).describe()["alpha"]
+    if stated is not None and not np.allclose(stated, found, atol=1e-3):
+        warnings.warn(
+            f"{where}: trained on a noise schedule with alpha = {stated} at t = 0.5 and 1, this pipeline's scheduler has "
+            f"{found}; right only if its base is a fine-tune with a schedule of its own, else set the scheduler that the "
+            "pipeline was loaded with",
+            stacklevel=4,
+        )
+
+
+def _remedy(settings: str) -> str:
+    return f"pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, {settings})"
+
+
+def _train_steps(scheduler: Any) -> int:
+    return int(scheduler.config.get("num_train_timesteps", 1000))
 
 
 def check_scheduler(scheduler: Any, header: Mapping[str, Any], base: Any) -> None:
     """Check that a scheduler set after plugging samples as the adapter was trained.
 
     Every entry of its configuration is compared with the scheduler that `plug` would build, except `WITHOUT_EFFECT`.
-    DDIM and DPM-Solver++ may replace each other; on rectified flow diffusers' own of Euler's method may too.
+    DDIM and DPM-Solver++ may replace each other. On rectified flow only a `FlowScheduler` draws at the adapter's times in
+    every pipeline.
 
     Args:
         scheduler: the pipeline's scheduler now.
@@ -121,17 +161,14 @@ def check_scheduler(scheduler: Any, header: Mapping[str, Any], base: Any) -> Non
     trained, flow = str(header.get("solver")), flow_matching(base)
     solvers = (trained,) if trained in ("lcm", "tcd") else ("ddim", "dpmpp_2m")
     rights: list[Any] = [_build(solver, header, base) for solver in solvers]
-    if flow and "ddim" in solvers:
-        from diffusers import FlowMatchEulerDiscreteScheduler
-
-        steps = base.config.get("num_train_timesteps", 1000)
-        rights.append(FlowMatchEulerDiscreteScheduler(num_train_timesteps=steps, shift=_shift(base)))
     name, candidates = type(scheduler).__name__, [each for each in rights if type(each) is type(scheduler)]
     right = candidates[0] if candidates else _build(trained, header, base)
-    found = scheduler if candidates or flow else type(right).from_config(scheduler.config)
-    wrong = min((_differing(each, found) for each in candidates or [right]), key=len)
-    if candidates and not wrong:
-        return
+    wrong: list[str] = []
+    if candidates or not flow:
+        found = scheduler if candidates else type(right).from_config(scheduler.config)
+        wrong = min((_differing(each, found) for each in candidates or [right]), key=len)
+        if candidates and not wrong:
+            return
     differs = ", ".join(f"{key}={_short(found.config.get(key, 'changed'))}" for key in wrong)
     values = "".join(f", {key}={_short(right.config[key])}" for key in wrong if key in right.config)
     cls = type(right).__name__
@@ -155,7 +192,7 @@ def _differing(right: Any, found: Any) -> list[str]:
 def _build(solver: str, header: Mapping[str, Any], base: Any) -> Any:
     import diffusers
 
-    steps = base.config.get("num_train_timesteps", 1000)
+    steps = _train_steps(base)
     if flow_matching(base):
         from sunlab.pipelines.flow_scheduler import FlowScheduler
 

@@ -110,7 +110,7 @@ def test_other_solvers_on_rectified_flow(solver, made, tmp_path):
     for _ in range(2):
         torch.testing.assert_close(latents(pipe), wanted, atol=1e-4, rtol=1e-4)
     pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0)
-    with pytest.raises(ConfigError, match="replaced since plugging: FlowMatchEulerDiscreteScheduler with shift=1"):
+    with pytest.raises(ConfigError, match="replaced since plugging: FlowMatchEulerDiscreteScheduler does not sample"):
         latents(pipe)
 
 
@@ -164,6 +164,3 @@ def test_what_is_refused(made, tmp_path):
     sunlab.plug(pipe, file)
     with pytest.raises(ConfigError, match="is plugged into this pipeline"):
         sunlab.plug(pipe, file)
-    pipe.scheduler = diffusers.EulerDiscreteScheduler()
-    with pytest.raises(ConfigError, match=r"the scheduler was replaced since plugging: EulerDiscreteScheduler"):
-        latents(pipe)

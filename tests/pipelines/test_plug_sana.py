@@ -159,12 +159,6 @@ def test_what_is_refused(files, pipe):
     plugged = sunlab.plug(pipe, files["sun"][0])
     with pytest.raises(ConfigError, match="is plugged into this pipeline"):
         sunlab.plug(plugged, files["sun"][0])
-    ours = pipe.scheduler
-    for wrong in (diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0), diffusers.DPMSolverMultistepScheduler()):
-        pipe.scheduler = wrong
-        with pytest.raises(ConfigError, match=r"does not sample as .*unplug and plug again"):
-            latents(pipe)
-    pipe.scheduler = ours
     with pytest.warns(UserWarning, match="guidance_scale=7 has no effect"):
         latents(pipe, guidance_scale=7.0)
 
