@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import fields
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from sunlab.data.negatives import Drawn
 from sunlab.data.sample import Sample
@@ -67,7 +67,7 @@ def cut(batch: Samples, start: int, stop: int) -> Samples:
 def _stack(samples: Sequence[Sample], name: str) -> Tensor | None:
     tensors = [getattr(sample, name) for sample in samples]
     _same(samples, name, [None if tensor is None else tuple(tensor.shape) for tensor in tensors])
-    return None if tensors[0] is None else default_collate(tensors)  # in a worker, at once into memory that is shared
+    return None if tensors[0] is None else torch.stack(tensors, out=_empty(len(tensors), tensors[0]))
 
 
 def _same(samples: Sequence[Sample], name: str, shapes: Sequence[object]) -> None:
@@ -81,10 +81,17 @@ def _same(samples: Sequence[Sample], name: str, shapes: Sequence[object]) -> Non
 
 def _cat(values: Sequence):  # noqa: ANN202 -- of the fields' own types
     if isinstance(values[0], Tensor):
-        return torch.cat(list(values))
+        return torch.cat(list(values), out=_empty(sum(map(len, values)), values[0][0]))
     if isinstance(values[0], Trajectory):
         return Trajectory(torch.cat([path.states for path in values]), values[0].times)
     return None if values[0] is None else sum(values, ())
+
+
+def _empty(count: int, like: Tensor) -> Tensor:
+    """Room for `count` tensors like this one. numpy takes huge pages for a large array; the first touch of as much memory in
+    small pages costs more than the copy."""
+    memory = torch.from_numpy(np.empty(count * like.nbytes, np.uint8))
+    return memory.view(like.dtype).view(count, *like.shape)
 
 
 def _cut(value, rows: slice):  # noqa: ANN001, ANN202

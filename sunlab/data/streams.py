@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice, repeat
 from random import Random
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from sunlab.data.cursor import Cursor, Tally
 from sunlab.data.negatives import PromptDraws
 from sunlab.data.sample import Item
 from sunlab.data.shared import no_room, share
+from sunlab.data.stages.archive import in_a_thread
 from sunlab.data.stages.samples import joined
 from sunlab.draws import keyed_seed
 from sunlab.errors import ConfigError, DataError, SunlabError
@@ -195,9 +197,13 @@ class Reader(IterableDataset):
             yield from self.steps(self.rank, self.ranks)
             return
         try:
-            for given in self.steps(self.rank + self.ranks * worker.id, self.ranks * worker.num_workers):
+            steps = self.steps(self.rank + self.ranks * worker.id, self.ranks * worker.num_workers)
+            ahead = in_a_thread(partial(next, steps))
+            while True:
+                given, ahead = ahead.result(), in_a_thread(partial(next, steps))  # which decodes while this one is copied
                 share(given.batch)  # here, and not in the queue's thread, where a failure would be printed and lost
                 yield given
+                del given
         except SunlabError as error:
             yield error
         except RuntimeError as error:

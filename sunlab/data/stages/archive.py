@@ -10,7 +10,7 @@ from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from threading import Thread
-from typing import IO
+from typing import IO, TypeVar
 
 from webdataset.filters import pipelinefilter
 
@@ -22,6 +22,7 @@ from sunlab.data.sample import Bad, BadSample, Item, bad_sample
 from sunlab.data.tar import BLOCK, MEMBERS, Damage, Member, groups, members
 from sunlab.errors import StorageError
 
+Found = TypeVar("Found")
 EARLY = 2**23  # bytes after which the next shard is opened, where a shard's size is not known
 
 
@@ -43,7 +44,7 @@ class Open:
         def open_next() -> None:
             following = next(items, None)
             if following is not None:
-                ahead.append((following, _in_a_thread(lambda: self.file(following["url"]))))
+                ahead.append((following, in_a_thread(lambda: self.file(following["url"]))))
 
         item: Item | None
         opening: Future[IO[bytes]] | None
@@ -86,9 +87,10 @@ def _nothing() -> None:
     pass
 
 
-def _in_a_thread(act: Callable[[], IO[bytes]]) -> "Future[IO[bytes]]":
-    """Nobody waits for the thread: the collector may end this stage in fsspec's own thread, for which it would wait."""
-    found: Future[IO[bytes]] = Future()
+def in_a_thread(act: Callable[[], Found]) -> "Future[Found]":
+    """What `act` returns. Nobody waits for the thread: the collector may end a stage in fsspec's own thread, for which it
+    would wait."""
+    found: Future[Found] = Future()
 
     def run() -> None:
         try:
@@ -96,7 +98,7 @@ def _in_a_thread(act: Callable[[], IO[bytes]]) -> "Future[IO[bytes]]":
         except BaseException as error:  # raised where the result is looked at
             found.set_exception(error)
 
-    Thread(target=run, daemon=True, name="next-shard").start()
+    Thread(target=run, daemon=True, name="ahead").start()
     return found
 
 
