@@ -1,5 +1,6 @@
 """How many samples at a time fit a GPU, by the estimate of `sunlab fit --dry-run`: a row for each configuration.
 
+    python tools/plan_memory.py                                       # SUN on every published model
     python tools/plan_memory.py configs/sd15/sun_msc.yaml configs/sdxl/sun_msc.yaml
     python tools/plan_memory.py --memory 16 48 configs/sd15/lcm_lora.yaml optimizer.bits=8
 
@@ -10,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from plan_recipes import recipes
 from sunlab.app.dry_run import plan
 from sunlab.config.load import load_config
 from sunlab.modules.footprint import Footprint
@@ -45,10 +47,10 @@ def largest_batch(one: Footprint, four: Footprint, gigabytes: float) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("words", nargs="+", metavar="CONFIG or KEY=VALUE")
+    parser.add_argument("words", nargs="*", metavar="CONFIG or KEY=VALUE")
     parser.add_argument("--memory", nargs="+", type=float, default=[12, 24, 80], help="of the cards, in GB")
     given = parser.parse_args()
-    files = [Path(word) for word in given.words if "=" not in word]
+    files = [Path(word) for word in given.words if "=" not in word] or recipes()
     words = [word for word in given.words if "=" in word]
     print(
         "| configuration | weights and optimizer, GB | a sample more, GB | "
