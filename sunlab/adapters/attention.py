@@ -1,16 +1,17 @@
 """SUN's extra attention branches (arXiv 2312.08887; formulas as the released code computes them, see `Branch`)."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from sunlab.adapters.kernels import attend
-from sunlab.adapters.state import PassState
+from sunlab.adapters.joined import Joined, Prompt, joins
+from sunlab.adapters.kernels import EPSILON, attend
+from sunlab.adapters.state import PassState, identity, version_of
 from sunlab.backbones.attention import AttentionCall, TextAttention
 
 NO_BIAS = (False, False)
-EPSILON = 1e-12  # below it a norm counts as zero: an all-zero branch stays zero instead of NaN
 
 
 class Branch(nn.Module):
@@ -107,6 +108,8 @@ class SUNAttention:
         if not state.in_attention:
             return call.below(state)
         query, layer = call.query(), call.layer
+        if not self.compat and joins(call, state, query):
+            return self._joined(call, state, query)
         z = state.attention(call, query)
         size_z, total = size(z, whole_batch=self.compat), z if call.plain else torch.zeros_like(z)
         addcmul = torch.addcmul if torch.is_grad_enabled() else Tensor.addcmul_
@@ -124,6 +127,35 @@ class SUNAttention:
                 return layer.out(total, bias)
         total = total if shift is None else total + shift.to(total.dtype)
         return layer.out(total) if call.plain else call.below() + layer.out_offset(total)
+
+    def _joined(self, call: AttentionCall, state: PassState, query: Tensor) -> Tensor:
+        """The output in the passes of a generation in which all prompts are computed together."""
+        layer, made_from = call.layer, (state.negative, state.gain, state.gain_positive)
+
+        def join() -> Joined:
+            once = replace(state, cache=None)  # what is joined is kept, its parts are not
+            own = once.keys_values(layer.to_k, layer, call.tokens, query, exact=True, positive=True)
+            prompts, betas = [Prompt(own, state.positive_bias(call, query))], list[Tensor]()
+            for sign, branch, tokens, mask, gain in self._branches(call, state, query):
+                positive = branch is self.positive
+                signed = torch.as_tensor(sign, device=query.device) if gain is None else sign * gain
+                alpha = signed.new_ones(layer.width) if branch.alpha is None else branch.alpha
+                keys_values = once.keys_values(branch, layer, tokens, query, branch.project, positive=positive)
+                prompts.append(Prompt(keys_values, mask, signed.float().view(-1, 1, 1) * alpha.float()))
+                if branch.beta is not None:
+                    betas.append(branch.beta * (sign if gain is None else sign * gain.view(-1, 1, 1)))
+            shift = sum(betas[1:], betas[0]) if betas else None
+            bias = layer.shifted_bias(shift, query) if shift is None or shift.ndim == 1 else None
+            normalise = any(branch is not None and branch.normalise for branch in (self.negative, self.positive))
+            return Joined.of(prompts, normalise=normalise, shift=shift, bias=bias, made_from=made_from)
+
+        assert state.cache is not None
+        version = (version_of(layer), query.dtype, state.scale, *map(identity, made_from))
+        joined: Joined = state.cache.get(self, state.source(call.tokens), version, join)
+        total = joined.attend(query)
+        if joined.bias is not None and layer.shifted_bias(None, total) is not None:
+            return layer.out(total, joined.bias)
+        return layer.out(total if joined.shift is None else total + joined.shift.to(total.dtype))
 
     def _branches(
         self, call: AttentionCall, state: PassState, query: Tensor

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+EPSILON = 1e-12  # below it a norm counts as zero: an all-zero branch stays zero instead of NaN
 VECTOR = 64
 """Bytes. On CPUs torch's kernel and its softmax take up to four times the time where a row of scores does not fill vectors
 of so many, as CLIP's 77 tokens do not."""

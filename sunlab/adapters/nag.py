@@ -5,9 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sunlab.adapters.attention import EPSILON
 from sunlab.adapters.base import ADAPTERS
-from sunlab.adapters.kernels import attend
+from sunlab.adapters.kernels import EPSILON, attend
 from sunlab.adapters.stacked import Stacked
 from sunlab.adapters.state import PassState
 from sunlab.backbones.attention import AttentionCall, TextAttention

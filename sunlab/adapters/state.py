@@ -24,7 +24,7 @@ class PromptCache:
     def get(self, owner: object, tokens: Tensor, version: Hashable, compute: Callable[[], Any]) -> Any:
         """The value that `owner` computed of these tokens, or `compute()`. One value is kept for each owner until the tokens
         (also in place) or the version change."""
-        state = 0 if tokens.is_inference() else tokens._version, version
+        state = _changes(tokens), version
         kept = self._kept.get(id(owner))
         if kept is None or kept[0] is not owner or kept[1] is not tokens or kept[2] != state:
             kept = self._kept[id(owner)] = owner, tokens, state, compute()
@@ -51,6 +51,8 @@ class PassState:
         scale: factor on the whole offset that the adapter adds to its layers, see `Strength`.
         guidance: the guidance scale w (B,) of an adapter that is conditioned on it and on the time.
         time: of the pass, as the network takes it (B,) or (); see `at`.
+        prompt: what the network makes the positive tokens of, the same ones in every pass; None: the layers' tokens depend
+            on the pass, or are the prompt itself. See `at`.
         in_attention: whether what adapters attached to text attention acts; a state of LoRAs alone leaves it off.
         loras: id of each LoRA adapter that is on -> factor on its update.
         cache: for the passes of one generation; not used where gradients are computed.
@@ -68,6 +70,7 @@ class PassState:
     scale: float = 1.0
     guidance: Tensor | None = None
     time: Tensor | None = None
+    prompt: Tensor | None = None
     in_attention: bool = True
     loras: Mapping[int, float] = field(default_factory=dict)
     cache: PromptCache | None = None
@@ -99,9 +102,12 @@ class PassState:
             state = replace(state, kept=Kept.of(self.positive_mask))
         return state
 
-    def at(self, time: Tensor) -> "PassState":
-        """In a pass at this time of the network, for an adapter that is conditioned on it; families call it."""
-        return self if self.guidance is None else replace(self, time=time)
+    def at(self, time: Tensor, prompt: Tensor | None = None) -> "PassState":
+        """In a pass at this time of the network, for an adapter that is conditioned on it, and with this prompt, for what is
+        kept over a generation; families call it."""
+        if self.guidance is not None:
+            return replace(self, time=time, prompt=prompt)
+        return self if prompt is self.prompt else replace(self, prompt=prompt)
 
     def scaled(self, *, offset: float = 1.0, lora: float = 1.0) -> "PassState":
         """With so much of the offset, and the LoRAs at so much of their update."""
@@ -136,6 +142,11 @@ class PassState:
         """Whether no gradients are computed and nothing is traced, so that values may be kept and changed in place."""
         return self.cache is not None and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
+    def source(self, tokens: Tensor) -> Tensor:
+        """Of the positive tokens (B, L, d) that a layer receives: a network that projects its prompt makes new ones in each
+        pass, equal ones of the same prompt."""
+        return tokens if self.prompt is None else self.prompt
+
     def keys_values(
         self,
         owner: object,
@@ -169,7 +180,7 @@ class PassState:
 
         if self.cache is None or not self.inference:
             return compute()
-        laid_out: Tokens = self.cache.get(owner, tokens, _version(layer), compute)
+        laid_out: Tokens = self.cache.get(owner, self.source(tokens) if positive else tokens, version_of(layer), compute)
         return laid_out
 
     def attention(self, call: AttentionCall, query: Tensor) -> Tensor:
@@ -227,7 +238,16 @@ def _bias(mask: Tensor | None, query: Tensor) -> Tensor | None:
     return torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, -torch.inf)[:, None, None, :]
 
 
-def _version(layer: TextAttention) -> tuple[str, ...]:
+def identity(tensor: Tensor | None) -> tuple[int, int]:
+    """Which tensor it is, after how many changes in place. Another one may get the same once it is freed."""
+    return (0, 0) if tensor is None else (id(tensor), _changes(tensor))
+
+
+def _changes(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def version_of(layer: TextAttention) -> tuple[str, ...]:
     """Which LoRAs of peft act on the layer's own projections, and how strongly."""
     names = ("disable_adapters", "active_adapters", "merged_adapters", "scaling")
     loras = [part for part in (layer.to_k, layer.to_v) if type(part) is not nn.Linear]

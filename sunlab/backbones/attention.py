@@ -184,10 +184,13 @@ class NetworkLayers(ABC):
     Attributes:
         key: the network's keyword argument whose mapping reaches its attention layers.
         handed: whether the pipelines have a property of that name which they pass on to the network.
+        projects: whether it projects its prompt before all layers, whatever the time, so that these receive new tokens in
+            each pass.
     """
 
     key: ClassVar[str]
     handed: ClassVar[bool] = True
+    projects: ClassVar[bool] = False
 
     def __init__(self, network: Any):
         self.network = network

@@ -41,10 +41,15 @@ def carrying(state: Any) -> Iterator[None]:
         _RUNNING.state = before
 
 
-def at_time(state: Any, time: Any) -> Any:
-    """The state in a pass at this time of the network, (B,) or (): what `Backbone.predict` passes on."""
+def at_time(state: Any, time: Any, prompt: Any = None) -> Any:
+    """The state in a pass at this time of the network, (B,) or (): what `Backbone.predict` passes on.
+
+    Args:
+        prompt: (B, L, d), that the network projects to its layers' tokens before all layers and whatever the time; None: it
+            does not.
+    """
     at = getattr(state, "at", None)
-    return state if at is None else at(time)
+    return state if at is None else at(time, prompt)
 
 
 def second_prompt(state: Any) -> tuple[Any, Any]:

@@ -70,7 +70,8 @@ def receive_state(layers: NetworkLayers, running: Callable[[Any], Any]) -> Remov
     def enter(network: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         given = dict(kwargs.get(key) or {})
         time = kwargs["timestep"] if len(args) < 2 else args[1]
-        state = at_time(given.get(STATE) if layers.handed else running(network), time)
+        prompt = kwargs.get("encoder_hidden_states") if layers.projects else None
+        state = at_time(given.get(STATE) if layers.handed else running(network), time, prompt)
         carry(state)
         if state is None:
             return args, kwargs

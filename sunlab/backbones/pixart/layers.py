@@ -11,6 +11,7 @@ class PixArtLayers(UNetLayers):
     """A diffusers PixArtTransformer2DModel, whose pipelines pass no keyword arguments to its attention layers."""
 
     handed: ClassVar[bool] = False
+    projects: ClassVar[bool] = True
     encoded = staticmethod(encoded_masked)
 
     def context(self, conditioning: Conditioning) -> TokenContext:

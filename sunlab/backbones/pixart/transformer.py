@@ -75,7 +75,7 @@ class PixArt(TransformerBackbone):
 
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
         dtype, time = self.transformer.dtype, self.network_time(t)
-        state = at_time(state, time)
+        state = at_time(state, time, conditioning.tokens)
         with carrying(state):
             output = self.transformer(
                 x.to(dtype),

@@ -73,7 +73,7 @@ class Sana(TransformerBackbone):
 
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
         dtype, time = self.transformer.dtype, self.network_time(t)
-        with carrying(at_time(state, time)):
+        with carrying(at_time(state, time, conditioning.tokens)):
             output = self.transformer(
                 x.to(dtype),
                 encoder_hidden_states=conditioning.tokens.to(dtype),

@@ -19,6 +19,7 @@ class SanaLayers(CarriedLayers):
     """A diffusers SanaTransformer2DModel as adapters attach to it."""
 
     key: ClassVar[str] = "attention_kwargs"
+    projects: ClassVar[bool] = True
     encoded = staticmethod(encoded_masked)
 
     def context(self, conditioning: Conditioning) -> TokenContext:

@@ -29,6 +29,7 @@ class WanLayers(CarriedLayers):
 
     key: ClassVar[str] = "attention_kwargs"
     handed: ClassVar[bool] = False
+    projects: ClassVar[bool] = True
     encoded = staticmethod(encoded_pooled)
 
     def context(self, conditioning: Conditioning) -> TokenContext:

@@ -88,7 +88,7 @@ class Wan(TransformerBackbone):
         if conditioning.mask is not None:
             raise ConfigError("Wan attends to every token; it takes no mask of the positive prompt")
         dtype, time = self.transformer.dtype, self.network_time(t)
-        with carrying(at_time(state, time)):
+        with carrying(at_time(state, time, conditioning.tokens)):
             output = self.transformer(x.to(dtype), time, conditioning.tokens.to(dtype), return_dict=False)[0]
         return output.to(x.dtype)
 
