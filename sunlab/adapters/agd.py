@@ -171,21 +171,22 @@ class ScalarEncoder(nn.Module):
     quantiles of those, so that they are no part of the file. Their time is encoded by the base's own time embedding.
     """
 
-    frequencies: Tensor
-    phases: Tensor
-
     def __init__(self, hidden: int):
         super().__init__()
-        middle = (torch.arange(hidden, dtype=torch.float64) + 0.5) / hidden
-        spread = (torch.arange(hidden, dtype=torch.float64) * 0.6180339887498949) % 1  # in an order of their own
-        self.register_buffer("frequencies", torch.special.ndtri(middle).float(), persistent=False)
-        self.register_buffer("phases", spread.float(), persistent=False)
+        self.hidden = hidden
         self.net = nn.Sequential(
             nn.Linear(hidden, 4 * hidden), nn.ReLU(), nn.Linear(4 * hidden, hidden), nn.LayerNorm(hidden)
         )
 
     def forward(self, s: Tensor) -> Tensor:
-        wide = torch.float64 if self.frequencies.dtype == torch.float64 else torch.float32
-        angle = self.frequencies.to(wide) * s.to(wide)[:, None] + self.phases.to(wide)
         weight: Any = self.net[0].weight
+        frequencies, phases = quantiles(self.hidden, s.device, torch.promote_types(weight.dtype, torch.float32))
+        angle = frequencies * s.to(frequencies.dtype)[:, None] + phases
         return self.net(torch.cos(2 * torch.pi * angle).to(weight.dtype))
+
+
+def quantiles(count: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Of the standard normal distribution, and of the uniform one in an order of their own (count,). They are no buffers: a
+    module in half precision would round them, and angles are many turns."""
+    number = torch.arange(count, dtype=torch.float64, device=device)
+    return torch.special.ndtri((number + 0.5) / count).float().to(dtype), (number * 0.6180339887498949 % 1).float().to(dtype)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_vsf import PLACES, TEXT, WIDTH, layer, normal  # noqa: F401
 
-from sunlab.adapters.agd import AGD, AGDAttention, AttentionAdapter, OffsetAdapter
+from sunlab.adapters.agd import AGD, AGDAttention, AttentionAdapter, OffsetAdapter, ScalarEncoder
 from sunlab.adapters.nag import NAG
 from sunlab.adapters.state import PassState
 from sunlab.adapters.strength import Strength
@@ -145,3 +145,15 @@ def test_a_network_that_states_no_time_is_an_error(tiny_base):
 def test_a_width_of_nothing_is_an_error():
     with pytest.raises(ConfigError, match="hidden must be at least 1"):
         AGD(hidden=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_does_not_round_the_frequencies(dtype):
+    """Angles are many turns: frequencies rounded to bfloat16 are wrong by tenths of one."""
+    encoder, numbers = ScalarEncoder(16), torch.tensor([1.0, 9.99, 7.5])
+    encoder.net = torch.nn.Sequential(torch.nn.Linear(16, 16))
+    torch.nn.init.eye_(encoder.net[0].weight)
+    torch.nn.init.zeros_(encoder.net[0].bias)
+    with torch.no_grad():
+        wanted = encoder(numbers)
+        torch.testing.assert_close(encoder.to(dtype)(numbers).float(), wanted, atol=0.01, rtol=0)

@@ -47,8 +47,7 @@ def test_an_adapter(name, network, dtype, device):
         made = contract(AdapterContract, name, network=network)
         backbone, adapter = made.attached()
         backbone.to(where, kind)
-        for tensor in adapter.tensors().values():
-            tensor.data = tensor.data.to(where, kind)
+        adapter.to(where, kind)  # what a pipeline does, buffers included
         x = torch.randn(3, *backbone.sample_shape, generator=torch.Generator().manual_seed(3)).to(where, kind)
         t = torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64, device=where)
         positive, negative = (moved(made.prompts(seed), where, kind) for seed in (1, 2))
