@@ -1,4 +1,4 @@
-"""Part `tests`: the tests marked `gpu`, one figure as soon as a file of them has ended."""
+"""Part `tests`: the tests marked `gpu`, in several processes where there are cores for them; what fails is named at once."""
 
 import os
 from collections import Counter
@@ -11,36 +11,34 @@ from gpu.parts import Bench
 from gpu.record import Goal
 
 FOLDER = Path(__file__).parents[2] / "tests" / "gpu"
+PROCESSES = 6  # at most: each has a context of its own on the GPU
 
 
 def measure(bench: Bench, folder: Path = FOLDER) -> None:
     os.environ["SUNLAB_TEST_DEVICE"] = bench.device
     words = [str(folder), "-m", "gpu", "-q", "-W", "default", "-p", "no:cacheprovider", "--maxfail=1000"]
+    if (processes := min((os.cpu_count() or 1) // 2, PROCESSES)) > 1:
+        words += ["-n", str(processes)]
     status = pytest.main(words, plugins=[Outcomes(bench)])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise RuntimeError(f"pytest ended with {status!r}")
 
 
 class Outcomes:
-    """Counts what a file's tests came to, and names what failed at once."""
+    """Counts what each file's tests came to, and names what failed at once."""
 
     def __init__(self, bench: Bench):
-        self.bench, self.file, self.counts = bench, "", Counter[str]()
+        self.bench, self.counts = bench, Counter[tuple[str, str]]()
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        file = report.nodeid.partition("::")[0].rpartition("/")[2]
-        if file != self.file:
-            self.pytest_sessionfinish()
-            self.file = file
+        name = report.nodeid.rpartition("/")[2]
         if report.failed:
-            name, told = report.nodeid.rpartition("/")[2], str(report.longrepr).strip().splitlines()
+            told = str(report.longrepr).strip().splitlines()
             note = (told[-1] if told else "").replace("|", "/")[:200]
             self.bench.figure(f"failed: {name}", 1, "", Goal(0, at_least=False), note=note)
         if report.when == "call" or (report.when == "setup" and not report.passed):
-            self.counts[report.outcome] += 1
+            self.counts[name.partition("::")[0], report.outcome] += 1
 
     def pytest_sessionfinish(self) -> None:
-        """Note the file that has ended."""
-        for outcome, count in self.counts.items():
-            self.bench.figure(f"{self.file}: {outcome}", count, "tests")
-        self.counts.clear()
+        for (file, outcome), count in sorted(self.counts.items()):
+            self.bench.figure(f"{file}: {outcome}", count, "tests")

@@ -57,8 +57,7 @@ def measure(bench: Bench) -> None:
             lora = isinstance(adapter, LoRA)
             module: Module = StudentModule(base, loss, lora=adapter) if lora else AdapterModule(base, adapter, loss)
             batch, workers = bench.pick(8, 4), bench.pick(workers, 0)
-            streams = 4 if source is shards else 1
-            data = DataModule(source, Mixture(), batch_size=batch, streams=streams, workers=workers)
+            data = DataModule(source, Mixture(), batch_size=batch, streams=4, workers=workers)
             profiled = Profiled(warm=bench.pick(6, 1), steps=bench.pick(12, 1))
             trainer = Trainer(
                 max_steps=profiled.last, accelerator=bench.device, devices=1, logger=False, enable_checkpointing=False,
