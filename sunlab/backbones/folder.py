@@ -56,7 +56,8 @@ def index_mismatch(files: Files, kinds: Kinds) -> str | None:
         if kind is None and kind not in known:
             return f"it has no {name}; known: {names}"
         if kind not in known:
-            return f"its {name} is {kind}; known: {names}" if names else f"it has a {name}"
+            remedy = f"put one of these into its folder {name} and into model_index.json, or choose another base"
+            return f"its {name} is {kind}; known: {names}; {remedy}" if names else f"it has a {name}"
     return None
 
 
@@ -109,9 +110,16 @@ def read_folder(
 
 
 def model(folder: Path, kind: str, files: tuple[Path, ...] | None, dtype: torch.dtype) -> Any:
-    """diffusers' model of the class `kind`; without files at random weights."""
+    """diffusers' model of the class `kind`; without files at random weights. Raises `ConfigError` if its configuration is of
+    another class."""
     import diffusers
 
+    stated = read_json(folder / "config.json").get("_class_name", kind) if folder.is_dir() else kind
+    if stated != kind:
+        raise ConfigError(
+            f"{folder}/config.json is of {stated}, model_index.json beside it says {kind}; put the {kind} back, or name "
+            f"{stated} there if the family takes it"
+        )
     cls = getattr(diffusers, kind)
     if files is None:
         return nn.Module.to(cls.from_config(cls.load_config(folder)), dtype)

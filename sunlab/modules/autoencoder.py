@@ -50,8 +50,14 @@ class AutoencoderModule(Module):
         vae: Any = getattr(base.autoencoder, "vae", base.autoencoder)
         kind = type(vae).__name__
         if kind != "AutoencoderKL":
-            remedy = "omit model.autoencoder_batch" if isinstance(base.autoencoder, Sliced) else "choose another base"
-            raise ConfigError(f"task autoencoder trains diffusers' AutoencoderKL in whole batches, not {kind}; {remedy}")
+            remedy = (
+                "omit model.autoencoder_batch"
+                if isinstance(base.autoencoder, Sliced)
+                else "set model.base to one that has it"
+            )
+            raise ConfigError(
+                f"{base.folder}: task autoencoder trains diffusers' AutoencoderKL in whole batches, not {kind}; {remedy}"
+            )
         self.vae: Any = vae.requires_grad_(True).train()
         self.optimization = optimization or Optimization()
         channels = self.vae.config.latent_channels

@@ -15,8 +15,6 @@ from sunlab.backbones.sana.family import CONFIGURATIONS, Sana
 from sunlab.backbones.sana.text import INSTRUCTION
 from sunlab.diffusion.path import RectifiedFlow
 from sunlab.draws import Draws, starting_noise
-from sunlab.errors import ConfigError
-from sunlab.modules.autoencoder import AutoencoderModule
 from sunlab.pipelines.draw import Request, draw, with_guidance
 from sunlab.solvers import Sampler
 from sunlab.solvers.ddim import DDIM
@@ -161,8 +159,3 @@ def test_the_shipped_configurations_are_the_published_sizes(family, transformer)
     assert count[0] == transformer, count
     assert count[1] == 2_614_341_888, count
     assert base.backbone.sample_shape == (32, 32, 32) and base.autoencoder.factor == 32
-
-
-def test_its_autoencoder_is_not_trained(base):
-    with pytest.raises(ConfigError, match="AutoencoderKL in whole batches, not AutoencoderDC; choose another base"):
-        AutoencoderModule(base)
