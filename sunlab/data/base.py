@@ -61,11 +61,6 @@ class Source(ABC):
         """What filters dropped of the epoch, in the order "exact"; None: there are none, or samples are not counted."""
         return None
 
-    @property
-    def window(self) -> int | None:
-        """Samples in the shuffle buffer; None: the source has none."""
-        return None
-
     def sound(self, *, start: int, stop: int) -> Iterator[Sample]:
         """The samples at positions start ... stop - 1 of the first epoch. Bad ones are left out, without stand-ins, if the
         source quarantines them. Data that are made once are made from these."""

@@ -7,7 +7,6 @@ img2dataset wrote, need no further look; of others the keys themselves are compa
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -19,20 +18,17 @@ from sunlab.data.tar import groups, members
 from sunlab.errors import DataError
 
 
-def require_distinct(shards: Sequence[Shard], remote: Remote, folder: Path | None = None) -> None:
-    """Args: shards, whole; folder, where it is remembered that the keys of some are distinct. Shards of which nothing is
-    known but their size (a manifest without digests) are taken to be distinct.
+def require_distinct(shards: Sequence[Shard], remote: Remote) -> None:
+    """Args: shards, whole. That the keys of some are distinct is remembered. Shards of which nothing is known but their size
+    (a manifest without digests) are taken to be distinct.
 
     Raises:
         DataError: a key stands in two of them.
     """
     known = [shard if shard.span else _with_span(shard, remote) for shard in shards]
     for group in _meeting([shard for shard in known if shard.span]):
-        if folder is None:
-            _compare(group, remote)
-        else:
-            name = name_of([shard.identity() for shard in group])
-            remembered(folder, f"distinct-{name}", lambda group=group: _compare(group, remote))  # type: ignore[misc]
+        name = name_of([shard.identity() for shard in group])
+        remembered(remote, f"distinct-{name}", lambda group=group: _compare(group, remote))  # type: ignore[misc]
 
 
 def require_names(shards: Sequence[Shard]) -> None:

@@ -112,5 +112,5 @@ def examine_filters(source: Shards, filters: Named, samples: int) -> Dropped:
 
 def bucket_sizes(source: Shards) -> Sequence[tuple[tuple[int, int], int]]:
     """Width and height of each bucket, and its samples."""
-    framings = [(part.decoder.framing, len(part)) for part in source.parts() if isinstance(part, Exact)]
+    framings = [(part.stream.decoder.framing, len(part)) for part in source.parts() if isinstance(part, Exact)]
     return [((framing.width, framing.height), count) for framing, count in framings if framing is not None]

@@ -3,24 +3,22 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from sunlab.data.base import Source
 from sunlab.data.cursor import Range, Request
-from sunlab.data.decode import Decoder
 from sunlab.data.distinct import require_distinct, require_names
-from sunlab.data.filters.base import Dropped, Named
+from sunlab.data.filters.base import Dropped
 from sunlab.data.manifest import Manifests, Shard, shard_name, shards_of
 from sunlab.data.passes import select
-from sunlab.data.pipeline import Inserted, Pipeline
-from sunlab.data.quarantine import Patience, Quarantine
+from sunlab.data.pipeline import Pipeline
+from sunlab.data.quarantine import Patience
 from sunlab.data.remote import Remote
 from sunlab.data.sample import Item, Sample
 from sunlab.data.stages.exact import Replace, buffer, epochs, open_places, read, share
 from sunlab.data.stages.samples import decode, finished
+from sunlab.data.stream import Stream
 from sunlab.data.tar import Unread
-from sunlab.data.urls import Addresses
 from sunlab.errors import DataError
 
 
@@ -31,21 +29,15 @@ class Exact(Source):
 
     Attributes:
         shards: with the numbers of their kept samples.
-        decoder: from bytes to samples.
-        shuffle: samples in the buffer.
+        stream: over the same shards, from which all else is taken: decoder, shuffle, quarantine and stages of the user.
         remote: the cache that remote shards are fetched to.
-        quarantine: of bad samples; None: the first one ends the run.
         qualified: whether keys begin with the folder and name of their shard.
-        inserted: stages of the user.
     """
 
     shards: Sequence[Shard]
-    decoder: Decoder
-    shuffle: int
+    stream: Stream
     remote: Remote
-    quarantine: Quarantine | None = None
     qualified: bool = False
-    inserted: Inserted = ()
 
     def __len__(self) -> int:
         return sum(len(shard) for shard in self.shards)
@@ -59,26 +51,26 @@ class Exact(Source):
         return (item["sample"] for item in found)
 
     def sound(self, *, start: int, stop: int) -> Iterator[Sample]:
-        given = Request(bad=Patience(self.quarantine))
+        given = Request(bad=Patience(self.stream.quarantine))
         return (item["sample"] for item in self._over(Range(start, stop, last=1), given))
 
     def _over(self, range: Range, request: Request) -> Pipeline:
-        bad = Patience(self.quarantine, request.bad)
-        replacing = None
-        if request.bad is None and self.quarantine is not None:
-            bad = replacing = Replace(self.quarantine, range, partial(self._good, range, request.seed))
+        stream, replacing = self.stream, None
+        bad = Patience(stream.quarantine, request.bad)
+        if request.bad is None and stream.quarantine is not None:
+            bad = replacing = Replace(stream.quarantine, range, partial(self._good, range, request.seed))
         prefix = (lambda url: f"{shard_name(url)}/") if self.qualified else (lambda url: "")
         named: list[tuple[str, Any]] = [
             ("shards", partial(epochs, self.shards, request.seed, range)),
-            ("split", share(range, self.shuffle, request.seed)),
+            ("split", share(range, stream.shuffle, request.seed)),
             ("open", open_places(self.remote)),
             ("shuffle", buffer),
             ("verify", read(bad)),
-            ("decode", decode(self.decoder, prefix, request.seed, bad)),
+            ("decode", decode(stream.decoder, prefix, request.seed, bad)),
         ]
         if replacing is not None:
             named.append(("replace", replacing.stage))
-        return Pipeline([*named, *finished(request)], self.inserted, last=request.last)
+        return Pipeline([*named, *finished(request)], stream.inserted, last=request.last)
 
     def _good(self, range: Range, seed: int, epoch: int) -> Iterator[Item]:
         """The good samples of an epoch's range, from its beginning."""
@@ -87,23 +79,16 @@ class Exact(Source):
 
 
 def counted(
-    addresses: Addresses,
-    manifests: Manifests,
-    filters: Named,
-    *,
-    qualified: bool = False,
-    limit: int | None = None,
-    lenient: bool = False,
+    stream: Stream, manifests: Manifests, globs: Sequence[str], *, qualified: bool = False, limit: int | None = None
 ) -> tuple[list[Shard], list[Shard], Dropped | None]:
-    """Count the samples of shards.
+    """Count the samples of a stream's shards.
 
     Args:
-        addresses: of the shards.
+        stream: over the shards.
         manifests: of the shards, and the cache that remote shards are fetched to.
-        filters: with a name each.
+        globs: the patterns with wildcards by which they were found.
         qualified: whether keys begin with the folder and name of their shard.
         limit: only the first so many samples that the filters keep.
-        lenient: whether bad samples are left to the quarantine.
 
     Returns:
         All shards; those with samples that are read, with the numbers of these; what the filters dropped.
@@ -111,7 +96,7 @@ def counted(
     Raises:
         DataError: no samples, a shard that is not what its manifest says, a key in two shards, filters that drop everything.
     """
-    (urls, globs), remote = addresses, manifests.remote
+    urls, remote, lenient = stream.urls, manifests.remote, stream.quarantine is not None
     whole = shards_of(urls, manifests, globs=globs, lenient=lenient)
     if not any(shard.samples for shard in whole):
         unread = unread_of(whole)
@@ -122,16 +107,11 @@ def counted(
     if qualified:
         require_names(whole)
     else:
-        require_distinct(whole, remote, passes_of(remote))
+        require_distinct(whole, remote)
     chosen, dropped = whole, None
-    if filters:
-        chosen, dropped = select(whole, filters, remote, passes_of(remote), lenient=lenient)
+    if stream.filters:
+        chosen, dropped = select(whole, stream.filters, remote, lenient=lenient)
     return whole, _first(chosen, limit), dropped
-
-
-def passes_of(remote: Remote) -> Path:
-    """Where results of passes over all shards are kept."""
-    return remote.folder.parent / "passes"
 
 
 def unread_of(shards: Sequence[Shard]) -> Unread:

@@ -95,5 +95,5 @@ def cached(
             )
     except OSError as error:
         raise StorageError(f"{place}: the cache of latents cannot be written: {error}") from error
-    shuffle = SHARD if source.window is None else source.window
+    shuffle = source.stream.shuffle if isinstance(source, Shards) else SHARD
     return Shards(urls=[str(place / "latents-*.tar")], shuffle=shuffle)

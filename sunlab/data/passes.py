@@ -11,7 +11,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,9 +53,7 @@ def scan(shard: Shard, remote: Remote, suffixes: Collection[str]) -> Iterator[Ra
             yield error
 
 
-def select(
-    shards: Sequence[Shard], filters: Named, remote: Remote, folder: Path, *, lenient: bool = False
-) -> tuple[list[Shard], Dropped]:
+def select(shards: Sequence[Shard], filters: Named, remote: Remote, *, lenient: bool = False) -> tuple[list[Shard], Dropped]:
     """The shards with the numbers of their kept samples.
 
     Some samples are filtered first, so that filters that drop everything are reported at once.
@@ -64,7 +61,7 @@ def select(
     Args:
         shards: whole.
         filters: with a name each.
-        folder: where the result is kept.
+        remote: where remote shards are fetched to; the result is kept beside it.
         lenient: bad samples are kept, and found to be bad when they are read; else the first one is raised.
 
     Raises:
@@ -90,7 +87,7 @@ def select(
         )
 
     settings = [(name, type(one).__qualname__, sorted(vars(one).items(), key=str)) for name, one in filters]
-    found = remembered(folder, name_of(([shard.identity() for shard in shards], settings)), look_at_all)
+    found = remembered(remote, name_of(([shard.identity() for shard in shards], settings)), look_at_all)
     numbers = np.split(found.arrays["numbers"], found.arrays["ends"][:-1])
     return [replace(shard, kept=kept) for shard, kept in zip(shards, numbers, strict=True)], Dropped.from_dict(found.notes)
 
@@ -110,15 +107,9 @@ def look(
             raise raw
 
 
-def into_buckets(
-    shards: Sequence[Shard], choices: Sequence[tuple[int, int]], remote: Remote, folder: Path
-) -> list[list[Shard]]:
+def into_buckets(shards: Sequence[Shard], choices: Sequence[tuple[int, int]], remote: Remote) -> list[list[Shard]]:
     """For each shape, the shards with the numbers of its samples. A sample whose picture cannot be opened goes with the
-    first shape, and is found to be bad when it is read.
-
-    Args:
-        folder: where the sizes of all pictures are kept; for them every shard is read once.
-    """
+    first shape, and is found to be bad when it is read. For the sizes of all pictures every shard is read once."""
 
     def sizes_of_all() -> Found:
         found, ends = [], []
@@ -129,7 +120,7 @@ def into_buckets(
         sizes = np.array([size or (0, 0) for size in found], np.int32).reshape(-1, 2)
         return Found({"sizes": sizes, "ends": np.array(ends)}, {})
 
-    known = remembered(folder, f"sizes-{name_of([shard.identity() for shard in shards])}", sizes_of_all)
+    known = remembered(remote, f"sizes-{name_of([shard.identity() for shard in shards])}", sizes_of_all)
     sizes = np.split(known.arrays["sizes"], known.arrays["ends"][:-1])
     ratios: dict[tuple[int, int], int] = {}
     buckets: list[list[Shard]] = [[] for _ in choices]
@@ -148,13 +139,14 @@ def name_of(told: object) -> str:
     return sha256(repr(told).encode()).hexdigest()[:32]
 
 
-def remembered(folder: Path, name: str, make: Callable[[], Found]) -> Found:
+def remembered(remote: Remote, name: str, make: Callable[[], Found]) -> Found:
     """What `make` found when it was called under this name, on this machine, for the first time; other processes wait.
 
     Args:
-        folder: where such files are kept; if it cannot be written, `make` is called every time.
+        remote: beside whose cache such files are kept; if they cannot be written, `make` is called every time.
         name: made of everything that the result depends on.
     """
+    folder = remote.folder.parent / "passes"
     path = folder / f"{name}.safetensors"
     with ExitStack() as stack:
         try:

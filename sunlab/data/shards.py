@@ -11,7 +11,7 @@ from typing import Any, Literal
 from sunlab.data.base import SOURCES, Source
 from sunlab.data.cursor import Request
 from sunlab.data.decode import MAX_PIXELS, Decoder, texts
-from sunlab.data.exact import Exact, counted, passes_of, unread_of
+from sunlab.data.exact import Exact, counted, unread_of
 from sunlab.data.fields import Captions
 from sunlab.data.filters.base import Dropped
 from sunlab.data.framing import Framing, shapes
@@ -127,28 +127,13 @@ class Shards(Source):
     @cached_property
     def counts(self) -> tuple[list[Shard], list[Shard], Dropped | None]:
         """All shards; those with samples that are read, with the numbers of these; what the filters dropped."""
-        return counted(
-            self.addresses,
-            self._manifests,
-            self.stream.filters,
-            qualified=self.qualified,
-            limit=self.limit,
-            lenient=self.stream.quarantine is not None,
-        )
+        globs = self.addresses.globs
+        return counted(self.stream, self._manifests, globs, qualified=self.qualified, limit=self.limit)
 
     @cached_property
     def exact(self) -> Exact:
         """The counted samples. Counting reads every shard that no manifest lists."""
-        stream = self.stream
-        return Exact(
-            self.counts[1],
-            stream.decoder,
-            stream.shuffle,
-            self.remote,
-            stream.quarantine,
-            self.qualified,
-            stream.inserted,
-        )
+        return Exact(self.counts[1], self.stream, self.remote, self.qualified)
 
     @property
     def dropped(self) -> Dropped | None:
@@ -166,10 +151,6 @@ class Shards(Source):
 
     def read(self, *, seed: int, epoch: int, start: int, stop: int, skip: int = 0) -> Iterator[Sample]:
         return self.exact.read(seed=seed, epoch=epoch, start=start, stop=stop, skip=skip)
-
-    @property
-    def window(self) -> int | None:
-        return self.stream.shuffle
 
     def sound(self, *, start: int, stop: int) -> Iterator[Sample]:
         return self.exact.sound(start=start, stop=stop)
@@ -241,11 +222,11 @@ class Shards(Source):
     def _buckets(self) -> tuple[Exact, ...]:
         framing, found = self.stream.decoder.framing, []
         assert framing is not None
-        buckets = into_buckets(self.exact.shards, self.choices, self.remote, passes_of(self.remote))
+        buckets = into_buckets(self.exact.shards, self.choices, self.remote)
         for (width, height), shards in zip(self.choices, buckets, strict=True):
             decoder = replace(self.stream.decoder, framing=replace(framing, width=width, height=height))
             if shards:
-                found.append(replace(self.exact, shards=shards, decoder=decoder))
+                found.append(replace(self.exact, shards=shards, stream=replace(self.stream, decoder=decoder)))
         return tuple(found)
 
     def _captions(self, limit: int) -> list[tuple[str, tuple[str, ...]]]:

@@ -125,17 +125,16 @@ def found_files(pattern: str) -> list[str]:
     parts = braces(pattern)
     if has_magic(pattern):
         return [path for part in parts for path in _find(part, pattern, _matches)]
-    if len(parts) <= MANY:
-        return [path for part in parts for path in _find(part, pattern, lambda path: [path] if isfile(path) else [])]
     names = cache(_names)  # a folder is listed once, however many of its files are named
 
     def named(path: str) -> bool:
         folder, _, name = path.rpartition("/")
         return name in names(folder)
 
-    if pattern.startswith("/") and all(map(named, parts)):
+    is_there = isfile if len(parts) <= MANY else named
+    if pattern.startswith("/") and all(map(is_there, parts)):
         return parts
-    return [path for part in parts for path in _find(part, pattern, lambda path: [path] if named(path) else [])]
+    return [path for part in parts for path in _find(part, pattern, lambda path: [path] if is_there(path) else [])]
 
 
 def braces(pattern: str) -> list[str]:
