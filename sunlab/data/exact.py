@@ -15,7 +15,7 @@ from sunlab.data.pipeline import Pipeline
 from sunlab.data.quarantine import Patience
 from sunlab.data.remote import Remote
 from sunlab.data.sample import Item, Sample
-from sunlab.data.stages.exact import Replace, buffer, epochs, open_places, read, share
+from sunlab.data.stages.exact import Replace, buffer, epochs, open_shards, read, share
 from sunlab.data.stages.samples import decode, finished
 from sunlab.data.stream import Stream
 from sunlab.data.tar import Unread
@@ -62,9 +62,9 @@ class Exact(Source):
         prefix = (lambda url: f"{shard_name(url)}/") if self.qualified else (lambda url: "")
         named: list[tuple[str, Any]] = [
             ("shards", partial(epochs, self.shards, request.seed, range)),
-            ("split", share(range, stream.shuffle, request.seed)),
-            ("open", open_places(self.remote)),
-            ("shuffle", buffer),
+            ("split", share(range)),
+            ("shuffle", buffer(range, stream.shuffle, request.seed)),
+            ("open", open_shards(self.remote)),
             ("verify", read(bad)),
             ("decode", decode(stream.decoder, prefix, request.seed, bad)),
         ]

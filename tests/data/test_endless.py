@@ -166,7 +166,7 @@ def test_stages_of_a_user_in_counted_shards(source):
     """A stage sees undecoded samples in both orders; there it may not drop any."""
     shards = source(stages=[{"name": "subsample", "after": "verify", "share": 1.0}])
     assert [name for name, _ in shards.plan()] == [
-        *("shards", "split", "open", "shuffle", "verify", "subsample", "decode", "prompts", "batch")
+        *("shards", "split", "shuffle", "open", "verify", "subsample", "decode", "prompts", "batch")
     ]
     found = batches(shards, steps=6)[0]
     assert found == batches(source(), steps=6)[0]

@@ -1,17 +1,17 @@
-"""The stages of the order "exact": epochs over counted shards, a stream's equal share of each, and a shuffle buffer of
-places in shards, whose bytes are read when they leave it."""
+"""The stages of the order "exact": epochs over counted shards, a stream's equal share of each, and a shuffle buffer of the
+places in shards, which are opened and read as they leave it."""
 
-import builtins
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import groupby
+from itertools import accumulate, islice
 from random import Random
 from threading import Thread
 
 from webdataset.filters import pipelinefilter
 
+from sunlab.data.archive import Archive
 from sunlab.data.cursor import Cursor, Range
 from sunlab.data.manifest import Shard
 from sunlab.data.quarantine import Patience, Quarantine
@@ -21,105 +21,85 @@ from sunlab.draws import keyed_seed
 from sunlab.errors import DataError, SunlabError
 
 
-class BufferOrder(Iterator[int]):
-    """The positions 0 ... count - 1 in the order in which a shuffle buffer emits them, computed without data.
-
-    The buffer is filled in order up to `size`, then one of its positions, drawn by `random`, leaves at a time.
-
-    Attributes:
-        pending: the positions in the buffer.
-        front: the first position that has not entered it.
-    """
-
-    def __init__(self, count: int, size: int, random: Random):
-        self.count, self.size, self.random = count, max(size, 1), random
-        self.pending: list[int] = []
-        self.front = 0
-
-    def __next__(self) -> int:
-        while self.front < self.count and len(self.pending) < self.size:
-            self.pending.append(self.front)
-            self.front += 1
-        if not self.pending:
-            raise StopIteration
-        last, drawn = len(self.pending) - 1, self.random.randrange(len(self.pending))
-        self.pending[drawn], self.pending[last] = self.pending[last], self.pending[drawn]
-        return self.pending.pop()
-
-
 def epochs(shards: Sequence[Shard], seed: int, range: Range) -> Iterator[Item]:
     """Epoch after epoch over all shards, each in an order of its own, keyed by (seed, epoch)."""
     for epoch in range.epochs():
-        order, first = list(shards), 0
+        order = list(shards)
         Random(keyed_seed(seed, epoch, "shards")).shuffle(order)
-        for shard in order:
-            yield {"url": shard.url, "__epoch__": epoch, "__shard__": shard, "__first__": first}
-            first += len(shard)
+        yield {"__epoch__": epoch, "__shards__": order}
 
 
 @pipelinefilter
-def share(items: Iterator[Item], range: Range, shuffle: int, seed: int) -> Iterator[Item]:
-    """A stream's range of each epoch: the places in each shard that are still to be read. Shards without any are left out.
+def share(items: Iterator[Item], range: Range) -> Iterator[Item]:
+    """A stream's range of each epoch: where in it each shard ends (`__ends__`)."""
+    for item in items:
+        ends = [end - range.start for end in accumulate(map(len, item["__shards__"]))]
+        if ends[-1] < range.length:
+            raise DataError(
+                f"positions {range.start} ... {range.stop} were requested, the epoch has {ends[-1] + range.start}"
+            )
+        yield {**item, "__ends__": ends}
+
+
+@pipelinefilter
+def buffer(items: Iterator[Item], range: Range, shuffle: int, seed: int) -> Iterator[Item]:
+    """The places of samples in the order in which a shuffle buffer emits them, each with its shard, the shard after that,
+    whether it is the shard's `__last__`, and the cursor after it: the epoch, and how many were emitted.
 
     Args:
-        items: shards.
+        items: epochs.
         range: of positions.
-        shuffle: samples in the buffer, whose order decides which places were read before a resume.
-        seed: of that order.
+        shuffle: samples in the buffer.
+        seed: of the order.
     """
-    start, stop = range[:2]
-    for epoch, shards in groupby(items, key=lambda item: item["__epoch__"]):
-        order = BufferOrder(range.length, shuffle, Random(keyed_seed(seed, epoch, "buffer", start, stop)))
-        taken = range.skip if epoch == range.epoch else 0
-        for _ in builtins.range(taken):
-            next(order, None)
-        pending, front, end = sorted(order.pending), order.front, 0
-        for item in shards:
-            base = item["__first__"] - start  # position in the range of the shard's first sample
-            end = base + len(item["__shard__"])
-            held = pending[bisect_left(pending, base) : bisect_left(pending, end)]
-            places = [*held, *builtins.range(max(base, front, 0), min(end, range.length))]
-            if places:
-                yield {**item, "__places__": places, "__base__": base, "__order__": (order, taken)}
-        if end < range.length:
-            raise DataError(f"positions {start} ... {stop} were requested, the epoch has {end + start}")
+    for item in items:
+        epoch, shards, ends, left = item["__epoch__"], item["__shards__"], item["__ends__"], dict[int, int]()
+        random = Random(keyed_seed(seed, epoch, "buffer", range.start, range.stop))
+        for emitted, place in enumerate(buffered(range.length, shuffle, random), 1):
+            index = bisect_right(ends, place)
+            shard, end = shards[index], ends[index]
+            first = end - len(shard)
+            left[index] = left.get(index, min(end, range.length) - max(first, 0)) - 1
+            if epoch > range.epoch or emitted > range.skip:
+                yield {
+                    "__url__": shard.url,
+                    "__epoch__": epoch,
+                    "__number__": place - first if shard.kept is None else int(shard.kept[place - first]),
+                    "__cursor__": Cursor(epoch=epoch, offset=emitted),
+                    "__shard__": shard,
+                    "__next__": shards[index + 1] if end < range.length else None,
+                    "__last__": not left[index],
+                }
+
+
+def buffered(count: int, size: int, random: Random) -> Iterator[int]:
+    """The positions 0 ... count - 1 in the order of a shuffle buffer: it is filled in order up to `size`, then one of its
+    positions, drawn by `random`, leaves at a time."""
+    entering = iter(range(count))
+    pending = list(islice(entering, max(size, 1)))
+    while pending:
+        drawn = random.randrange(len(pending))
+        pending[drawn], pending[-1] = pending[-1], pending[drawn]
+        yield pending.pop()
+        pending += islice(entering, 1)
 
 
 @pipelinefilter
-def open_places(items: Iterator[Item], remote: Remote) -> Iterator[Item]:
-    """Shards -> the places of their samples, with the open archive; the next remote shard is fetched meanwhile."""
-    item = next(items, None)
-    while item is not None:
-        following = next(items, None)
-        if following is not None and is_remote(following["url"]):
-            Thread(target=_fetch, args=(following["__shard__"], remote), daemon=True).start()
-        shard, places = item["__shard__"], item["__places__"]
-        numbers = [place - item["__base__"] for place in places]
-        archive = shard.open(remote)
-        about = {"__url__": shard.url, "__epoch__": item["__epoch__"], "__order__": item["__order__"]}
-        for place, number in zip(places, numbers if shard.kept is None else shard.kept[numbers].tolist(), strict=True):
-            yield {**about, "__place__": place, "__number__": number, "archive": archive}
-        del archive
-        item = following
+def open_shards(items: Iterator[Item], remote: Remote) -> Iterator[Item]:
+    """Places -> places with the open archive; the next remote shard is fetched meanwhile."""
+    archives: dict[str, Archive] = {}
+    for item in items:
+        shard, following = item["__shard__"], item["__next__"]
+        if shard.url not in archives:
+            if following is not None and is_remote(following.url):
+                Thread(target=_fetch, args=(following, remote), daemon=True).start()
+            archives[shard.url] = shard.open(remote)
+        yield {**item, "archive": archives.pop(shard.url) if item["__last__"] else archives[shard.url]}
 
 
 def _fetch(shard: Shard, remote: Remote) -> None:
     with suppress(SunlabError):  # raised when the shard is opened
         remote.local(shard.url, shard.bytes)
-
-
-def buffer(items: Iterator[Item]) -> Iterator[Item]:
-    """The shuffle buffer. Each place gets the cursor after it (`__cursor__`): the epoch, and how many were emitted."""
-    held: dict[int, Item] = {}
-    for epoch, found in groupby(items, key=lambda item: item["__epoch__"]):
-        for item in found:  # the first: the others are taken as the order needs them
-            held[item["__place__"]] = item
-            order, taken = item["__order__"]
-            for emitted, place in enumerate(order, taken + 1):
-                while place not in held:
-                    following = next(found)  # noqa: B031
-                    held[following["__place__"]] = following
-                yield {**held.pop(place), "__cursor__": Cursor(epoch=epoch, offset=emitted)}
 
 
 @pipelinefilter
