@@ -63,11 +63,10 @@ def test_imports_point_downwards(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert status == 0, capsys.readouterr().out
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_a_file_is_one_idea(path: Path) -> None:
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= LONGEST, f"{name(path)} has {lines} lines: split it by ideas"
-    assert path.stem not in VAGUE, f"{name(path)}: name the file after what is in it"
+def test_a_file_is_one_idea() -> None:
+    lines = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    assert not {path: count for path, count in lines.items() if count > LONGEST}, "split them by ideas"
+    assert not [name(path) for path in SOURCES if path.stem in VAGUE], "name a file after what is in it"
 
 
 def test_no_folder_is_a_drawer() -> None:
@@ -75,9 +74,9 @@ def test_no_folder_is_a_drawer() -> None:
     assert not [name(path) for path in folders if path.is_dir() and path.name in VAGUE]
 
 
-@pytest.mark.parametrize("folder", PACKAGES, ids=name)
-def test_every_folder_of_code_is_a_package(folder: Path) -> None:
-    assert (folder / "__init__.py").is_file(), f"{name(folder)} needs an __init__.py, or it is not installed"
+def test_every_folder_of_code_is_a_package() -> None:
+    missing = [name(folder) for folder in PACKAGES if not (folder / "__init__.py").is_file()]
+    assert not missing, "a folder without __init__.py is not installed"
 
 
 @pytest.mark.parametrize("folder", PACKAGES, ids=name)
@@ -105,14 +104,17 @@ def test_the_tools_versions_are_the_same_everywhere() -> None:
     assert tested == stated and f">={tested[0]}" == setup["options"]["python_requires"]
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if name(path).startswith("sunlab/")], ids=name)
-def test_only_the_composition_root_builds_components(path: Path) -> None:
-    if name(path) in COMPOSERS or "testing" in path.parts:
-        return
+def test_only_the_composition_root_builds_components() -> None:
+    inside = [path for path in SOURCES if name(path).startswith("sunlab/") and "testing" not in path.parts]
+    builds = [f"{name(path)}:{line}" for path in inside if name(path) not in COMPOSERS for line in _builds(path)]
+    assert not builds, f"{builds} build a component; take it as an argument, and let sunlab/app build it"
+
+
+def _builds(path: Path) -> list[int]:
+    """Lines that build a component from a registry."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
-    builds = [node.lineno for node in calls if node.func.attr == "build" and _is_a_registry(node.func.value)]
-    assert not builds, f"{name(path)}: lines {builds} build a component; be handed it, and let sunlab/app build it"
+    return [node.lineno for node in calls if node.func.attr == "build" and _is_a_registry(node.func.value)]
 
 
 def _is_a_registry(value: ast.expr) -> bool:

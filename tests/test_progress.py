@@ -1,12 +1,10 @@
 """Progress as lines: how often, and what they say."""
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
+from sunlab.cli.main import main
 from sunlab.progress import Lines, clock_time
 
 
@@ -94,17 +92,18 @@ def test_times(seconds, text):
     assert clock_time(seconds) == text
 
 
-def test_a_training_in_a_log_file(tiny_config, tmp_path):
-    """Standard output is a pipe, as it is a file in a scheduler's log."""
-    command = [sys.executable, "-m", "sunlab", "fit", "--config", str(tiny_config), f"run.dir={tmp_path}"]
+def test_a_training_in_a_log_file(tiny_config, tmp_path, capfd):
+    """Standard output is a file, as in a scheduler's log."""
+    command = ["fit", "--config", str(tiny_config), f"run.dir={tmp_path}"]
     words = [
         "trainer.max_steps=4",
         "trainer.enable_progress_bar=true",
         "trainer.logger=false",
         "optimizer.schedule=constant",
     ]
-    done = subprocess.run([*command, *words], capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
-    assert b"\r" not in done.stdout + done.stderr
-    lines = [line for line in done.stdout.decode().splitlines() if line.startswith("fit: ")]
+    assert main([*command, *words]) == 0
+    out, error = capfd.readouterr()
+    assert "\r" not in out + error
+    lines = [line for line in out.splitlines() if line.startswith("fit: ")]
     assert lines[0] == "fit: 0 of 4 steps"
     assert re.fullmatch(r"fit: 4 of 4 steps, loss [\d.e+-]+, [\d.e+]+ samples/s, \d+:\d\d elapsed", lines[-1])

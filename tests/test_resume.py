@@ -5,25 +5,12 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
+from checkpoints import KILL, equal, saved
 
+from fault_injection.apart import apart
 from sunlab.cli.main import main
 from sunlab.files import hold
 
-KILL = """
-import os, signal
-from lightning.pytorch.callbacks import Callback
-from sunlab.callbacks.base import CALLBACKS
-
-@CALLBACKS.register("kill_of_the_test")
-class Kill(Callback):
-    \"\"\"As `kill -9` from outside, after a step.\"\"\"
-    def __init__(self, *, after: int):
-        self.after = after
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.after:
-            os.kill(os.getpid(), signal.SIGKILL)
-"""
 EMA = "{name: ema, decay: 0.9}"
 
 
@@ -33,20 +20,10 @@ def fit(config, folder: Path, *words: object) -> int:
 
 def state(folder: Path) -> dict:
     """What the run's last checkpoint says of its weights, optimizer, schedule, averages, data and passes."""
-    saved = torch.load(folder / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)
-    averages = [v for k, v in saved["callbacks"].items() if k.startswith("EMA")]
-    kept = {k: saved[k] for k in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "nfe") if k in saved}
-    return {**kept, "ema": averages, "data": saved["DataModule"]}
-
-
-def equal(a, b) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
+    found = saved(folder)
+    averages = [v for k, v in found["callbacks"].items() if k.startswith("EMA")]
+    kept = {k: found[k] for k in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "nfe") if k in found}
+    return {**kept, "ema": averages, "data": found["DataModule"]}
 
 
 def exported(folder: Path) -> bytes:
@@ -65,14 +42,12 @@ def unbroken(tiny_config, tmp_path_factory):
     return folder
 
 
-def test_killed_and_resumed(unbroken, tiny_config, sunlab_process, tmp_path):
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_killed_and_resumed(unbroken, tiny_config, tmp_path):
     """Over 48 samples, batches of 8: killed in the third epoch, five steps' checkpoints, three steps lost."""
-    (tmp_path / "kill.py").write_text(KILL)
-    killed = sunlab_process(
-        "fit", "--config", tiny_config, "--plugin", "kill.py", f"run.dir={tmp_path}", "run.checkpoint_every=5",
-        "trainer.max_steps=16", f"callbacks=[{EMA}, {{name: kill_of_the_test, after: 13}}]",
-    )  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    callbacks = f"callbacks=[{EMA}, {{name: kill_of_the_tests, after: 13}}]"
+    words = "--plugin", KILL, "trainer.max_steps=16", callbacks
+    assert apart(lambda: fit(tiny_config, tmp_path, *words)) == {}  # killed: it returns nothing
     assert state(tmp_path)["global_step"] == 10
     assert fit(tiny_config, tmp_path, "trainer.max_steps=16", f"callbacks=[{EMA}]", "--resume", "last") == 0
     assert equal(state(tmp_path), state(unbroken))

@@ -150,7 +150,7 @@ def step_bytes(config: Config, module: Module, base: BaseModel, micro: int) -> i
     if not module.alternates:
         return peak_of_step(lambda: trained.student_step(samples, batch)["loss"], known, half)
     peaks = []
-    for number in range(trained.turns.cycle):
+    for number in (0, trained.turns.cycle - 1):
         step = trained.critic_step if trained.turns.take(number) == "critic" else trained.student_step
 
         def loss(step: Any = step) -> Tensor:

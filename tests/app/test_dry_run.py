@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sunlab.app.dry_run import SAMPLES, plan
+from sunlab.app.dry_run import SAMPLES, count_nfe, plan
 from sunlab.backbones.pretrained import load_base
 from sunlab.cli.main import main
 from sunlab.config.load import load_config
@@ -45,16 +45,16 @@ def test_nfe_are_those_of_training(words, tiny_config, tiny_data):
     module = build_module(config.config, build_base(config.config))
     module.log = lambda *args, **kwargs: None
     module.training_step(next(iter(tiny_data().loader())), 0)
-    estimated = plan(config).nfe
+    estimated = count_nfe(config.config, module)
     assert {k: v / SAMPLES for k, v in vars(estimated).items()} == {k: v / 8 for k, v in vars(module.nfe).items()}
 
 
-@pytest.mark.parametrize("more", ["", ", negatives: true, gan: 0.1, width: 8"])
-def test_a_loss_with_networks(more, tiny_config, tiny_data):
+def test_a_loss_with_networks(tiny_config, tiny_data):
     """Passes are those of training, over a whole cycle; the optimizer has moments of the critic's weights too."""
     from sunlab.app.compose import build_base, build_module
 
-    config = load_config([tiny_config], [f"loss={{name: dmd, critic_steps: 3, fake: {{name: lora, rank: 2}}{more}}}"])
+    more = "negatives: true, gan: 0.1, width: 8"
+    config = load_config([tiny_config], [f"loss={{name: dmd, critic_steps: 3, fake: {{name: lora, rank: 2}}, {more}}}"])
     module = build_module(config.config, build_base(config.config))
     module.log = lambda *args, **kwargs: None
     samples = next(iter(tiny_data().loader()))
@@ -91,7 +91,6 @@ def test_a_base_that_is_not_there_needs_its_family(tiny_config):
     for base in ("no/folder", "/nowhere/model.safetensors"):
         with pytest.raises(ConfigError, match=r"model\.(family|base)"):
             plan(load_config([tiny_config], [f"model.base={base}"]))
-    assert plan(load_config([tiny_config], ["model.base=/nowhere/model", "model.family=sd21"])).base.startswith("/nowhere")
 
 
 def test_pickled_weights_are_refused_before_they_are_fetched_to_the_cluster(tiny_config):

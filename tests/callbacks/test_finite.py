@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from checkpoints import saved
 
 from sunlab.app.fit import fit
 from sunlab.callbacks.finite import SkipNonFinite
@@ -26,10 +27,6 @@ def run(tiny_config, folder, step, steps, *words):
         *words,
     ]
     return fit(load_config([tiny_config], given))
-
-
-def saved(folder):
-    return torch.load(folder / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)
 
 
 def skips(folder):

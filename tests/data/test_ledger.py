@@ -3,7 +3,7 @@
 import json
 
 import pytest
-import torch
+from checkpoints import KILL, saved
 
 from fault_injection.apart import apart
 from sunlab.cli.main import main
@@ -50,34 +50,17 @@ def test_a_ledger_that_lost_lines_is_refused_and_a_new_folder_is_not(tmp_path):
     assert audit(tmp_path / "new" / "ledger.jsonl").first == 3
 
 
-KILL = """
-import os, signal
-from lightning.pytorch.callbacks import Callback
-from sunlab.callbacks.base import CALLBACKS
-
-@CALLBACKS.register("kill_of_the_ledger")
-class Kill(Callback):
-    def __init__(self, *, after: int):
-        self.after = after
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.after:
-            os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_of_a_run_that_is_killed_and_resumed(tiny_config, tmp_path):
     """Over 48 samples, batches of 8, two micro-batches a step, a checkpoint every 3 steps."""
     words = ["fit", "--config", str(tiny_config), "trainer.max_steps=9", "run.checkpoint_every=3"]
     words += ["trainer.accumulate_grad_batches=2"]
     assert main([*words, f"run.dir={tmp_path / 'whole'}"]) == 0
-    (tmp_path / "kill.py").write_text(KILL)
-    kill = ["--plugin", str(tmp_path / "kill.py"), "callbacks=[{name: kill_of_the_ledger, after: 5}]"]
+    kill = ["--plugin", KILL, "callbacks=[{name: kill_of_the_tests, after: 5}]"]
     assert apart(lambda: main([*words, f"run.dir={tmp_path / 'killed'}", *kill])) == {}  # killed: it returns nothing
     path = tmp_path / "killed" / "tiny" / "ledger.jsonl"
     assert audit(path).last == 2  # of the checkpoint after three steps
-    saved = torch.load(path.with_name("checkpoints") / "last.ckpt", weights_only=True)
-    assert saved["ledger"] == {"bytes": path.stat().st_size}
+    assert saved(tmp_path / "killed")["ledger"] == {"bytes": path.stat().st_size}
     assert main([*words, f"run.dir={tmp_path / 'killed'}", "--resume", "last"]) == 0
     found = audit(path)
     assert found.exact and (found.first, found.last, found.samples) == (0, 8, 9 * 8)

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-import torch
+from checkpoints import KILL, saved
 
 from sunlab.app.compose import given_source
 from sunlab.cli.main import main
@@ -12,9 +12,6 @@ from sunlab.config.load import load_config
 from sunlab.data.ledger import audit, steps_of
 
 PLUGIN = """
-import os, signal
-from lightning.pytorch.callbacks import Callback
-from sunlab.callbacks.base import CALLBACKS
 from sunlab.data.pipeline import STAGES, Stage
 
 @STAGES.register("shout")
@@ -23,15 +20,6 @@ class Shout(Stage):
     def __call__(self, items):
         for item in items:
             yield {**item, "txt": item["txt"].upper()}
-
-@CALLBACKS.register("kill_a_rank")
-class KillARank(Callback):
-    \"\"\"As `kill -9` from outside, after a step.\"\"\"
-    def __init__(self, *, rank: int, after: int):
-        self.rank, self.after = rank, after
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_rank == self.rank and trainer.global_step == self.after:
-            os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -114,18 +102,16 @@ def test_killed_ranks_are_resumed_by_others(tiny_config, shards, tmp_path, sunla
 
     assert main(fit("one", 26)) == 0
     two = ["trainer.devices=2", "trainer.strategy=ddp"]
-    killed = sunlab_process(*fit("more", 26, *two, "callbacks=[{name: kill_a_rank, rank: 1, after: 8}]"))
+    killed = sunlab_process(
+        *fit("more", 26, *two, "--plugin", KILL, "callbacks=[{name: kill_of_the_tests, rank: 1, after: 8}]")
+    )
     assert killed.returncode not in (0, 65), killed.stderr
-    assert position(tmp_path / "more")["step"] == 6
+    assert saved(tmp_path / "more")["DataModule"]["step"] == 6
     assert main(fit("more", 15, "data.workers=2", "--resume", "last")) == 0
     ended = sunlab_process(*fit("more", 26, *two, "data.workers=2", "--resume", "last"))
     assert ended.returncode == 0, ended.stderr
     ledgers = [tmp_path / name / "tiny" / "ledger.jsonl" for name in ("one", "more")]
     assert steps_of(ledgers[0]) == steps_of(ledgers[1]) and len(steps_of(ledgers[0])) == 26
     assert all(audit(ledger).exact for ledger in ledgers) and audit(ledgers[1]).readers == {1, 2}
-    states = [position(tmp_path / name) for name in ("one", "more")]
+    states = [saved(tmp_path / name)["DataModule"] for name in ("one", "more")]
     assert states[0]["cursors"] == states[1]["cursors"] and len(json.dumps(states[0]["cursors"])) < 200
-
-
-def position(folder):
-    return torch.load(folder / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)["DataModule"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import saved
 
 STEPS = 6
 REFUSE = """
@@ -32,10 +33,6 @@ def curve(folder: Path) -> list[float]:
         return [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-
-
 WORDS = [
     f"trainer.max_steps={STEPS}",
     "optimizer.schedule=constant",
@@ -51,14 +48,15 @@ def columns(folder: Path) -> dict[str, list[float]]:
     return {name: [float(row[name]) for row in rows if row[name]] for name in names}
 
 
-@pytest.fixture
-def whole(tiny_config, tmp_path):
+@pytest.fixture(scope="module")
+def whole(tiny_config, tmp_path_factory):
     """One process, one batch a step. Its folder."""
     from sunlab.app.fit import fit
     from sunlab.config.load import load_config
 
-    fit(load_config([tiny_config], [*WORDS, f"run.dir={tmp_path / 'one'}"]))
-    return tmp_path / "one"
+    folder = tmp_path_factory.mktemp("one")
+    fit(load_config([tiny_config], [*WORDS, f"run.dir={folder}"]))
+    return folder
 
 
 def assert_same_training(folder: Path, one: Path) -> None:
@@ -73,7 +71,7 @@ def assert_same_training(folder: Path, one: Path) -> None:
     assert steps_of(folder / "tiny" / "ledger.jsonl") == steps_of(one / "tiny" / "ledger.jsonl")
     files = [read_adapter(f / "tiny" / "export" / "adapter.safetensors") for f in (one, folder)]
     assert files[0].header["training"] == files[1].header["training"]  # steps, and passes of all ranks by kind
-    first, second = weights(one), weights(folder)
+    first, second = (saved(f)["state_dict"] for f in (one, folder))
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, atol=1e-5, rtol=1e-5)

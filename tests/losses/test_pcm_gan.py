@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from checkpoints import saved
 from torch import nn
 
 from sunlab.cli.main import main
@@ -138,7 +139,7 @@ def test_without_it_there_is_no_network():
 def test_two_steps_train_both(tiny_config, tmp_path):
     loss = "loss={name: pcm, gan: 0.1, critic_lr: 1.0e-3}"
     assert main(["fit", "--config", str(tiny_config), f"run.dir={tmp_path}", loss, "trainer.max_steps=2"]) == 0
-    state = torch.load(tmp_path / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)
+    state = saved(tmp_path)
     student, critic = state["optimizer_states"][0]["optimizers"]
     for each in (student, critic):
         assert {int(s["step"]) for s in each["state"].values()} == {1}

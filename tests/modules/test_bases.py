@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
+from checkpoints import KILL, equal, saved
 
 from sunlab.adapters.sun import SUN
 from sunlab.cli.main import main
@@ -181,10 +182,6 @@ def fit(config, folder, moved, *words):
     return main(["fit", "--config", str(config), f"run.dir={folder}", bases, "trainer.max_steps=5", *map(str, words)])
 
 
-def saved(folder):
-    return torch.load(folder / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)
-
-
 def test_a_run_over_several_bases_resumes_exactly(tiny_config, moved_folder, tmp_path):
     assert fit(tiny_config, tmp_path / "a", moved_folder) == 0
     assert fit(tiny_config, tmp_path / "b", moved_folder, "--time-limit", "0s") == 75
@@ -206,17 +203,17 @@ LOSSES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_killed_run_over_several_bases_resumed_is_the_unbroken_one(
-    loss, tiny_config, moved_folder, kill, equal, sunlab_process, tmp_path
+    loss, tiny_config, moved_folder, sunlab_process, tmp_path
 ):
     """By `kill -9` between two checkpoints: weights, optimizers and counts of evaluations."""
 
     def words(folder, *more):
         bases = f"model.bases=[{{}}, {{base: {moved_folder}}}, {{strength: 0.1, rank: 2}}]"
-        given = "--plugin", kill, f"run.dir={folder}", bases, "run.checkpoint_every=2"
+        given = "--plugin", KILL, f"run.dir={folder}", bases, "run.checkpoint_every=2"
         return ["fit", "--config", str(tiny_config), *given, *LOSSES[loss], "trainer.max_steps=7", *more]
 
     assert main(words(tmp_path / "whole", "callbacks=[]")) == 0
-    killed = sunlab_process(*words(tmp_path / "cut", "callbacks=[{name: kill_in_turns, after: 5}]"))
+    killed = sunlab_process(*words(tmp_path / "cut", "callbacks=[{name: kill_of_the_tests, after: 5}]"))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert saved(tmp_path / "cut")["global_step"] == 4
     assert main(words(tmp_path / "cut", "callbacks=[]", "--resume", "last")) == 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import KILL, equal, saved
 from torch import nn
 
 from registry import load_plugins
@@ -37,10 +38,6 @@ def words(config, critic, folder, *more):
     return ["fit", "--config", str(config), "--plugin", str(critic), f"run.dir={folder}", *WORDS, *more]
 
 
-def saved(folder):
-    return torch.load(folder / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)
-
-
 def optimizers(state):
     """The states of the student's and of the networks'."""
     return state["optimizer_states"][0]["optimizers"]
@@ -68,7 +65,7 @@ def test_both_are_trained_in_turn(unbroken):
 RESUMED = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "nfe")
 
 
-def test_stopped_and_resumed(unbroken, tiny_config, critic, equal, tmp_path):
+def test_stopped_and_resumed(unbroken, tiny_config, critic, tmp_path):
     """Between two steps of the critic, in one process."""
     given = words(tiny_config, critic, tmp_path, f"callbacks=[{EMA}]")
     assert main([*given, "--time-limit", "0s"]) == 75
@@ -80,9 +77,9 @@ def test_stopped_and_resumed(unbroken, tiny_config, critic, equal, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_and_resumed(unbroken, tiny_config, critic, kill, equal, sunlab_process, tmp_path):
-    callbacks = f"callbacks=[{EMA}, {{name: kill_in_turns, after: 7}}]"
-    done = sunlab_process(*words(tiny_config, critic, tmp_path, "--plugin", kill, callbacks))
+def test_killed_and_resumed(unbroken, tiny_config, critic, sunlab_process, tmp_path):
+    callbacks = f"callbacks=[{EMA}, {{name: kill_of_the_tests, after: 7}}]"
+    done = sunlab_process(*words(tiny_config, critic, tmp_path, "--plugin", KILL, callbacks))
     assert done.returncode == -signal.SIGKILL
     assert saved(tmp_path)["global_step"] == 4
     assert main(words(tiny_config, critic, tmp_path, f"callbacks=[{EMA}]", "--resume", "last")) == 0
@@ -219,15 +216,15 @@ OURS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", OURS)
-def test_a_killed_run_resumed_is_the_unbroken_one(loss, tiny_config, kill, equal, sunlab_process, tmp_path):
+def test_a_killed_run_resumed_is_the_unbroken_one(loss, tiny_config, sunlab_process, tmp_path):
     """The student, the fake score, the discriminator, both optimizers and the counts of evaluations."""
 
     def run(folder, *more):
-        plugin, steps = ("--plugin", kill), ("trainer.max_steps=7", "run.checkpoint_every=2")
+        plugin, steps = ("--plugin", KILL), ("trainer.max_steps=7", "run.checkpoint_every=2")
         return ["fit", "--config", str(tiny_config), *plugin, f"run.dir={folder}", OURS[loss], *steps, *more]
 
     assert main(run(tmp_path / "whole", f"callbacks=[{EMA}]")) == 0
-    killed = sunlab_process(*run(tmp_path / "cut", f"callbacks=[{EMA}, {{name: kill_in_turns, after: 5}}]"))
+    killed = sunlab_process(*run(tmp_path / "cut", f"callbacks=[{EMA}, {{name: kill_of_the_tests, after: 5}}]"))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert saved(tmp_path / "cut")["global_step"] == 4
     assert main(run(tmp_path / "cut", f"callbacks=[{EMA}]", "--resume", "last")) == 0
