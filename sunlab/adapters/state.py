@@ -100,7 +100,7 @@ class PassState:
             state = replace(state, second=kept(self.second), second_mask=kept.mask)
         if self.positive_mask is not None:
             state = replace(state, kept=Kept.of(self.positive_mask))
-        return state
+        return state if self.cache is None else replace(state, cache=PromptCache())  # of the tokens that are left
 
     def at(self, time: Tensor, prompt: Tensor | None = None) -> "PassState":
         """In a pass at this time of the network, for an adapter that is conditioned on it, and with this prompt, for what is
