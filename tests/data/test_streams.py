@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
-from itertools import islice
+import threading
+from itertools import count, islice
+from types import SimpleNamespace
 
 import pytest
 import torch.distributed as dist
@@ -11,7 +13,7 @@ from sunlab.data import shared
 from sunlab.data import streams as streams_module
 from sunlab.data.datamodule import DataModule
 from sunlab.data.negatives import Empty, Mixture
-from sunlab.data.streams import Layout
+from sunlab.data.streams import Layout, Reader, Share
 from sunlab.errors import ConfigError, DataError, StorageError
 
 STEPS = 14  # over two epochs of 6 steps and into the third
@@ -151,6 +153,23 @@ def test_a_worker_without_shared_memory(source, monkeypatch, tmp_path):
 def test_batches_of_workers_are_in_shared_memory(source):
     batch = next(iter(DataModule(source(size=8), Empty(), batch_size=8, streams=4, workers=1).loader()))
     assert batch.images.is_shared() and batch.crops.is_shared()
+
+
+def test_a_worker_makes_the_next_share_while_one_is_copied(source, monkeypatch):
+    second = threading.Event()
+
+    def steps(reader, number, readers):
+        yield Share("first")
+        second.set()
+        yield from (Share(f"step {number}") for number in count(1))
+
+    copied = []
+    monkeypatch.setattr(Reader, "steps", steps)
+    monkeypatch.setattr(streams_module, "get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1))
+    monkeypatch.setattr(streams_module, "share", lambda batch: copied.append((batch, second.wait(60))))
+    reader = DataModule(source(), Empty(), batch_size=8, streams=4).loader().streams(0)
+    assert [given.batch for given in islice(reader, 3)] == ["first", "step 1", "step 2"]
+    assert copied == [("first", True), ("step 1", True), ("step 2", True)]
 
 
 def of_a_group(source, folder, ranks):
