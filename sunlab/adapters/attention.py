@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -134,16 +135,18 @@ class SUNAttention:
 
         def join() -> Joined:
             once = replace(state, cache=None)  # what is joined is kept, its parts are not
-            own = once.keys_values(layer.to_k, layer, call.tokens, query, exact=True, positive=True)
-            prompts, betas = [Prompt(own, state.positive_bias(call, query))], list[Tensor]()
+            one = query.new_ones(1, 1, layer.width, dtype=torch.float32)
+            prompts, betas = list[Prompt](), list[Tensor]()
+            if not layer.joint:
+                own = once.keys_values(layer.to_k, layer, call.tokens, query, exact=True, positive=True)
+                prompts.append(Prompt(own, state.positive_bias(call, query), one))
             for sign, branch, tokens, mask, gain in self._branches(call, state, query):
                 positive = branch is self.positive
-                signed = torch.as_tensor(sign, device=query.device) if gain is None else sign * gain
-                alpha = signed.new_ones(layer.width) if branch.alpha is None else branch.alpha
+                signed: Any = sign if gain is None else sign * gain.view(-1, 1, 1)
                 keys_values = once.keys_values(branch, layer, tokens, query, branch.project, positive=positive)
-                prompts.append(Prompt(keys_values, mask, signed.float().view(-1, 1, 1) * alpha.float()))
+                prompts.append(Prompt(keys_values, mask, signed * (one if branch.alpha is None else one * branch.alpha)))
                 if branch.beta is not None:
-                    betas.append(branch.beta * (sign if gain is None else sign * gain.view(-1, 1, 1)))
+                    betas.append(signed * branch.beta)
             shift = sum(betas[1:], betas[0]) if betas else None
             bias = layer.shifted_bias(shift, query) if shift is None or shift.ndim == 1 else None
             normalise = any(branch is not None and branch.normalise for branch in (self.negative, self.positive))
@@ -151,8 +154,9 @@ class SUNAttention:
 
         assert state.cache is not None
         version = (version_of(layer), query.dtype, state.scale, *map(identity, made_from))
-        joined: Joined = state.cache.get(self, state.source(call.tokens), version, join)
-        total = joined.attend(query)
+        tokens = call.tokens if state.prompt is None else state.prompt
+        joined: Joined = state.cache.get(self, tokens, version, join)
+        total = joined.attend(query, call.attention())
         if joined.bias is not None and layer.shifted_bias(None, total) is not None:
             return layer.out(total, joined.bias)
         return layer.out(total if joined.shift is None else total + joined.shift.to(total.dtype))

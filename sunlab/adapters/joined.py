@@ -23,7 +23,7 @@ ALIGNED = 8  # tokens: kernels that take a mask pad it in every call where its r
 
 def joins(call: AttentionCall, state: PassState, query: Tensor) -> bool:
     """Whether this pass computes all prompts together: a mask of the network's own would have to be read in every pass."""
-    if query.device.type in APART or not state.inference or not call.plain or call.layer.joint:
+    if query.device.type in APART or not state.inference or not call.plain:
         return False
     return state.kept is not None or call.mask() is None
 
@@ -34,12 +34,12 @@ class Prompt:
 
     Attributes:
         tokens, mask: its keys and values and their mask, as `attend` takes them.
-        factor: of its attention, from sign, scale, gain and alpha (B or 1, 1, h); None: it is the layer's own, with 1.
+        factor: of its attention, from sign, scale, gain and alpha (B or 1, 1, h); 1 for the layer's own.
     """
 
     tokens: Tokens
     mask: Tensor | None
-    factor: Tensor | None = None
+    factor: Tensor
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,17 @@ class Joined:
     """What a layer keeps over a generation.
 
     Attributes:
-        key, value: (n B, heads, L, c) of n prompts, the layer's own first.
+        count: of the prompts, n: the layer's own, unless its attention is joint, and then the adapter's.
+        key, value: (n B, heads, L, c).
         mask: (n B, 1 or heads, 1, L), added to the scores, or None.
-        factors: of the other prompts (n - 1, B or 1, 1, h), to be multiplied by the ratio of norms; None: without attention
-            normalisation, where they are in the values.
+        factors: (n, B or 1, 1, h), to be multiplied by the ratio of norms; None: without attention normalisation, where they
+            are in the values.
         shift: the sum of the betas with their factors, (h,) or (B, 1, h); None without any.
         bias: of the output projection, with the shift in it (h,); None where it cannot be folded.
         made_from: tensors whose identities tell whether this is up to date: while they are here, no other gets theirs.
     """
 
+    count: int
     key: Tensor
     value: Tensor
     mask: Tensor | None
@@ -66,7 +68,7 @@ class Joined:
 
     @staticmethod
     def of(prompts: Sequence[Prompt], *, normalise: bool, **rest: Any) -> "Joined":
-        """Of the layer's own prompt and the others.
+        """Of a layer's prompts.
 
         Args:
             normalise: whether the ratio of norms is a factor too.
@@ -77,30 +79,31 @@ class Joined:
         lengths = {key.shape[2] for key in keys}
         masked = len(lengths) > 1 or any(mask is not None for mask in masks)
         length = max(lengths) + (-max(lengths) % ALIGNED if masked else 0)
-        factors = [prompt.factor for prompt in prompts if prompt.factor is not None]
+        factors = torch.stack(torch.broadcast_tensors(*(prompt.factor for prompt in prompts)))
         if not normalise:
-            heads = values[0].shape[1]
-            by_head = [factor.unflatten(-1, (heads, -1)).transpose(1, 2) for factor in factors]
-            values[1:] = [(v * f).to(v.dtype) for v, f in zip(values[1:], by_head, strict=True)]
+            by_head = factors.unflatten(-1, (values[0].shape[1], -1)).transpose(2, 3)
+            values = [(v * f).to(v.dtype) for v, f in zip(values, by_head, strict=True)]
         key, value = (torch.cat([pad(p, (0, 0, 0, length - p.shape[2])) for p in parts]) for parts in (keys, values))
         mask = torch.cat([_mask(m, k, length) for m, k in zip(masks, keys, strict=True)]) if masked else None
-        return Joined(key, value, mask, torch.stack(torch.broadcast_tensors(*factors)) if normalise else None, **rest)
+        return Joined(len(prompts), key, value, mask, factors if normalise else None, **rest)
 
-    def attend(self, query: Tensor) -> Tensor:
-        """Z + P' - N' without the shift (B, P, h), of query (B, heads, P, c)."""
-        count = len(self.key) // len(query)
-        rows = torch.cat([query.transpose(1, 2)] * count).transpose(1, 2)  # (n B, heads, P, c), laid out as the query is
+    def attend(self, query: Tensor, own: Tensor | None = None) -> Tensor:
+        """Z + P' - N' without the shift (B, P, h).
+
+        Args:
+            query: (B, heads, P, c).
+            own: Z (B, P, h) if the layer's own prompt is not among these; changed in place.
+        """
+        rows = torch.cat([query.transpose(1, 2)] * self.count).transpose(1, 2)  # laid out as the query is
         out = scaled_dot_product_attention(rows, self.key, self.value, attn_mask=self.mask)
-        each = out.transpose(1, 2).flatten(2).unflatten(0, (count, -1))  # (n, B, P, h)
-        if self.factors is None:
-            return each.sum(0)
-        wide = torch.float32 if each.dtype in (torch.float16, torch.bfloat16) else each.dtype
-        sizes = torch.linalg.vector_norm(each, dim=(2, 3), keepdim=True, dtype=wide)
-        ratio = (sizes[:1] / sizes[1:]).masked_fill(sizes[1:] <= EPSILON, 0.0)
-        total = each[0]
-        for part, weight in zip(each[1:], (ratio * self.factors).to(each.dtype), strict=True):
-            total = total.addcmul_(part, weight)
-        return total
+        each = out.transpose(1, 2).reshape(self.count, *query.shape[:1], query.shape[2], -1)  # (n, B, P, h)
+        if self.factors is not None:
+            wide = torch.float32 if each.dtype in (torch.float16, torch.bfloat16) else each.dtype
+            sizes = torch.linalg.vector_norm(each, dim=(2, 3), keepdim=True, dtype=wide)
+            first = sizes[:1] if own is None else torch.linalg.vector_norm(own, dim=(1, 2), keepdim=True, dtype=wide)
+            each *= first / sizes.clamp(min=EPSILON) * self.factors  # what is all zero stays zero
+        total = each.sum(0)
+        return total if own is None else own.add_(total)
 
 
 def _mask(mask: Tensor | None, key: Tensor, length: int) -> Tensor:

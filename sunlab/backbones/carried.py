@@ -6,6 +6,7 @@ The state of a pass is read where it is carried, see `sunlab.backbones.state`.
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -109,6 +110,8 @@ class Extended:
     ) -> Tensor:
         call = CarriedCall(self.layer, self.base, hidden_states, encoder_hidden_states, attention_mask, self.extensions)
         return call.below(carried())
+
+    __call__.__signature__ = signature(__call__)  # type: ignore[attr-defined]  # which diffusers reads in every call
 
 
 class CarriedLayers(NetworkLayers):

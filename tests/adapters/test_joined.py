@@ -12,6 +12,7 @@ from sunlab.adapters import ADAPTERS, joined
 from sunlab.adapters.strength import Strength
 from sunlab.backbones.base import BACKBONES
 from sunlab.backbones.pretrained import load_base
+from sunlab.backbones.sd3.tiny import write_tiny as tiny_sd3
 from sunlab.testing import AdapterContract
 
 OPTIONS = [
@@ -25,6 +26,7 @@ def networks(tmp_path_factory, tiny_base_folder):
     """Frozen backbones, by family."""
     made = {"sd": lambda folder: tiny_base_folder, "pixart": lambda folder: tiny_pixart(folder, "flow")}
     made["sana"] = lambda folder: BACKBONES.get("sana").factory.write_tiny(folder) or folder
+    made["sd3"] = lambda folder: tiny_sd3(folder, t5=False)
     return {name: load_base(make(tmp_path_factory.mktemp(name) / "base")).freeze().backbone for name, make in made.items()}
 
 
@@ -53,7 +55,8 @@ def prompts(backbone, seed, masked):
     tokens = torch.randn(ROWS, LENGTH, blank.tokens.shape[-1], generator=torch.Generator().manual_seed(seed))
     lengths = torch.tensor([LENGTH - 1, LENGTH - 2 - seed])
     mask = torch.arange(LENGTH)[None] < lengths[:, None] if masked else None
-    return replace(blank, tokens=tokens, mask=mask)
+    pooled = None if blank.pooled is None else torch.ones_like(blank.pooled)
+    return replace(blank, tokens=tokens, mask=mask, pooled=pooled)
 
 
 def drawn(backbone, adapter, positive, negative, *, scale=1.0, passes=2):
@@ -77,9 +80,9 @@ def both(monkeypatch, backbone, spec, masked, **given):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: " ".join(k for k, v in o.items() if v) or "bare")
-@pytest.mark.parametrize("family", ["sd", "pixart"])
+@pytest.mark.parametrize("family", ["sd", "pixart", "sd3"])
 def test_the_pictures_are_those_of_separate_calls(family, options, networks, monkeypatch):
-    apart, together = both(monkeypatch, networks[family], {"name": "sun", **options}, family != "sd", scale=0.7)
+    apart, together = both(monkeypatch, networks[family], {"name": "sun", **options}, family == "pixart", scale=0.7)
     torch.testing.assert_close(together, apart, atol=2e-5, rtol=2e-4)
 
 
@@ -109,7 +112,7 @@ def test_a_branch_of_zeros_adds_nothing(networks, monkeypatch):
     torch.testing.assert_close(out, plain, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["sd", "pixart", "sana"])
+@pytest.mark.parametrize("family", ["sd", "pixart", "sana", "sd3"])
 def test_keys_are_computed_once_a_generation(family, together, networks):
     """Also by networks that project the prompt in every pass; of other prompts they are computed anew."""
     network = deepcopy(networks[family])
@@ -120,11 +123,12 @@ def test_keys_are_computed_once_a_generation(family, together, networks):
     for branches in adapter.layers.values():
         for branch in branches.values():
             branch.to_k.register_forward_hook(lambda *_: calls.append("branch"))
-    masked = family != "sd"
+    masked = family in ("pixart", "sana")
     positive, negative = prompts(network, 1, masked), prompts(network, 2, masked)
     layers = len(network.text_attention())
     drawn(network, adapter, positive, negative, passes=3)
-    assert (calls.count("own"), calls.count("branch")) == (layers, 2 * layers)
+    own = 3 * layers if family == "sd3" else layers  # joint attention carries the prompt through the blocks
+    assert (calls.count("own"), calls.count("branch")) == (own, 2 * layers)
     with torch.no_grad():
         state = adapter.state(positive, negative, torch.ones(ROWS))
         x, t = torch.ones(ROWS, *network.sample_shape), torch.ones(ROWS, dtype=torch.float64)

@@ -25,7 +25,7 @@ def measure(bench: Bench, folder: Path = FOLDER) -> None:
 
 
 class Outcomes:
-    """Counts what each file's tests came to, and names what failed at once."""
+    """Counts what each file's tests came to, and names what failed, both at once."""
 
     def __init__(self, bench: Bench):
         self.bench, self.counts = bench, Counter[tuple[str, str]]()
@@ -37,8 +37,6 @@ class Outcomes:
             note = (told[-1] if told else "").replace("|", "/")[:200]
             self.bench.figure(f"failed: {name}", 1, "", Goal(0, at_least=False), note=note)
         if report.when == "call" or (report.when == "setup" and not report.passed):
-            self.counts[name.partition("::")[0], report.outcome] += 1
-
-    def pytest_sessionfinish(self) -> None:
-        for (file, outcome), count in sorted(self.counts.items()):
-            self.bench.figure(f"{file}: {outcome}", count, "tests")
+            file = name.partition("::")[0]
+            self.counts[file, report.outcome] += 1
+            self.bench.figure(f"{file}: {report.outcome}", self.counts[file, report.outcome], "tests")

@@ -82,7 +82,7 @@ class Report:
     def add(
         self, part: str, name: str, values: float | Sequence[float], unit: str, goal: Goal | None = None, note: str = ""
     ) -> None:
-        """Add a figure.
+        """Add a figure, in place of one of this name if there is one.
 
         Args:
             values: the value, or one a round: the figure is their median.
@@ -95,7 +95,8 @@ class Report:
         figure: dict[str, Any] = {"name": name, "value": value, "unit": unit, "low": min(each), "high": max(each)}
         figure |= {"goal": None if goal is None else str(goal), "met": None if goal is None else goal.met(value)}
         tree = self.read()
-        tree["parts"][part]["figures"].append({**figure, "note": note})
+        entry = tree["parts"][part]
+        entry["figures"] = [other for other in entry["figures"] if other["name"] != name] + [{**figure, "note": note}]
         self._write(tree)
 
     def _write(self, tree: dict[str, Any]) -> None:

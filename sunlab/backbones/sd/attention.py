@@ -163,6 +163,8 @@ class Wrapper:
             more["ip_adapter_masks"] = ip_adapter_masks
         return self.respond(attn, hidden_states, encoder_hidden_states, attention_mask, sun, more)
 
+    __call__.__signature__ = signature(__call__)  # type: ignore[attr-defined]  # which diffusers reads in every call
+
     def respond(
         self, attn: Any, hidden: Tensor, context: Any, mask: Tensor | None, state: Any, more: dict[str, Any]
     ) -> Tensor:

@@ -8,6 +8,7 @@ diffusers hands `joint_attention_kwargs` to every processor, so the state of a p
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from inspect import signature
 from typing import Any, ClassVar
 
 import torch
@@ -93,6 +94,8 @@ class JointAttention:
         attn = self.attn
         projections = attn.add_q_proj, attn.add_k_proj, attn.add_v_proj
         parts = self._split(projections, (attn.norm_added_q, attn.norm_added_k), self.context)
+        if self.first == self.context.shape[1]:
+            return parts, ()
         return tuple(x[:, :, : self.first] for x in parts), tuple(x[:, :, self.first :] for x in parts)
 
     def attended(self) -> Tensor:
@@ -118,7 +121,7 @@ class JointAttention:
         if self.attn.context_pre_only:
             return self.context
         image = self._image[1:]
-        first, (of_second, *second) = self._text
+        first, text = self._text
         if self.context_out is not None:
             out = self.context_out
         elif self._attended is not None:
@@ -127,7 +130,8 @@ class JointAttention:
             out = self.attn.to_add_out(self._attend(first[0], image, first[1:]))
         if self.first == self.context.shape[1]:
             return out
-        return torch.cat([out, self.attn.to_add_out(self._attend(of_second, image, second, masked=True))], dim=1)
+        second = self.attn.to_add_out(self._attend(text[0], image, text[1:], masked=True))
+        return torch.cat([out, second], dim=1)
 
     def _attend(self, query: Tensor, *seen: Sequence[Tensor], masked: bool = False, offset: float = 0.0) -> Tensor:
         """Attention (B, Q, h) of a query to several keys and values. The last ones are the second prompt's if `masked`;
@@ -235,6 +239,8 @@ class JointWrapper(Wrapper):
         if ip_hidden_states is not None and "ip_hidden_states" in self.takes:
             more["ip_hidden_states"] = ip_hidden_states
         return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb, sun, **more)
+
+    __call__.__signature__ = signature(__call__)  # type: ignore[attr-defined]  # see `Wrapper`
 
 
 class JointExtended(JointWrapper, Extended):
