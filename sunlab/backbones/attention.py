@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
+from sunlab.backbones.state import STATE, carrying
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
 
@@ -208,6 +209,15 @@ class NetworkLayers(ABC):
 
     @abstractmethod
     def extend(self, extensions: Mapping[str, Extension]) -> Attachment: ...
+
+    def run(self, state: Any, *args: Any, **kwargs: Any) -> Any:
+        """A pass of the network with the state of an adapter, or without one."""
+        with carrying(state):
+            return self.network(*args, **kwargs, **self.passing(state))
+
+    def passing(self, state: Any) -> dict[str, Any]:
+        """The network's keyword arguments in a pass with this state; none without one, or if no layer takes it from them."""
+        return {} if state is None or not getattr(self.network, "extensions", 0) else {self.key: {STATE: state}}
 
     def layers(self) -> dict[str, nn.Module]:
         """See `Backbone.layers`. Raises `ConfigError` if projections are fused: the fused matrix bypasses the layers that it

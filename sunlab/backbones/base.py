@@ -142,9 +142,9 @@ class Backbone(nn.Module, ABC):
         return {}
 
     @classmethod
-    def write_tiny(cls, folder: Path) -> None:
-        """Write a base of the family with random weights that is small enough for tests into `folder`. The tests of
-        `BackboneContract` run on it.
+    def write_tiny(cls, folder: Path) -> Path:
+        """Write a base of the family with random weights that is small enough for tests into `folder`, and return it. The
+        tests of `BackboneContract` run on it.
 
         Raises:
             NotImplementedError: the family has none.

@@ -3,7 +3,6 @@
 The state of a pass is read where it is carried, see `sunlab.backbones.state`.
 """
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
@@ -115,10 +114,22 @@ class Extended:
 
 
 class CarriedLayers(NetworkLayers):
-    """A transformer of such layers as adapters attach to it."""
+    """A transformer of such layers as adapters attach to it.
 
-    @abstractmethod
-    def text_attention(self) -> Mapping[str, CarriedTextAttention]: ...
+    Attributes:
+        blocks: the transformer's attribute with its blocks, each with the layer `attn2`.
+        layer: the class of these layers.
+    """
+
+    key: ClassVar[str] = "attention_kwargs"
+    projects: ClassVar[bool] = True
+    blocks: ClassVar[str] = "transformer_blocks"
+    layer: ClassVar[type[CarriedTextAttention]]
+
+    def text_attention(self) -> Mapping[str, CarriedTextAttention]:
+        """The cross-attention layers by path."""
+        blocks = enumerate(getattr(self.network, self.blocks))
+        return {f"{self.blocks}.{number}.attn2": self.layer(block.attn2) for number, block in blocks}
 
     def extend(self, extensions: Mapping[str, Extension]) -> "CarriedAttachment":
         """See `Backbone.extend`."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import nn
 
-from sunlab.backbones.attention import Attachment, Extension, NetworkLayers, TextAttention, TokenContext
+from sunlab.backbones.attention import Attachment, Extension, Layers, NetworkLayers, TextAttention, TokenContext
 from sunlab.backbones.autoencoder import Autoencoder
 from sunlab.backbones.base import Backbone, BaseModel
 from sunlab.backbones.files import Files
@@ -19,8 +19,13 @@ from sunlab.backbones.folder import Kinds, Parts, index_mismatch, read_folder
 from sunlab.backbones.save import save_part
 from sunlab.backbones.state import checkpoint
 from sunlab.backbones.text import TextEncoder
+from sunlab.diffusion.path import ProbabilityPath
 from sunlab.errors import ConfigError
-from sunlab.types import Conditioning
+from sunlab.types import Conditioning, PredictionType
+
+FAMILIES = Path(__file__).parents[1] / "assets" / "families"
+Compile = Literal["none", "default", "reduce-overhead", "max-autotune"]
+Kernels = Literal["sdpa", "eager"]
 
 
 class NetworkBackbone(Backbone, ABC):
@@ -28,20 +33,36 @@ class NetworkBackbone(Backbone, ABC):
 
     Attributes:
         kinds: the classes of the parts of its bases.
+        view: its network as adapters attach to it.
+        packaged: names of its configurations in `FAMILIES`.
+        shapes: the text-attention layers of its published models, by name.
         index, scheduler: model_index.json and the scheduler's configuration, as they are saved again.
     """
 
     kinds: ClassVar[Kinds]
+    view: ClassVar[type[NetworkLayers]]
+    packaged: ClassVar[tuple[str, ...]] = ()
+    shapes: ClassVar[Mapping[str, Layers]] = MappingProxyType({})
     index: Mapping[str, Any] = MappingProxyType({})
     scheduler: Mapping[str, Any] = MappingProxyType({})
 
     @property
-    @abstractmethod
     def attached(self) -> NetworkLayers:
         """The network as adapters attach to it."""
+        return self.view(getattr(self, self.folders[0]))
 
-    def configure(self, *, gradient_checkpointing: bool, compile: str, attention: str = "sdpa") -> None:
-        """Apply the constructor's options to the network, see the families."""
+    def configure(
+        self, *, gradient_checkpointing: bool = False, compile: Compile = "none", attention: Kernels = "sdpa"
+    ) -> None:
+        """Apply options of the constructor to the network.
+
+        Args:
+            gradient_checkpointing: recompute activations in the backward pass: less memory, a third more compute.
+            compile: the mode of torch.compile, compiled in the first pass with each shape and state of the adapter; it needs
+                a C++ compiler on CPUs. `none`: not compiled.
+            attention: `sdpa`, torch's fused kernels; `eager`, matrix products and softmax, which on CPUs in bfloat16 take
+                half the time of the fused kernel's backward.
+        """
         network = self.attached.network
         if attention == "eager":
             from diffusers.models.attention_processor import AttnProcessor
@@ -74,6 +95,14 @@ class NetworkBackbone(Backbone, ABC):
     @classmethod
     def mismatch(cls, files: Files) -> str | None:
         return index_mismatch(files, cls.kinds)
+
+    @classmethod
+    def configurations(cls) -> Mapping[str, Path]:
+        return {name: FAMILIES / name for name in cls.packaged}
+
+    @classmethod
+    def known_layers(cls) -> Mapping[str, Layers]:
+        return cls.shapes
 
     @classmethod
     def read(cls, files: Files, *, fresh: Collection[str], dtype: torch.dtype, weights: bool) -> Parts:
@@ -125,7 +154,15 @@ class NetworkBackbone(Backbone, ABC):
 
 
 class TransformerBackbone(NetworkBackbone, ABC):
-    """One over a diffusion transformer, a stack of blocks of one width.
+    """One over a diffusion transformer, a stack of blocks of one width. Its latents are square where the transformer's
+    configuration states their size; else the family sets `sample_shape`.
+
+    Args:
+        transformer: diffusers' model.
+        path: the probability path that it was trained on.
+        prediction_type: what it predicts.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, a third more compute.
+        compile: the mode of torch.compile; `none`: not compiled. See `configure`.
 
     Attributes:
         blocks: the transformer's attribute with them.
@@ -133,7 +170,26 @@ class TransformerBackbone(NetworkBackbone, ABC):
 
     folders: ClassVar[tuple[str, ...]] = ("transformer", "scheduler")
     blocks: ClassVar[str] = "transformer_blocks"
-    transformer: Any
+
+    def __init__(
+        self,
+        transformer: Any,
+        path: ProbabilityPath,
+        prediction_type: PredictionType,
+        *,
+        gradient_checkpointing: bool = False,
+        compile: Compile = "none",
+    ):
+        super().__init__()
+        self.transformer: Any = transformer
+        self.path, self.prediction_type = path, prediction_type
+        if (side := getattr(transformer.config, "sample_size", None)) is not None:
+            self.sample_shape = (transformer.config.in_channels, side, side)
+        self.configure(gradient_checkpointing=gradient_checkpointing, compile=compile)
+
+    @classmethod
+    def adaptable(cls, network: Any) -> NetworkLayers | None:
+        return cls.view(network) if type(network).__name__ in cls.kinds[cls.folders[0]] else None
 
     def middle(self) -> tuple[nn.Module, int]:
         blocks, described = getattr(self.transformer, self.blocks), self.transformer.config

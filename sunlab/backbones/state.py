@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch.utils import checkpoint as torch_checkpoint
 
+STATE = "sun"
+"""The key of the state in the keyword arguments that a network hands to its attention layers."""
+
 
 class _Running(threading.local):
     state: Any = None

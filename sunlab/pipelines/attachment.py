@@ -10,9 +10,8 @@ from torch.utils.hooks import RemovableHandle
 from sunlab.adapters import Adapter
 from sunlab.adapters.strength import Strength
 from sunlab.backbones.attention import NetworkLayers
-from sunlab.backbones.sd.attention import STATE, wrapped
-from sunlab.backbones.sd.layers import passing
-from sunlab.backbones.state import at_time, carry
+from sunlab.backbones.sd.attention import wrapped
+from sunlab.backbones.state import STATE, at_time, carry
 from sunlab.errors import ConfigError
 from sunlab.pipelines.schedulers import check_scheduler
 
@@ -75,7 +74,7 @@ def receive_state(layers: NetworkLayers, running: Callable[[Any], Any]) -> Remov
         carry(state)
         if state is None:
             return args, kwargs
-        if passing(network, state):
+        if layers.passing(state):
             return args, {**kwargs, key: {**given, STATE: state}}
         given.pop(STATE, None)  # no attention layer takes it
         return args, {**kwargs, key: given or None}

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from sunlab.adapters.state import PassState
-from sunlab.backbones.sd.attention import STATE
-from sunlab.backbones.state import carry
+from sunlab.backbones.state import STATE, carry
 from sunlab.diffusion.grid import grid_times
 from sunlab.errors import ConfigError
 from sunlab.pipelines.attachment import Attachment

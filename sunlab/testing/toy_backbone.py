@@ -134,10 +134,11 @@ class ToyBackbone(Backbone):
         return BaseModel(base.backbone, base.autoencoder, base.text, files.place, found, said)
 
     @classmethod
-    def write_tiny(cls, folder: Path) -> None:
+    def write_tiny(cls, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         for part in toy_base().parts:
             part.save(folder, dtype=torch.float32)
+        return folder
 
     def save(self, folder: Path, *, dtype: torch.dtype) -> None:
         (folder / "model_index.json").write_text(json.dumps(INDEX))

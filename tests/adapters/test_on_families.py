@@ -31,9 +31,9 @@ USUAL = ("sun_w", "sun_lora", "lora", "nag")
 Wan's those of SANA."""
 FAMILIES = {
     "pixart": lambda folder: tiny_pixart(folder, "flow"),
-    "sana": lambda folder: BACKBONES.get("sana").factory.write_tiny(folder) or folder,
+    "sana": BACKBONES.get("sana").factory.write_tiny,
     "sd3": lambda folder: tiny_sd3(folder, t5=False),
-    "wan": lambda folder: BACKBONES.get("wan").factory.write_tiny(folder) or folder,
+    "wan": BACKBONES.get("wan").factory.write_tiny,
 }
 BACKBONE = {"wan": {"name": "wan", "frames": 5, "height": 32, "width": 16}}
 """Family -> its parameters, where tiny latents need some."""

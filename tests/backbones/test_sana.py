@@ -10,8 +10,9 @@ import torch
 
 from sunlab.adapters import ADAPTERS
 from sunlab.backbones.files import describe_files
+from sunlab.backbones.network import FAMILIES
 from sunlab.backbones.pretrained import load_base, outline_base
-from sunlab.backbones.sana.family import CONFIGURATIONS, Sana
+from sunlab.backbones.sana.family import Sana
 from sunlab.backbones.sana.text import INSTRUCTION
 from sunlab.diffusion.path import RectifiedFlow
 from sunlab.draws import Draws, starting_noise
@@ -153,7 +154,7 @@ def test_sprint_is_refused(folder, tmp_path):
 
 @pytest.mark.parametrize(("family", "transformer"), [("sana_600m", 591_747_872), ("sana_1600m", 1_604_462_752)])
 def test_the_shipped_configurations_are_the_published_sizes(family, transformer):
-    base = outline_base(CONFIGURATIONS[family])
+    base = outline_base(FAMILIES / family)
     assert all(p.is_meta for part in base.parts for p in part.parameters())
     count = [sum(p.numel() for p in part.parameters()) for part in base.parts]
     assert count[0] == transformer, count

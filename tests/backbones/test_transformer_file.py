@@ -15,7 +15,7 @@ from sunlab.errors import DataError
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 MAKE = {
     "pixart": tiny_pixart,
-    "sana": lambda folder: BACKBONES.get("sana").factory.write_tiny(folder),
+    "sana": BACKBONES.get("sana").factory.write_tiny,
     "sd3": lambda folder: write_tiny(folder, t5=False),
 }
 

@@ -9,8 +9,9 @@ import torch
 
 from sunlab.adapters import ADAPTERS
 from sunlab.backbones.files import describe_files
+from sunlab.backbones.network import FAMILIES
 from sunlab.backbones.pretrained import load_base, outline_base
-from sunlab.backbones.wan.transformer import CONFIGURATIONS, Wan
+from sunlab.backbones.wan.transformer import Wan
 from sunlab.draws import Draws, starting_noise
 from sunlab.errors import ConfigError
 from sunlab.pipelines.draw import Request, draw, with_guidance
@@ -115,7 +116,7 @@ def test_the_norms_and_the_projection_of_the_prompt_act(base):
 
 
 def test_the_shipped_configuration_is_of_the_published_size():
-    base = outline_base(CONFIGURATIONS["wan_1300m"])
+    base = outline_base(FAMILIES / "wan_1300m")
     assert [sum(p.numel() for p in part.parameters()) for part in base.parts[:2]] == [1_418_996_800, 5_680_910_336]
     assert base.backbone.sample_shape == (16, 21, 60, 104) and base.autoencoder.factor == 8
 

@@ -24,18 +24,12 @@ SMALLER = {"wan": ["model.backbone={name: wan, frames: 5, height: 32, width: 16,
 """Overrides of families whose latents have no size in their files."""
 
 
-def written(family: str, folder: Path) -> Path:
-    """The tiny base that the family's class writes."""
-    BACKBONES.get(family).factory.write_tiny(folder)
-    return folder
-
-
 FAMILIES = {
     "sdxl": partial(tiny_base, "sdxl"),
     "pixart": partial(tiny_pixart, kind="flow"),
-    "sana": partial(written, "sana"),
+    "sana": BACKBONES.get("sana").factory.write_tiny,
     "sd3": partial(tiny_sd3, t5=False),
-    "wan": partial(written, "wan"),
+    "wan": BACKBONES.get("wan").factory.write_tiny,
 }
 """Folder of configurations of a family that is not Stable Diffusion 1.5's -> what writes its tiny base."""
 

@@ -14,7 +14,7 @@ from sunlab.modules.conditioning import positive_of
 
 MAKE = {
     "pixart": tiny_pixart,
-    "sana": lambda folder: BACKBONES.get("sana").factory.write_tiny(folder),
+    "sana": BACKBONES.get("sana").factory.write_tiny,
     "sd3": lambda folder: write_tiny(folder, t5=False),
 }
 

@@ -17,9 +17,9 @@ from sunlab.backbones.sd3.tiny import write_tiny as tiny_sd3
 WAN = {"name": "wan", "frames": 5, "height": 32, "width": 16}
 FAMILIES = {
     "pixart": (tiny_pixart, "pixart"),
-    "sana": (lambda folder: BACKBONES.get("sana").factory.write_tiny(folder), "sana"),
+    "sana": (BACKBONES.get("sana").factory.write_tiny, "sana"),
     "sd3": (partial(tiny_sd3, t5=True), "sd3"),
-    "wan": (lambda folder: BACKBONES.get("wan").factory.write_tiny(folder), WAN),
+    "wan": (BACKBONES.get("wan").factory.write_tiny, WAN),
 }
 
 

@@ -1,31 +1,26 @@
 """diffusers' PixArtTransformer2DModel as a `Backbone` (arXiv 2310.00426, 2403.04692)."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from sunlab.backbones.attention import Layers
 from sunlab.backbones.autoencoder import Autoencoder
 from sunlab.backbones.base import BACKBONES
 from sunlab.backbones.files import read_json
 from sunlab.backbones.folder import Kinds, Parts
-from sunlab.backbones.network import TransformerBackbone
+from sunlab.backbones.network import Compile, Kernels, TransformerBackbone
 from sunlab.backbones.pixart.layers import PixArtLayers
 from sunlab.backbones.pixart.shapes import PIXART
 from sunlab.backbones.pixart.text import PixArtText
 from sunlab.backbones.schedule import read_path
 from sunlab.backbones.sd.autoencoder import VAE
-from sunlab.backbones.sd.layers import passing
-from sunlab.backbones.sd.tokenizer import ASSETS
-from sunlab.backbones.state import at_time, carrying
+from sunlab.backbones.state import at_time
 from sunlab.backbones.text import TextEncoder
 from sunlab.diffusion.path import ProbabilityPath
 from sunlab.types import Conditioning, PredictionType
 
-CONFIGURATIONS = {name: ASSETS / "families" / name for name in ("pixart_alpha", "pixart_sigma")}
 LENGTHS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
 """Tokens of a padded prompt, by the pipeline that a base is of (`max_sequence_length`)."""
 
@@ -35,13 +30,11 @@ class PixArt(TransformerBackbone):
     """PixArt-alpha, PixArt-Sigma, and transformers of their class: cross-attention to one text encoder with a mask.
 
     Args:
-        transformer: a PixArtTransformer2DModel.
-        path: the probability path that it was trained on.
+        transformer, path: see `TransformerBackbone`.
         prediction_type: what it predicts. A learned variance, the second half of the output channels, is dropped.
         length: tokens of a padded prompt.
-        gradient_checkpointing: recompute activations in the backward pass: less memory, a third more compute.
         attention: `sdpa`, torch's fused kernels; `eager`, matrix products and softmax.
-        compile: the mode of torch.compile; `none`: not compiled.
+        gradient_checkpointing, compile: see `TransformerBackbone`.
     """
 
     pipeline = "PixArtSigmaPipeline"
@@ -50,6 +43,9 @@ class PixArt(TransformerBackbone):
         "vae": ("AutoencoderKL", "AutoencoderTiny"),
         "text_encoder": ("T5EncoderModel", "CLIPTextModel"),
     }
+    view = PixArtLayers
+    packaged = ("pixart_alpha", "pixart_sigma")
+    shapes = PIXART
 
     def __init__(
         self,
@@ -59,33 +55,25 @@ class PixArt(TransformerBackbone):
         length: int,
         *,
         gradient_checkpointing: bool = False,
-        attention: Literal["sdpa", "eager"] = "sdpa",
-        compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none",
+        attention: Kernels = "sdpa",
+        compile: Compile = "none",
     ):
-        super().__init__()
-        self.transformer: Any = transformer
-        self.path, self.prediction_type, self.length = path, prediction_type, length
-        described: Any = transformer.config
-        self.sample_shape = (described.in_channels, described.sample_size, described.sample_size)
-        self.configure(gradient_checkpointing=gradient_checkpointing, compile=compile, attention=attention)
-
-    @property
-    def attached(self) -> PixArtLayers:
-        return PixArtLayers(self.transformer)
+        options: Any = {"gradient_checkpointing": gradient_checkpointing, "compile": compile}
+        super().__init__(transformer, path, prediction_type, **options)
+        self.configure(attention=attention)
+        self.length = length
 
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
         dtype, time = self.transformer.dtype, self.network_time(t)
-        state = at_time(state, time, conditioning.tokens)
-        with carrying(state):
-            output = self.transformer(
-                x.to(dtype),
-                conditioning.tokens.to(dtype),
-                time,
-                {"resolution": None, "aspect_ratio": None, **conditioning.added},
-                encoder_attention_mask=conditioning.mask,
-                return_dict=False,
-                **passing(self.transformer, state),
-            )[0]
+        output = self.attached.run(
+            at_time(state, time, conditioning.tokens),
+            x.to(dtype),
+            conditioning.tokens.to(dtype),
+            time,
+            {"resolution": None, "aspect_ratio": None, **conditioning.added},
+            encoder_attention_mask=conditioning.mask,
+            return_dict=False,
+        )[0]
         return output[:, : x.shape[1]].to(x.dtype)
 
     def blank(self, rows: int) -> Conditioning:
@@ -98,18 +86,6 @@ class PixArt(TransformerBackbone):
             added=added if self.transformer.use_additional_conditions else {},
             mask=torch.ones(rows, self.length, dtype=torch.bool),
         )
-
-    @classmethod
-    def configurations(cls) -> Mapping[str, Path]:
-        return CONFIGURATIONS
-
-    @classmethod
-    def known_layers(cls) -> Mapping[str, Layers]:
-        return PIXART
-
-    @classmethod
-    def adaptable(cls, network: Any) -> PixArtLayers | None:
-        return PixArtLayers(network) if type(network).__name__ in cls.kinds["transformer"] else None
 
     @classmethod
     def wrap(

@@ -18,16 +18,10 @@ class SanaTextAttention(CarriedTextAttention):
 class SanaLayers(CarriedLayers):
     """A diffusers SanaTransformer2DModel as adapters attach to it."""
 
-    key: ClassVar[str] = "attention_kwargs"
-    projects: ClassVar[bool] = True
+    layer = SanaTextAttention
     encoded = staticmethod(encoded_masked)
 
     def context(self, conditioning: Conditioning) -> TokenContext:
         """See `Backbone.context`: the tokens after `caption_projection` and `caption_norm`."""
         tokens = self.network.caption_projection(conditioning.tokens.to(self.network.dtype))
         return TokenContext(self.network.caption_norm(tokens), conditioning.mask)
-
-    def text_attention(self) -> dict[str, SanaTextAttention]:
-        """The cross-attention layers by path."""
-        blocks = enumerate(self.network.transformer_blocks)
-        return {f"transformer_blocks.{number}.attn2": SanaTextAttention(block.attn2) for number, block in blocks}

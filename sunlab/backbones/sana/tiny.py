@@ -12,7 +12,7 @@ BYTES = [f"<0x{number:02X}>" for number in range(256)]
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
 
 
-def write_tiny(folder: Path) -> None:
+def write_tiny(folder: Path) -> Path:
     """Latents (4, 8, 8), pictures of 32 pixels. `SanaPipeline.from_pretrained` opens the folder."""
     from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
     from transformers import Gemma2Config, Gemma2Model
@@ -43,6 +43,7 @@ def write_tiny(folder: Path) -> None:
                     parameter.uniform_(0.5, 1.5)
     scheduler = DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0)
     SanaPipeline(tokenizer, text, vae, transformer, scheduler).save_pretrained(folder)
+    return folder
 
 
 def tiny_tokenizer() -> Any:

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from sunlab.backbones.attention import AttentionCall, Extension, TextAttention
+from sunlab.backbones.state import STATE
 from sunlab.backbones.weights import computes_alone
 from sunlab.errors import ConfigError
 
-STATE = "sun"
-"""The key of the state in `cross_attention_kwargs`."""
 PLAIN = ("AttnProcessor", "AttnProcessor2_0", "FusedAttnProcessor2_0", "SlicedAttnProcessor", "XFormersAttnProcessor",
          "AttnProcessorNPU", "XLAFlashAttnProcessor2_0")  # fmt: skip
 """diffusers' processors of plain attention, which differ in kernels alone: an extension may compute it itself."""

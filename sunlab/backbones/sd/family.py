@@ -1,22 +1,18 @@
 """Stable Diffusion 1.x and 2.x: how its files are recognised, and its text encoder."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from sunlab.backbones.attention import Layers
 from sunlab.backbones.base import BACKBONES
 from sunlab.backbones.files import Files
 from sunlab.backbones.folder import Kinds, Parts
+from sunlab.backbones.network import FAMILIES
 from sunlab.backbones.sd.original_file import stated_prediction, text_width, unet_mismatch
 from sunlab.backbones.sd.shapes import SD
 from sunlab.backbones.sd.text import CLIPText
-from sunlab.backbones.sd.tokenizer import ASSETS
 from sunlab.backbones.sd.unet import UNET, DiffusersUNet
 from sunlab.backbones.text import TextEncoder
 from sunlab.errors import ConfigError
-
-CONFIGURATIONS = {name: ASSETS / "families" / name for name in ("sd15", "sd21", "sd21_base")}
 
 
 @BACKBONES.register("sd")
@@ -26,6 +22,8 @@ class StableDiffusion(DiffusersUNet):
     pipeline = "StableDiffusionPipeline"
 
     kinds: ClassVar[Kinds] = {**UNET, "text_encoder": ("CLIPTextModel",), "text_encoder_2": (None,)}
+    packaged = ("sd15", "sd21", "sd21_base")
+    shapes = SD
 
     @classmethod
     def file_mismatch(cls, files: Files) -> str | None:
@@ -34,24 +32,16 @@ class StableDiffusion(DiffusersUNet):
         return unet_mismatch(files) or (None if width in (768, 1024) else other)
 
     @classmethod
-    def configurations(cls) -> Mapping[str, Path]:
-        return CONFIGURATIONS
-
-    @classmethod
-    def known_layers(cls) -> Mapping[str, Layers]:
-        return SD
-
-    @classmethod
     def configuration_of(cls, files: Files) -> Path:
         if text_width(files, 1) == 768:
-            return CONFIGURATIONS["sd15"]
+            return FAMILIES / "sd15"
         said = stated_prediction(files)
         if said is None:
             raise ConfigError(
                 f"{files.place}: SD 2.x, and the file does not say what it predicts: set model.family=sd21 (768 pixels, v "
                 "prediction) or model.family=sd21_base (512 pixels, epsilon prediction)"
             )
-        return CONFIGURATIONS["sd21" if said == "v_prediction" else "sd21_base"]
+        return FAMILIES / ("sd21" if said == "v_prediction" else "sd21_base")
 
     @classmethod
     def text_encoder(cls, parts: Parts, size: tuple[int, int]) -> TextEncoder:

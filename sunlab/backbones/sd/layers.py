@@ -1,11 +1,10 @@
-"""A diffusers U-Net as adapters attach to it: its attention layers, and the state of its passes."""
+"""A diffusers U-Net as adapters attach to it: its attention layers."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sunlab.backbones.attention import Extension, NetworkLayers, TokenContext, encoded_pooled
-from sunlab.backbones.sd.attention import STATE, UNetAttachment, UNetTextAttention, text_attention
-from sunlab.backbones.state import carrying
+from sunlab.backbones.sd.attention import UNetAttachment, UNetTextAttention, text_attention
 from sunlab.types import Conditioning
 
 
@@ -26,13 +25,3 @@ class UNetLayers(NetworkLayers):
     def extend(self, extensions: Mapping[str, Extension]) -> UNetAttachment:
         """See `Backbone.extend`."""
         return UNetAttachment(self.network, extensions)
-
-    def run(self, state: Any, *args: Any, **kwargs: Any) -> Any:
-        """A pass of the U-Net with the state of an adapter, or without one."""
-        with carrying(state):
-            return self.network(*args, **kwargs, **passing(self.network, state))
-
-
-def passing(unet: Any, state: Any) -> dict[str, Any]:
-    """The U-Net's keyword arguments in a pass with this state; none without one, or if no layer is extended."""
-    return {} if state is None or not getattr(unet, "extensions", 0) else {"cross_attention_kwargs": {STATE: state}}

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sunlab.backbones.autoencoder import Autoencoder
 from sunlab.backbones.files import Files, describe_files
 from sunlab.backbones.folder import Kinds, Parts, read_folder
-from sunlab.backbones.network import NetworkBackbone
+from sunlab.backbones.network import Compile, Kernels, NetworkBackbone
 from sunlab.backbones.schedule import read_path
 from sunlab.backbones.sd.autoencoder import VAE
 from sunlab.backbones.sd.layers import UNetLayers
@@ -34,15 +34,12 @@ class DiffusersUNet(NetworkBackbone):
         unet: a UNet2DConditionModel.
         path: the probability path that it was trained on.
         prediction_type: what it predicts.
-        gradient_checkpointing: recompute activations in the backward pass: less memory, a third more compute.
         channels_last: convolutions in NHWC.
-        attention: `sdpa`, torch's fused kernels; `eager`, matrix products and softmax, which on CPUs in bfloat16 take half
-            the time of the fused kernel's backward.
-        compile: the mode of torch.compile, compiled in the first pass with each shape and state of the adapter; it needs a
-            C++ compiler on CPUs. `none`: not compiled.
+        gradient_checkpointing, attention, compile: see `configure`.
     """
 
     folders: ClassVar[tuple[str, ...]] = ("unet", "scheduler")
+    view = UNetLayers
 
     def __init__(
         self,
@@ -52,8 +49,8 @@ class DiffusersUNet(NetworkBackbone):
         *,
         gradient_checkpointing: bool = False,
         channels_last: bool = False,
-        attention: Literal["sdpa", "eager"] = "sdpa",
-        compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none",
+        attention: Kernels = "sdpa",
+        compile: Compile = "none",
     ):
         super().__init__()
         self.unet: Any = unet
@@ -64,10 +61,6 @@ class DiffusersUNet(NetworkBackbone):
             self.unet.to(memory_format=torch.channels_last)
         self.configure(gradient_checkpointing=gradient_checkpointing, compile=compile, attention=attention)
 
-    @property
-    def attached(self) -> UNetLayers:
-        return UNetLayers(self.unet)
-
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
         dtype = self.unet.dtype
         given: dict[str, Any] = {"encoder_hidden_states": conditioning.tokens.to(dtype)}
@@ -76,7 +69,7 @@ class DiffusersUNet(NetworkBackbone):
         if conditioning.pooled is not None:
             given["added_cond_kwargs"] = {"text_embeds": conditioning.pooled.to(dtype), **conditioning.added}
         time = self.network_time(t)
-        output = UNetLayers(self.unet).run(at_time(state, time), x.to(dtype), time, return_dict=False, **given)[0]
+        output = self.attached.run(at_time(state, time), x.to(dtype), time, return_dict=False, **given)[0]
         return output.to(x.dtype)
 
     def blank(self, rows: int) -> Conditioning:

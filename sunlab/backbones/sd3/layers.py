@@ -1,4 +1,4 @@
-"""An SD3Transformer2DModel as adapters attach to it: joint attention, and the state of its passes."""
+"""An SD3Transformer2DModel as adapters attach to it: joint attention, and the projected prompt of its passes."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from sunlab.backbones.attention import Extension, NetworkLayers, TokenContext, encoded_pooled
-from sunlab.backbones.sd.attention import STATE
 from sunlab.backbones.sd3.attention import JointAttachment, JointPass, JointTextAttention, text_attention
-from sunlab.backbones.state import carrying, second_prompt
+from sunlab.backbones.state import STATE, second_prompt
 from sunlab.types import Conditioning
 
 KEY = "joint_attention_kwargs"
@@ -35,12 +34,6 @@ class SD3Layers(NetworkLayers):
     def extend(self, extensions: Mapping[str, Extension]) -> "SD3Attachment":
         """See `Backbone.extend`."""
         return SD3Attachment(self.network, extensions)
-
-    def run(self, state: Any, **kwargs: Any) -> Any:
-        """A pass of the transformer with the state of an adapter, or without one."""
-        extended = state is not None and bool(getattr(self.network, "extensions", False))
-        with carrying(state):
-            return self.network(**kwargs, **({KEY: {STATE: state}} if extended else {}))
 
 
 class SD3Attachment(JointAttachment):

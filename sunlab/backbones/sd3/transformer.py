@@ -1,19 +1,18 @@
 """diffusers' SD3Transformer2DModel as a `Backbone`."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from sunlab.backbones.attention import Layers
 from sunlab.backbones.autoencoder import Autoencoder
 from sunlab.backbones.base import BACKBONES
 from sunlab.backbones.folder import Kinds, Parts
-from sunlab.backbones.network import TransformerBackbone
+from sunlab.backbones.network import Compile, TransformerBackbone
 from sunlab.backbones.sd.autoencoder import VAE
-from sunlab.backbones.sd.tokenizer import ASSETS, LENGTH
+from sunlab.backbones.sd.tokenizer import LENGTH
+from sunlab.backbones.sd3 import tiny
 from sunlab.backbones.sd3.layers import SD3Layers
 from sunlab.backbones.sd3.schedule import read_flow
 from sunlab.backbones.sd3.shapes import SD3
@@ -24,20 +23,15 @@ from sunlab.diffusion.path import RectifiedFlow
 from sunlab.errors import ConfigError
 from sunlab.types import Conditioning
 
-CONFIGURATIONS = {name: ASSETS / "families" / name for name in ("sd3", "sd35_medium")}
-
 
 @BACKBONES.register("sd3")
 class StableDiffusion3(TransformerBackbone):
     """Stable Diffusion 3 and 3.5: joint attention over image and text, two CLIPs and an optional T5, rectified flow.
 
     Args:
-        transformer: an SD3Transformer2DModel.
-        path: the probability path that it was trained on.
+        transformer, path: see `TransformerBackbone`.
         max_sequence_length: T5's tokens of a prompt, as diffusers' pipeline names it; without T5, so many zeros.
-        gradient_checkpointing: recompute activations in the backward pass: less memory, a third more compute.
-        compile: the mode of torch.compile, compiled in the first pass with each shape and state of the adapter; it needs a
-            C++ compiler on CPUs. `none`: not compiled.
+        gradient_checkpointing, compile: see `TransformerBackbone`.
     """
 
     pipeline = "StableDiffusion3Pipeline"
@@ -48,7 +42,10 @@ class StableDiffusion3(TransformerBackbone):
         "text_encoder_2": ("CLIPTextModelWithProjection",),
         "text_encoder_3": ("T5EncoderModel", None),
     }
-    prediction_type = "flow"
+    view = SD3Layers
+    packaged = ("sd3", "sd35_medium")
+    shapes = SD3
+    write_tiny = staticmethod(tiny.write_tiny)
     masked: ClassVar[bool] = False
 
     def __init__(
@@ -58,20 +55,12 @@ class StableDiffusion3(TransformerBackbone):
         *,
         max_sequence_length: int = 256,
         gradient_checkpointing: bool = False,
-        compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none",
+        compile: Compile = "none",
     ):
-        super().__init__()
         if not 1 <= max_sequence_length <= 512:
             raise ConfigError(f"model.backbone.max_sequence_length: expected 1 ... 512, got {max_sequence_length}")
-        self.transformer: Any = transformer
-        self.path, self.max_sequence_length = path, max_sequence_length
-        described: Any = transformer.config
-        self.sample_shape = (described.in_channels, described.sample_size, described.sample_size)
-        self.configure(gradient_checkpointing=gradient_checkpointing, compile=compile)
-
-    @property
-    def attached(self) -> SD3Layers:
-        return SD3Layers(self.transformer)
+        super().__init__(transformer, path, "flow", gradient_checkpointing=gradient_checkpointing, compile=compile)
+        self.max_sequence_length = max_sequence_length
 
     def predict(self, x: Tensor, t: Tensor, conditioning: Conditioning, state: Any = None) -> Tensor:
         if conditioning.mask is not None:
@@ -79,7 +68,7 @@ class StableDiffusion3(TransformerBackbone):
         if conditioning.pooled is None:
             raise ConfigError("Stable Diffusion 3 needs the pooled embedding of its CLIPs; these prompts have none")
         dtype, time = self.transformer.dtype, self.network_time(t)
-        output = SD3Layers(self.transformer).run(
+        output = self.attached.run(
             at_time(state, time),
             hidden_states=x.to(dtype),
             timestep=time,
@@ -93,24 +82,6 @@ class StableDiffusion3(TransformerBackbone):
         described, dtype = self.transformer.config, self.transformer.dtype
         tokens = torch.zeros(rows, LENGTH + self.max_sequence_length, described.joint_attention_dim, dtype=dtype)
         return Conditioning(tokens, torch.zeros(rows, described.pooled_projection_dim, dtype=dtype))
-
-    @classmethod
-    def adaptable(cls, network: Any) -> SD3Layers | None:
-        return SD3Layers(network) if type(network).__name__ in cls.kinds["transformer"] else None
-
-    @classmethod
-    def configurations(cls) -> Mapping[str, Path]:
-        return CONFIGURATIONS
-
-    @classmethod
-    def known_layers(cls) -> Mapping[str, Layers]:
-        return SD3
-
-    @classmethod
-    def write_tiny(cls, folder: Path) -> None:
-        from sunlab.backbones.sd3.tiny import write_tiny
-
-        write_tiny(folder)
 
     @classmethod
     def wrap(

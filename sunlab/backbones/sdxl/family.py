@@ -1,26 +1,23 @@
 """Stable Diffusion XL: how its files are recognised, its text encoders, and the U-Net's inputs other than the tokens."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 
-from sunlab.backbones.attention import Layers
 from sunlab.backbones.base import BACKBONES
 from sunlab.backbones.files import Files
 from sunlab.backbones.folder import Kinds, Parts
+from sunlab.backbones.network import FAMILIES
 from sunlab.backbones.sd.original_file import text_width, unet_mismatch
 from sunlab.backbones.sd.shapes import SDXL
-from sunlab.backbones.sd.tokenizer import ASSETS
 from sunlab.backbones.sd.unet import UNET, DiffusersUNet
 from sunlab.backbones.sdxl.text import CLIPTextPair
 from sunlab.backbones.text import TextEncoder
 from sunlab.types import Conditioning
 
 SECOND_ENCODER = "conditioner.embedders.1.model.token_embedding.weight"
-CONFIGURATIONS = {"sdxl": ASSETS / "families" / "sdxl"}
 
 
 @BACKBONES.register("sdxl")
@@ -32,6 +29,8 @@ class StableDiffusionXL(DiffusersUNet):
     kinds: ClassVar[Kinds] = {
         **UNET, "text_encoder": ("CLIPTextModel",), "text_encoder_2": ("CLIPTextModelWithProjection",)
     }  # fmt: skip
+    packaged = ("sdxl",)
+    shapes = SDXL
 
     @classmethod
     def file_mismatch(cls, files: Files) -> str | None:
@@ -43,16 +42,8 @@ class StableDiffusionXL(DiffusersUNet):
         return None if SECOND_ENCODER in files.shapes else second
 
     @classmethod
-    def configurations(cls) -> Mapping[str, Path]:
-        return CONFIGURATIONS
-
-    @classmethod
-    def known_layers(cls) -> Mapping[str, Layers]:
-        return SDXL
-
-    @classmethod
     def configuration_of(cls, files: Files) -> Path:
-        return CONFIGURATIONS["sdxl"]
+        return FAMILIES / "sdxl"
 
     @classmethod
     def text_encoder(cls, parts: Parts, size: tuple[int, int]) -> TextEncoder:

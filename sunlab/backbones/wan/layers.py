@@ -27,16 +27,12 @@ class WanTextAttention(CarriedTextAttention):
 class WanLayers(CarriedLayers):
     """A diffusers WanTransformer3DModel, whose pipelines pass their call's keyword arguments on, not their property."""
 
-    key: ClassVar[str] = "attention_kwargs"
     handed: ClassVar[bool] = False
-    projects: ClassVar[bool] = True
+    blocks: ClassVar[str] = "blocks"
+    layer = WanTextAttention
     encoded = staticmethod(encoded_pooled)
 
     def context(self, conditioning: Conditioning) -> TokenContext:
         """See `Backbone.context`: the tokens after the text embedder, which comes before the blocks."""
         tokens = self.network.condition_embedder.text_embedder(conditioning.tokens.to(self.network.dtype))
         return TokenContext(tokens, conditioning.mask)
-
-    def text_attention(self) -> dict[str, WanTextAttention]:
-        """The cross-attention layers by path."""
-        return {f"blocks.{number}.attn2": WanTextAttention(block.attn2) for number, block in enumerate(self.network.blocks)}

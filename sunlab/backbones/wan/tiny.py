@@ -8,7 +8,7 @@ import torch
 from sunlab.backbones.sd3.tiny import t5_tokenizer
 
 
-def write_tiny(folder: Path) -> None:
+def write_tiny(folder: Path) -> Path:
     """Two blocks and latents of 4 channels. `WanPipeline.from_pretrained` opens the folder."""
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
     from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
@@ -32,3 +32,4 @@ def write_tiny(folder: Path) -> None:
     scheduler = UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder / "tokenizer")
     WanPipeline(tokenizer, text, vae, scheduler, transformer).save_pretrained(folder)
+    return folder
