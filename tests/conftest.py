@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from webdataset.writer import TarWriter
 
 pytest.register_assert_rewrite("sunlab.testing")  # before anything imports it
 
-from sunlab.backbones.base import BaseModel  # noqa: E402
+from sunlab.backbones.base import BACKBONES, BaseModel  # noqa: E402
 from sunlab.backbones.pretrained import load_base, quiet  # noqa: E402
 from sunlab.data.datamodule import DataModule  # noqa: E402
 from sunlab.data.indexing import index_all  # noqa: E402
@@ -123,6 +124,12 @@ def tiny_base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, part in (("unet", unet), ("vae", vae), ("text_encoder", words)):
         part.save_pretrained(folder / name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Name of a family -> the tiny base that it writes, made once."""
+    return cache(lambda name: BACKBONES.get(name).factory.write_tiny(tmp_path_factory.mktemp(name) / "base"))
 
 
 @pytest.fixture

@@ -56,6 +56,15 @@ def tiny_base(family: str, folder: Path, *, dtype: torch.dtype = torch.float32) 
     return folder
 
 
+def open_pipeline(folder: Path, **parts: object):
+    """The pipeline of diffusers' that the folder's model_index.json names, without progress bars."""
+    from diffusers import DiffusionPipeline
+
+    pipe = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **parts)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 def tiny_clip(folder: Path) -> Path:
     """A CLIPModel of random weights with the lab's tokenizer."""
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer

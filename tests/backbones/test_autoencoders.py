@@ -71,9 +71,8 @@ def test_a_folder_of_another_class_than_the_index_says(small):
         load_base(named(small, "AutoencoderKL"))
 
 
-def test_which_are_not_trained(small, tmp_path):
-    BACKBONES.get("sana").factory.write_tiny(tmp_path / "sana")
-    for folder, kind in ((named(small, "AutoencoderTiny"), "AutoencoderTiny"), (tmp_path / "sana", "AutoencoderDC")):
+def test_which_are_not_trained(small, tiny_family):
+    for folder, kind in ((named(small, "AutoencoderTiny"), "AutoencoderTiny"), (tiny_family("sana"), "AutoencoderDC")):
         said = rf"{re.escape(str(folder))}: .* AutoencoderKL in whole batches, not {kind}; set model.base"
         with pytest.raises(ConfigError, match=said):
             AutoencoderModule(load_base(folder))

@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import diffusers
 import pytest
 import torch
+from tiny_bases import open_pipeline
+from tiny_pipelines import file_for, moved
 from tiny_pixart import tiny_pixart
 
 import sunlab
@@ -40,26 +42,12 @@ def made(tmp_path_factory):
         if (name, kind) not in known:
             folder = root / kind if (root / kind).exists() else tiny_pixart(root / kind, kind)
             base, adapter = load_base(folder).freeze(), ADAPTERS.build({"name": name, **ON[name]})
-            adapter.attach(base.backbone)
-            generator = torch.Generator().manual_seed(0)
-            with torch.no_grad():
-                for tensor in adapter.tensors().values():
-                    tensor.add_(0.2 * torch.randn(tensor.shape, generator=generator))
-            header = {"solver": "ddim", "steps": STEPS, "times": grid(STEPS, path=base.backbone.path).tolist(),
-                      "spacing": "trailing", "guidance": [3.0, 3.0], "base": describe_base(base.backbone),
-                      "prediction_type": base.backbone.prediction_type}  # fmt: skip
-            file = save_adapter(root / f"{name}-{kind}.safetensors", adapter, header, dtype=torch.float32)
+            moved(adapter, base.backbone)
+            file = file_for(base.backbone, root / f"{name}-{kind}.safetensors", adapter, steps=STEPS)
             known[name, kind] = folder, base, adapter, file
         return known[name, kind]
 
     return of
-
-
-def pipeline(folder, kind="Sigma"):
-    cls = diffusers.PixArtAlphaPipeline if kind == "Alpha" else diffusers.PixArtSigmaPipeline
-    pipe = cls.from_pretrained(folder, local_files_only=True)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 def latents(pipe, negative=NEGATIVES, prompts=PROMPTS, **more):
@@ -76,7 +64,7 @@ def test_it_draws_what_sunlab_draws_in_one_pass_a_step(name, kind, made):
     with torch.no_grad():
         sampler = Sampler(DDIM(path), grid(STEPS, path=path))
         wanted = draw(base, sampler, with_adapter(base, adapter), Request(PROMPTS, NEGATIVES, SEEDS), w=3.0).latents
-    pipe = pipeline(folder, kind)
+    pipe = open_pipeline(folder)
     own, processors = pipe.scheduler, dict(pipe.transformer.attn_processors)
     before, passes = latents(pipe, guidance_scale=3.0, num_inference_steps=STEPS), []
     sunlab.plug(pipe, file)
@@ -106,7 +94,7 @@ def test_other_solvers_on_rectified_flow(solver, made, tmp_path):
     sampler = Sampler(SOLVERS.get(solver).factory(path), times)
     with torch.no_grad():
         wanted = draw(base, sampler, with_adapter(base, adapter), Request(PROMPTS, NEGATIVES, SEEDS), w=3.0).latents
-    pipe = sunlab.plug(pipeline(folder), other)
+    pipe = sunlab.plug(open_pipeline(folder), other)
     for _ in range(2):
         torch.testing.assert_close(latents(pipe), wanted, atol=1e-4, rtol=1e-4)
     pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0)
@@ -116,7 +104,7 @@ def test_other_solvers_on_rectified_flow(solver, made, tmp_path):
 
 def test_embeddings_as_given_keep_their_masks(made):
     folder, _, _, file = made("sun")
-    pipe = sunlab.plug(pipeline(folder), file)
+    pipe = sunlab.plug(open_pipeline(folder), file)
     wanted = latents(pipe)
     tokens, mask, negative, negative_mask = pipe.encode_prompt(PROMPTS, True, negative_prompt=NEGATIVES)
     negative = negative.masked_fill(~negative_mask.bool()[..., None], 5.0)  # padding
@@ -127,7 +115,7 @@ def test_embeddings_as_given_keep_their_masks(made):
 
 def test_another_pipeline_over_the_network_draws_as_the_base_in_a_callback(made):
     folder, _, _, file = made("sun")
-    pipe = pipeline(folder)
+    pipe = open_pipeline(folder)
     other = diffusers.PixArtSigmaPipeline(**{**pipe.components, "scheduler": copy.deepcopy(pipe.scheduler)})
     other.set_progress_bar_config(disable=True)
     plain = latents(other, num_inference_steps=1)
@@ -140,7 +128,7 @@ def test_another_pipeline_over_the_network_draws_as_the_base_in_a_callback(made)
 
 def test_threads_draw_their_own_negative_prompts(made):
     folder, _, _, file = made("sun")
-    pipe = sunlab.plug(pipeline(folder), file)
+    pipe = sunlab.plug(open_pipeline(folder), file)
     negatives = [["green", ""], ["a pizza", "red"]]
     wanted = [latents(pipe, negative) for negative in negatives]
     copies = [copy.copy(pipe) for _ in negatives]
@@ -154,7 +142,7 @@ def test_threads_draw_their_own_negative_prompts(made):
 
 def test_what_is_refused(made, tmp_path):
     folder, base, adapter, file = made("sun")
-    pipe = pipeline(folder)
+    pipe = open_pipeline(folder)
     with pytest.raises(ConfigError, match="several passes"):
         sunlab.plug(diffusers.PixArtSigmaPAGPipeline(**pipe.components, pag_applied_layers="blocks.1"), file)
     stated = {**describe_base(base.backbone), "family": "sana_600m", "cross_attention": "0" * 64}

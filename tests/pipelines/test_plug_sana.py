@@ -6,18 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 import diffusers
 import pytest
 import torch
+from tiny_bases import open_pipeline
+from tiny_pipelines import file_for, moved
 
 import sunlab
 from sunlab.adapters import ADAPTERS
 from sunlab.backbones.pretrained import load_base
-from sunlab.backbones.sana.family import Sana
 from sunlab.backbones.sana.shapes import SANA
 from sunlab.backbones.sana.text import INSTRUCTION
 from sunlab.diffusion.grid import grid
 from sunlab.draws import starting_noise
 from sunlab.errors import ConfigError, DataError
 from sunlab.export import load_adapter, save_adapter
-from sunlab.export.shapes import describe_base, shape_hash
+from sunlab.export.shapes import shape_hash
 from sunlab.pipelines.draw import Request, draw, with_adapter
 from sunlab.solvers import Sampler
 from sunlab.solvers.ddim import DDIM
@@ -30,41 +31,25 @@ SIZE = {"height": 32, "width": 32, "use_resolution_binning": False}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sana") / "base"
-    Sana.write_tiny(folder)
-    return folder
+def folder(tiny_family):
+    return tiny_family("sana")
 
 
 @pytest.fixture(scope="module")
 def files(folder, tmp_path_factory):
-    """Kind -> an adapter file whose tensors are off their initial values; nag over SUN."""
+    """Kind -> an adapter file, and the adapter's parameters; nag over SUN."""
     root, made = tmp_path_factory.mktemp("files"), {}
     for kind in KINDS:
         base = load_base(folder).freeze().backbone
         inner = {"inner": "sun"} if kind == "nag" else {}
-        adapter = ADAPTERS.build({"name": kind, **(LORA if "lora" in kind else {}), **inner})
-        adapter.attach(base)
-        generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for tensor in adapter.tensors().values():
-                tensor.add_(0.2 * torch.randn(tensor.shape, generator=generator))
-        header = {"solver": "ddim", "steps": STEPS, "times": grid(STEPS, path=base.path).tolist(), "spacing": "trailing",
-                  "guidance": [3.0, 3.0], "base": describe_base(base), "prediction_type": "flow"}  # fmt: skip
-        made[kind] = save_adapter(root / f"{kind}.safetensors", adapter, header, dtype=torch.float32), adapter.spec
-        adapter.detach()
+        adapter = moved(ADAPTERS.build({"name": kind, **(LORA if "lora" in kind else {}), **inner}), base)
+        made[kind] = file_for(base, root / f"{kind}.safetensors", adapter, steps=STEPS), adapter.spec
     return made
-
-
-def pipeline(folder, kind=diffusers.SanaPipeline, **parts):
-    pipe = kind.from_pretrained(folder, local_files_only=True, **parts)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 @pytest.fixture(scope="module")
 def shared(folder):
-    return pipeline(folder)
+    return open_pipeline(folder)
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ import warnings
 import diffusers
 import pytest
 import torch
+from tiny_bases import open_pipeline
+from tiny_pipelines import file_for, moved
 
 import sunlab
 from sunlab.adapters import ADAPTERS
@@ -13,8 +15,6 @@ from sunlab.backbones.sd3.tiny import write_tiny as tiny_sd3
 from sunlab.diffusion.grid import grid
 from sunlab.draws import starting_noise
 from sunlab.errors import DataError
-from sunlab.export import save_adapter
-from sunlab.export.shapes import describe_base
 from sunlab.pipelines.draw import Request, draw, with_adapter
 from sunlab.solvers import Sampler
 from sunlab.solvers.ddim import DDIM
@@ -37,9 +37,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def pipe(folder):
-    pipe = diffusers.StableDiffusion3Pipeline.from_pretrained(folder, local_files_only=True, **WITHOUT)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return open_pipeline(folder, **WITHOUT)
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +48,9 @@ def make(folder, tmp_path_factory):
     def of(name):
         if name not in made:
             base, adapter = load_base(folder).freeze(), ADAPTERS.build(ADAPTERS_ON[name])
-            adapter.attach(base.backbone)
-            generator = torch.Generator().manual_seed(0)
-            with torch.no_grad():
-                for p in adapter.tensors().values():
-                    p.add_(0.2 * torch.randn(p.shape, generator=generator))
-            times = grid(4, path=base.backbone.path).tolist()
-            header = {"solver": "ddim", "steps": 4, "times": times, "spacing": "trailing", "guidance": [2.0, 4.0],
-                      "base": describe_base(base.backbone), "prediction_type": "flow"}  # fmt: skip
             path = tmp_path_factory.mktemp("file") / "adapter.safetensors"
-            made[name] = base, adapter, save_adapter(path, adapter, header, dtype=torch.float32)
+            file = file_for(base.backbone, path, moved(adapter, base.backbone), steps=4, guidance=(2.0, 4.0))
+            made[name] = base, adapter, file
         return made[name]
 
     return of

@@ -2,8 +2,8 @@
 
 import diffusers
 import pytest
-import torch
-from tiny_bases import tiny_base
+from tiny_bases import open_pipeline, tiny_base
+from tiny_pipelines import file_for, moved
 from tiny_pixart import tiny_pixart
 
 import sunlab
@@ -11,11 +11,8 @@ from sunlab.adapters import ADAPTERS
 from sunlab.backbones.base import BACKBONES
 from sunlab.backbones.pretrained import load_base
 from sunlab.backbones.sd3.tiny import write_tiny
-from sunlab.diffusion.grid import grid
 from sunlab.draws import starting_noise
 from sunlab.errors import ConfigError, DataError
-from sunlab.export import save_adapter
-from sunlab.export.shapes import describe_base
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in diffusers
 BINNED = {"height": 32, "width": 32, "use_resolution_binning": False}
@@ -44,14 +41,8 @@ def made(family, tmp_path_factory):
     folder, name = tmp_path_factory.mktemp("swapped") / "base", family.split(",")[0]
     FAMILIES[family][0](folder)
     base = load_base(folder, backbone={"name": name, **(WAN if name == "wan" else {})}).freeze().backbone
-    adapter = ADAPTERS.build("sun")
-    adapter.attach(base)
-    header = {"solver": "ddim", "steps": 2, "times": grid(2, path=base.path).tolist(), "spacing": "trailing",
-              "guidance": [3.0, 3.0], "base": describe_base(base), "prediction_type": base.prediction_type}  # fmt: skip
-    file = save_adapter(folder.parent / "sun.safetensors", adapter, header, dtype=torch.float32)
-    kind = getattr(diffusers, type(base).pipeline)
-    pipe = kind.from_pretrained(folder, local_files_only=True, **WITHOUT.get(name, {}))
-    pipe.set_progress_bar_config(disable=True)
+    file = file_for(base, folder.parent / "sun.safetensors", moved(ADAPTERS.build("sun"), base))
+    pipe = open_pipeline(folder, **WITHOUT.get(name, {}))
     return pipe, file, pipe.scheduler, base.sample_shape
 
 

@@ -3,17 +3,18 @@
 import diffusers
 import pytest
 import torch
+from tiny_bases import open_pipeline
+from tiny_pipelines import file_for, moved
 
 import sunlab
 from sunlab.adapters import ADAPTERS
 from sunlab.backbones.pretrained import load_base
 from sunlab.backbones.wan.layers import WAN
-from sunlab.backbones.wan.transformer import Wan
 from sunlab.diffusion.grid import grid
 from sunlab.draws import starting_noise
 from sunlab.errors import DataError
-from sunlab.export import load_adapter, save_adapter
-from sunlab.export.shapes import describe_base, shape_hash
+from sunlab.export import load_adapter
+from sunlab.export.shapes import shape_hash
 from sunlab.pipelines.draw import Request, draw, with_adapter
 from sunlab.solvers import Sampler
 from sunlab.solvers.ddim import DDIM
@@ -31,30 +32,18 @@ KINDS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wan") / "base"
-    Wan.write_tiny(folder)
-    return folder
+def folder(tiny_family):
+    return tiny_family("wan")
 
 
 @pytest.fixture(scope="module")
 def pipe(folder):
-    pipe = diffusers.WanPipeline.from_pretrained(folder, local_files_only=True)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return open_pipeline(folder)
 
 
 def written(kind, folder, place, **header):
-    """A file of the adapter, off its initial values."""
-    base, adapter = load_base(folder, backbone=FAMILY).freeze().backbone, ADAPTERS.build(KINDS[kind])
-    adapter.attach(base)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for tensor in adapter.tensors().values():
-            tensor.add_(0.2 * torch.randn(tensor.shape, generator=generator))
-    header = {"solver": "ddim", "steps": STEPS, "times": grid(STEPS, path=base.path).tolist(), "spacing": "trailing",
-              "guidance": [3.0, 3.0], "base": describe_base(base), "prediction_type": "flow", **header}  # fmt: skip
-    return save_adapter(place / f"{kind}.safetensors", adapter, header, dtype=torch.float32)
+    base = load_base(folder, backbone=FAMILY).freeze().backbone
+    return file_for(base, place / f"{kind}.safetensors", moved(ADAPTERS.build(KINDS[kind]), base), steps=STEPS, **header)
 
 
 def latents(pipe, negative=NEGATIVES, **more):

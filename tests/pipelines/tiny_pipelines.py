@@ -24,14 +24,28 @@ def make(folder, path, adapter, **header):
 
 def make_for(unet, path, adapter, *, solver="ddim", steps=4, **header):
     """The same for a U-Net, to which the adapter is attached."""
-    adapter.attach(UNetLayers(unet))
-    g = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in adapter.tensors().values():
-            p.add_(0.2 * torch.randn(p.shape, generator=g))
+    moved(adapter, UNetLayers(unet))
     times, trained = grid(steps).tolist(), DiscreteVP.from_betas()
     said = {"solver": solver, "steps": steps, "times": times, "spacing": spacing_of(times, trained), "guidance": [2.0, 4.0],
             "base": describe_base(UNetLayers(unet))}  # fmt: skip
+    return save_adapter(path, adapter, {**said, **header}, dtype=torch.float32)
+
+
+def moved(adapter, network):
+    """The adapter attached to the network, its tensors moved off their initial values."""
+    adapter.attach(network)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for tensor in adapter.tensors().values():
+            tensor.add_(0.2 * torch.randn(tensor.shape, generator=generator))
+    return adapter
+
+
+def file_for(backbone, path, adapter, *, steps=2, guidance=(3.0, 3.0), **header):
+    """A file of the adapter, which is attached to the backbone, with the header of an export."""
+    times = grid(steps, path=backbone.path).tolist()
+    said = {"solver": "ddim", "steps": steps, "times": times, "spacing": "trailing", "guidance": list(guidance),
+            "base": describe_base(backbone), "prediction_type": backbone.prediction_type}  # fmt: skip
     return save_adapter(path, adapter, {**said, **header}, dtype=torch.float32)
 
 
