@@ -31,6 +31,13 @@ Kernels = Literal["sdpa", "eager"]
 class NetworkBackbone(Backbone, ABC):
     """A backbone over one network of diffusers, the module named as the first of its `folders`.
 
+    Args:
+        gradient_checkpointing: recompute activations in the backward pass: less memory, a third more compute.
+        compile: the mode of torch.compile, compiled in the first pass with each shape and state of the adapter; it needs a
+            C++ compiler on CPUs. `none`: not compiled.
+        attention: `sdpa`, torch's fused kernels; `eager`, matrix products and softmax, which on CPUs in bfloat16 take half
+            the time of the fused kernel's backward.
+
     Attributes:
         kinds: the classes of the parts of its bases.
         view: its network as adapters attach to it.
@@ -54,15 +61,7 @@ class NetworkBackbone(Backbone, ABC):
     def configure(
         self, *, gradient_checkpointing: bool = False, compile: Compile = "none", attention: Kernels = "sdpa"
     ) -> None:
-        """Apply options of the constructor to the network.
-
-        Args:
-            gradient_checkpointing: recompute activations in the backward pass: less memory, a third more compute.
-            compile: the mode of torch.compile, compiled in the first pass with each shape and state of the adapter; it needs
-                a C++ compiler on CPUs. `none`: not compiled.
-            attention: `sdpa`, torch's fused kernels; `eager`, matrix products and softmax, which on CPUs in bfloat16 take
-                half the time of the fused kernel's backward.
-        """
+        """Apply options of the constructor to the network."""
         network = self.attached.network
         if attention == "eager":
             from diffusers.models.attention_processor import AttnProcessor
@@ -161,8 +160,7 @@ class TransformerBackbone(NetworkBackbone, ABC):
         transformer: diffusers' model.
         path: the probability path that it was trained on.
         prediction_type: what it predicts.
-        gradient_checkpointing: recompute activations in the backward pass: less memory, a third more compute.
-        compile: the mode of torch.compile; `none`: not compiled. See `configure`.
+        gradient_checkpointing, compile: see `NetworkBackbone`.
 
     Attributes:
         blocks: the transformer's attribute with them.

@@ -57,7 +57,11 @@ def _one(registry: "Registry", name: str) -> None:
 
     entry = registry.get(name)
     print(f"{registry.kind} {name}  ({entry.where})\n")
-    print(inspect.getdoc(entry.factory) or "(no documentation)")
+    said = inspect.getdoc(entry.factory) or "(no documentation)"
+    for base in getattr(entry.factory, "__mro__", ())[1:]:
+        if f"see `{base.__name__}`" in said:  # where it documents inherited parameters
+            said += f"\n\n{base.__name__}: {inspect.getdoc(base)}"
+    print(said)
     print("\nparameters:")
     for parameter in entry.parameters.values():
         print(f"  {parameter}{'  (required)' if parameter.required else ''}")

@@ -139,6 +139,13 @@ def test_list_one_kind_and_one_plug_with_a_plugin(tmp_path, capsys):
     assert "plugged.py:" in shown and "much: int  (required)" in shown and "more: float = 0.5" in shown
 
 
+@pytest.mark.parametrize("name", ["sdxl", "sana", "wan"])
+def test_inherited_parameters_are_documented(name, capsys):
+    assert main(["list", "backbones", name]) == 0
+    said = capsys.readouterr().out
+    assert "gradient_checkpointing: recompute activations" in said and "gradient_checkpointing: bool = False" in said
+
+
 @pytest.mark.parametrize(
     ("words", "says"), [(["loses"], "did you mean 'losses'?"), (["losses", "mcs"], "did you mean 'msc'?")]
 )

@@ -33,8 +33,7 @@ class PixArt(TransformerBackbone):
         transformer, path: see `TransformerBackbone`.
         prediction_type: what it predicts. A learned variance, the second half of the output channels, is dropped.
         length: tokens of a padded prompt.
-        attention: `sdpa`, torch's fused kernels; `eager`, matrix products and softmax.
-        gradient_checkpointing, compile: see `TransformerBackbone`.
+        attention, gradient_checkpointing, compile: see `NetworkBackbone`.
     """
 
     pipeline = "PixArtSigmaPipeline"

@@ -17,7 +17,10 @@ from sunlab.errors import ConfigError
 
 @BACKBONES.register("sd")
 class StableDiffusion(DiffusersUNet):
-    """Stable Diffusion 1.x and 2.x: one CLIP text encoder."""
+    """Stable Diffusion 1.x and 2.x: one CLIP text encoder.
+
+    Args: see `DiffusersUNet`.
+    """
 
     pipeline = "StableDiffusionPipeline"
 

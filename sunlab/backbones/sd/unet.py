@@ -35,7 +35,7 @@ class DiffusersUNet(NetworkBackbone):
         path: the probability path that it was trained on.
         prediction_type: what it predicts.
         channels_last: convolutions in NHWC.
-        gradient_checkpointing, attention, compile: see `configure`.
+        gradient_checkpointing, attention, compile: see `NetworkBackbone`.
     """
 
     folders: ClassVar[tuple[str, ...]] = ("unet", "scheduler")

@@ -22,7 +22,10 @@ SECOND_ENCODER = "conditioner.embedders.1.model.token_embedding.weight"
 
 @BACKBONES.register("sdxl")
 class StableDiffusionXL(DiffusersUNet):
-    """Stable Diffusion XL: two text encoders, a pooled embedding, and sizes and crops as `time_ids`."""
+    """Stable Diffusion XL: two text encoders, a pooled embedding, and sizes and crops as `time_ids`.
+
+    Args: see `DiffusersUNet`.
+    """
 
     pipeline = "StableDiffusionXLPipeline"
 
