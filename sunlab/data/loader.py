@@ -110,7 +110,7 @@ class Loader:
             batch_size=None,  # items are shares of a step already; they come in turn: worker 0, 1, ..., 0, 1, ...
             collate_fn=_as_it_is,
             num_workers=self.workers,
-            prefetch_factor=1 if self.workers == 1 else 3,  # shares: parts of as many steps; a worker makes one more ahead
+            prefetch_factor=2 if self.workers == 1 else 4,  # shares: parts of as many steps
             worker_init_fn=partial(_begin, os.getpid()),
             # a forked worker starts at once and needs no guard in the user's script; it touches neither CUDA nor Lightning
             multiprocessing_context="fork",

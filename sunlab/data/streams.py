@@ -3,10 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import count, islice, repeat
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -15,7 +14,6 @@ from sunlab.data.cursor import Cursor, Tally
 from sunlab.data.negatives import PromptDraws
 from sunlab.data.sample import Item
 from sunlab.data.shared import no_room, share
-from sunlab.data.stages.archive import in_a_thread
 from sunlab.data.stages.samples import joined
 from sunlab.draws import keyed_seed
 from sunlab.errors import ConfigError, DataError, SunlabError
@@ -112,6 +110,15 @@ class Share(NamedTuple):
     cursors: dict[int, Cursor] = {}  # noqa: RUF012 -- never changed
     tally: Tally | None = None
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """The batch moves to shared memory as the queue of a dataloader worker pickles it, in a thread, while the worker
+        decodes the next. If that fails the error is handed over instead: the queue would print it and drop the batch."""
+        try:
+            share(self.batch)
+        except RuntimeError as error:
+            return no_room(error).__reduce__()
+        return Share, tuple(self)
+
 
 class Reader(IterableDataset):
     """One rank's (or one dataloader worker's) share of each optimizer step: `layout.chunk` samples of each of its streams.
@@ -197,19 +204,9 @@ class Reader(IterableDataset):
             yield from self.steps(self.rank, self.ranks)
             return
         try:
-            steps = self.steps(self.rank + self.ranks * worker.id, self.ranks * worker.num_workers)
-            ahead = in_a_thread(partial(next, steps))
-            while True:
-                given, ahead = ahead.result(), in_a_thread(partial(next, steps))  # which decodes while this one is copied
-                share(given.batch)  # here, and not in the queue's thread, where a failure would be printed and lost
-                yield given
-                del given
+            yield from self.steps(self.rank + self.ranks * worker.id, self.ranks * worker.num_workers)
         except SunlabError as error:
             yield error
-        except RuntimeError as error:
-            if "/torch_" not in str(error):  # the name of a file in shared memory
-                raise
-            yield no_room(error)
 
 
 def _divisor(number: int, near: int) -> int:

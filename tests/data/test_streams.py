@@ -2,9 +2,8 @@
 
 import multiprocessing
 import os
-import threading
-from itertools import count, islice
-from types import SimpleNamespace
+from itertools import islice
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch.distributed as dist
@@ -13,7 +12,7 @@ from sunlab.data import shared
 from sunlab.data import streams as streams_module
 from sunlab.data.datamodule import DataModule
 from sunlab.data.negatives import Empty, Mixture
-from sunlab.data.streams import Layout, Reader, Share
+from sunlab.data.streams import Layout
 from sunlab.errors import ConfigError, DataError, StorageError
 
 STEPS = 14  # over two epochs of 6 steps and into the third
@@ -155,21 +154,12 @@ def test_batches_of_workers_are_in_shared_memory(source):
     assert batch.images.is_shared() and batch.crops.is_shared()
 
 
-def test_a_worker_makes_the_next_share_while_one_is_copied(source, monkeypatch):
-    second = threading.Event()
-
-    def steps(reader, number, readers):
-        yield Share("first")
-        second.set()
-        yield from (Share(f"step {number}") for number in count(1))
-
-    copied = []
-    monkeypatch.setattr(Reader, "steps", steps)
-    monkeypatch.setattr(streams_module, "get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1))
-    monkeypatch.setattr(streams_module, "share", lambda batch: copied.append((batch, second.wait(60))))
-    reader = DataModule(source(), Empty(), batch_size=8, streams=4).loader().streams(0)
-    assert [given.batch for given in islice(reader, 3)] == ["first", "step 1", "step 2"]
-    assert copied == [("first", True), ("step 1", True), ("step 2", True)]
+def test_a_batch_moves_to_shared_memory_as_it_is_pickled(source):
+    """By the thread of a worker's queue, so that the worker decodes meanwhile."""
+    (given,) = islice(DataModule(source(size=8), Empty(), batch_size=8, streams=4).loader().streams(0), 1)
+    assert not given.batch.images.is_shared()
+    ForkingPickler.dumps(given)
+    assert given.batch.images.is_shared() and given.batch.crops.is_shared()
 
 
 def of_a_group(source, folder, ranks):

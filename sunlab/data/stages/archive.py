@@ -10,7 +10,7 @@ from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from threading import Thread
-from typing import IO, TypeVar
+from typing import IO
 
 from webdataset.filters import pipelinefilter
 
@@ -22,7 +22,6 @@ from sunlab.data.sample import Bad, BadSample, Item, bad_sample
 from sunlab.data.tar import BLOCK, MEMBERS, Damage, Member, groups, members
 from sunlab.errors import StorageError
 
-Found = TypeVar("Found")
 EARLY = 2**23  # bytes after which the next shard is opened, where a shard's size is not known
 
 
@@ -44,7 +43,7 @@ class Open:
         def open_next() -> None:
             following = next(items, None)
             if following is not None:
-                ahead.append((following, in_a_thread(lambda: self.file(following["url"]))))
+                ahead.append((following, _in_a_thread(lambda: self.file(following["url"]))))
 
         item: Item | None
         opening: Future[IO[bytes]] | None
@@ -87,10 +86,9 @@ def _nothing() -> None:
     pass
 
 
-def in_a_thread(act: Callable[[], Found]) -> "Future[Found]":
-    """What `act` returns. Nobody waits for the thread: the collector may end a stage in fsspec's own thread, for which it
-    would wait."""
-    found: Future[Found] = Future()
+def _in_a_thread(act: Callable[[], IO[bytes]]) -> "Future[IO[bytes]]":
+    """Nobody waits for the thread: the collector may end this stage in fsspec's own thread, for which it would wait."""
+    found: Future[IO[bytes]] = Future()
 
     def run() -> None:
         try:
@@ -98,7 +96,7 @@ def in_a_thread(act: Callable[[], Found]) -> "Future[Found]":
         except BaseException as error:  # raised where the result is looked at
             found.set_exception(error)
 
-    Thread(target=run, daemon=True, name="ahead").start()
+    Thread(target=run, daemon=True, name="next-shard").start()
     return found
 
 
