@@ -83,9 +83,12 @@ class BeforeAfter(Callback):
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.should_stop and trainer.global_step != trainer.max_steps:
             return  # a slice of a longer run
-        module.eval()
-        with averaged(trainer, module), trainer.precision_plugin.forward_context():  # drawn as it was trained
-            self.report(module, Path(trainer.default_root_dir), loggers_of(trainer), trainer.global_step)
+        module.eval().to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
+        try:
+            with averaged(trainer, module), trainer.precision_plugin.forward_context():  # drawn as it was trained
+                self.report(module, Path(trainer.default_root_dir), loggers_of(trainer), trainer.global_step)
+        finally:
+            module.cpu()
 
     def report(self, module: Any, folder: Path, loggers: Sequence[RunLogger] = (), step: int = 0) -> None:
         base, w = module.base, sum(module.guidance) / 2

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sunlab.app.fit import fit
+from sunlab.callbacks.before_after import BeforeAfter
 from sunlab.config.load import load_config
 
 pytestmark = [
@@ -67,7 +68,15 @@ def test_a_compiled_network_trains(device, tiny_config, tmp_path):
         assert (tensor - eager[name]).norm() <= 0.05 * max(eager[name].norm(), 1e-3), name
 
 
-def test_the_quickstart(device, tmp_path):
+def test_the_quickstart(device, tmp_path, monkeypatch):
+    """Its pictures are drawn where it was trained."""
+    drawn, report = [], BeforeAfter.report
+
+    def noted(callback, module, *given):
+        drawn.append(module.base.device.type)
+        report(callback, module, *given)
+
+    monkeypatch.setattr(BeforeAfter, "report", noted)
     short = ["data.batch_size=8", "callbacks.3.measured=2", "callbacks.3.control=null", "callbacks.3.steps=3"]
     _, done = trained(ROOT / "configs" / "quickstart.yaml", device, tmp_path, *short)
-    assert (done["folder"] / "before_after.png").is_file()
+    assert (done["folder"] / "before_after.png").is_file() and drawn == [device]

@@ -185,6 +185,19 @@ def test_pictures_while_training_are_the_students(kind, tiny_base, tiny_data, tm
     assert (tmp_path / "pictures" / "0000001.png").is_file() and (tmp_path / "before_after.png").is_file()
 
 
+def test_the_answer_is_drawn_on_the_device_of_the_training(tiny_base, tiny_data, tmp_path, monkeypatch):
+    """Lightning moves the module to the CPU before `on_fit_end`."""
+    moved, report = [], BeforeAfter.report
+    to, cpu = AdapterModule.to, AdapterModule.cpu
+    monkeypatch.setattr(AdapterModule, "to", lambda self, *where: (moved.append(where[0]), to(self, *where))[1])
+    monkeypatch.setattr(AdapterModule, "cpu", lambda self: (moved.append("the CPU"), cpu(self))[1])
+    monkeypatch.setattr(BeforeAfter, "report", lambda *given: (moved.append("drawn"), report(*given))[1])
+    answer = BeforeAfter(prompts=["a pizza"], negatives=["red"], measured=2, steps=2)
+    module = make("adapter", tiny_base)
+    train(module, tiny_data(), tmp_path, steps=1, callbacks=[answer])
+    assert moved[-4:] == ["the CPU", torch.device("cpu"), "drawn", "the CPU"]  # the second is the device of the training
+
+
 @pytest.mark.parametrize("kind", ["adapter", "lora", "copy"])
 def test_the_teacher_is_drawn_with_the_student_off(kind, tiny_base, tiny_base_folder, tiny_data, tmp_path):
     untouched = load_base(tiny_base_folder).freeze()
