@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,16 +17,18 @@ from sunlab.config.schema import Config
 from sunlab.config.schema import Sampler as SamplerConfig
 from sunlab.data.base import Source
 from sunlab.data.by_base import ByBase
-from sunlab.data.datamodule import DataModule
 from sunlab.data.latents import cache_tag, cached
 from sunlab.diffusion.grid import grid
 from sunlab.distributed.ranks import Ranks, first_rank
 from sunlab.errors import ConfigError
-from sunlab.modules.base import Module
-from sunlab.modules.bases import Bases, Member
 from sunlab.precision import dtype_on, native, warn_if_slow
 from sunlab.registries import registry_of
 from sunlab.solvers import Sampler
+
+if TYPE_CHECKING:  # Lightning takes seconds to import; `sunlab demo` needs none
+    from sunlab.data.datamodule import DataModule
+    from sunlab.modules.base import Module
+    from sunlab.modules.bases import Bases
 
 PATIENCE = 0.9  # of run.timeout, for a loader worker: its own rank should tell before the others' patience is over
 
@@ -87,7 +89,7 @@ def build_source(config: Config, base: BaseModel, source: Source | None = None) 
     return source
 
 
-def build_bases(config: Config, base: BaseModel) -> Bases | None:
+def build_bases(config: Config, base: BaseModel) -> "Bases | None":
     """The networks of `model.bases`, from shapes alone over a base on the meta device; None: there are none.
 
     Raises:
@@ -95,6 +97,8 @@ def build_bases(config: Config, base: BaseModel) -> Bases | None:
     """
     if not config.model.bases:
         return None
+    from sunlab.modules.bases import Bases, Member
+
     load = outline_base if base.device.type == "meta" else load_base
     members = [
         Member(
@@ -137,7 +141,9 @@ def _by_base(config: Config, base: BaseModel, source: Source) -> Source:
     return ByBase(sources)
 
 
-def build_data(config: Config, base: BaseModel, *, accumulate: int = 1, source: Source | None = None) -> DataModule:
+def build_data(config: Config, base: BaseModel, *, accumulate: int = 1, source: Source | None = None) -> "DataModule":
+    from sunlab.data.datamodule import DataModule
+
     data = config.data
     return DataModule(
         build_source(config, base, source),
@@ -161,7 +167,7 @@ def build_sampler(sampler: SamplerConfig, base: BaseModel) -> Sampler:
     return Sampler(component("solvers", sampler.solver, path), times)
 
 
-def build_module(config: Config, base: BaseModel) -> Module:
+def build_module(config: Config, base: BaseModel) -> "Module":
     """The LightningModule of `config.task`."""
     return component("tasks", config.task).build(config, base)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,7 @@ def environment(*, seed: int) -> dict[str, Any]:
         "host": socket.gethostname(),
         "folder": str(Path.cwd()),
         "slurm": {name: os.environ[name] for name in SLURM if name in os.environ},
-        "packages": dict(sorted((d.metadata["Name"], d.version) for d in distributions() if d.metadata["Name"])),
+        "packages": _packages(),
     }
 
 
@@ -176,6 +177,12 @@ def commit(folder: Path) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+@cache
+def _packages() -> dict[str, str]:
+    """Installed distribution -> its version."""
+    return dict(sorted((d.metadata["Name"], d.version) for d in distributions() if d.metadata["Name"]))
 
 
 def _accelerators() -> list[str]:

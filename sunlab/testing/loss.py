@@ -112,9 +112,8 @@ class LossContract(ComponentContract):
         torch.manual_seed(2)
         assert torch.equal(first, self.compute(self.seeds, "vp")[0].values)
 
-    @pytest.mark.parametrize("path", ["zero_snr", "flow"])
-    def test_nothing_waits_for_the_device(self, path: str) -> None:
-        seeds = self.seeds[:2]
+    def test_nothing_waits_for_the_device(self) -> None:
+        path, seeds = "zero_snr", self.seeds[:2]
         _, prepared = self.samplers(self.batch(seeds, PATHS[path]), path)
         loss = self.loss(prepared)  # networks are built and moved before the training
         assert isinstance(prepared.network, FrozenNetwork)

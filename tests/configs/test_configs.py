@@ -1,7 +1,7 @@
 """Every configuration that the project ships runs: on a tiny base, for two steps."""
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,8 @@ import torch
 from tiny_bases import tiny_base
 from tiny_pixart import tiny_pixart
 
+from sunlab.app.fit import fit
+from sunlab.app.trajectories import make_trajectories
 from sunlab.backbones.base import BACKBONES
 from sunlab.backbones.sd3.tiny import write_tiny as tiny_sd3
 from sunlab.config.load import load_config
@@ -47,7 +49,7 @@ class Brightness(Extractor):
 def shrunk(path: Path, base: Path, shards: str, trajectories: Path, folder: Path) -> list[str]:
     """Overrides that leave the configuration as it is but for what makes it large."""
     config = load_config([path]).config
-    words = [f"model.base={base}", f"run.dir={folder}", "data.batch_size=8", "data.streams=4"]
+    words = [f"model.base={base}", f"run.dir={folder}", "data.batch_size=4", "data.streams=4"]
     words += [f"trainer.max_steps={STEPS}", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
     words += ["trainer.devices=1", "trainer.num_nodes=1", "data.workers=0", "trainer.precision=auto"]
     if config.model.dtype == "bfloat16":
@@ -83,24 +85,39 @@ def test_they_are_found():
     assert ROOT / "configs" / "quickstart.yaml" in CONFIGS and len(CONFIGS) >= 4
 
 
+@pytest.fixture(scope="module")
+def base_of(tmp_path_factory):
+    """Family -> the folder of its tiny base, made once."""
+    return cache(lambda family: FAMILIES[family](tmp_path_factory.mktemp("bases") / family))
+
+
+@pytest.fixture(scope="module")
+def trajectories_of(base_of, tiny_shards, tmp_path_factory):
+    """Family -> a folder of four trajectories of its tiny base, made once."""
+
+    @cache
+    def make(family):
+        words = ["task=adapter", f"model.base={base_of(family)}", f"data.source={{name: shards, urls: [{tiny_shards}]}}"]
+        words += ["model.dtype=auto", *SMALLER.get(family, [])]
+        folder = tmp_path_factory.mktemp("trajectories") / family
+        make_trajectories(load_config([ROOT / "configs" / family / "trajectories.yaml"], words), out=folder, count=4)
+        return folder
+
+    return make
+
+
 @pytest.mark.parametrize(
     "path",
     [pytest.param(path, marks=pytest.mark.slow) if path in SLOW else path for path in CONFIGS],
     ids=lambda path: path.relative_to(ROOT / "configs").as_posix(),
 )
-def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_trajectories, tmp_path, monkeypatch):
-    from sunlab.app.fit import fit
-    from sunlab.app.trajectories import make_trajectories
-
+def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_trajectories, base_of, trajectories_of, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     family = "pixart" if "_dit" in path.stem else path.parent.name
     if family in FAMILIES:
-        tiny_base_folder = FAMILIES[family](tmp_path / family)
-        words = ["task=adapter", f"model.base={tiny_base_folder}", f"data.source={{name: shards, urls: [{tiny_shards}]}}"]
-        tiny_trajectories, file = tmp_path / "trajectories", ROOT / "configs" / family / "trajectories.yaml"
+        tiny_base_folder = base_of(family)
         if "path:" in path.read_text():  # of stored trajectories
-            words += ["model.dtype=auto", *SMALLER.get(family, [])]
-            make_trajectories(load_config([file], words), out=tiny_trajectories, count=8)
+            tiny_trajectories = trajectories_of(family)
     if path.stem.startswith(("evaluate", "matrix")):
         from sunlab.app.evaluate import evaluate
 
@@ -112,7 +129,7 @@ def test_it_runs(path, tiny_base_folder, tiny_shards, tiny_trajectories, tmp_pat
     small = shrunk(path, tiny_base_folder, tiny_shards, tiny_trajectories, tmp_path)
     loaded = load_config([path], [*small, *SMALLER.get(family, [])])
     if path.stem == "trajectories":
-        (file,) = make_trajectories(loaded, out=tmp_path / "made", count=3)
+        (file,) = make_trajectories(loaded, out=tmp_path / "made", count=2)
         assert file.is_file()
         return
     done = fit(loaded)

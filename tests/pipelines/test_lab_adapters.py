@@ -18,7 +18,7 @@ PIXART = {
 
 ADAPTERS = sorted((ASSETS / "emoji").glob("sun*.safetensors"))
 CAPTIONS = ["a large tiger face on a black background", "a duck on an orange background"]
-OPEN = ["an owl", "a cactus", "a croissant", "a large cat face"] * 4  # the background is left open
+OPEN = ["an owl", "a cactus", "a croissant", "a large cat face"] * 2  # the background is left open
 
 
 def test_there_are_some():

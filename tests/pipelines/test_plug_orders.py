@@ -49,8 +49,15 @@ def test_unplugged_after_a_style_lora_was_loaded(kind, tiny_base_folder, request
     assert equal(state(pipe), before) and torch.equal(latents(pipe, guidance_scale=3.0), drawn)
 
 
-@pytest.mark.parametrize("kind", ["lora", "sun_lora"])
-@pytest.mark.parametrize("call", ["unload_lora_weights", "disable_lora", "fuse_lora", "unfuse_lora"])
+@pytest.mark.parametrize(
+    ("kind", "call"),
+    [
+        ("lora", "unload_lora_weights"),
+        ("lora", "disable_lora"),
+        ("sun_lora", "fuse_lora"),
+        ("sun_lora", "unfuse_lora"),
+    ],
+)
 def test_what_is_done_to_other_loras_leaves_the_adapters_own(call, kind, pipe, request, tiny_base_folder):
     before = state(pipe)
     file = request.getfixturevalue(f"{kind}_file")
