@@ -83,8 +83,10 @@ class Joined:
         if not normalise:
             by_head = factors.unflatten(-1, (values[0].shape[1], -1)).transpose(2, 3)
             values = [(v * f).to(v.dtype) for v, f in zip(values, by_head, strict=True)]
-        key, value = (torch.cat([pad(p, (0, 0, 0, length - p.shape[2])) for p in parts]) for parts in (keys, values))
         mask = torch.cat([_mask(m, k, length) for m, k in zip(masks, keys, strict=True)]) if masked else None
+        if lengths != {length}:
+            keys, values = ([pad(p, (0, 0, 0, length - p.shape[2])) for p in parts] for parts in (keys, values))
+        key, value = torch.cat(keys), torch.cat(values)
         return Joined(len(prompts), key, value, mask, factors if normalise else None, **rest)
 
     def attend(self, query: Tensor, own: Tensor | None = None) -> Tensor:

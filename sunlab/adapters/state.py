@@ -90,7 +90,7 @@ class PassState:
     def trimmed(self) -> "PassState":
         """The state without what is masked in all rows: the same passes in less time. It reads the masks' lengths back from
         the device once: for the passes of a generation, not for a training step."""
-        state = self if self.cache is None else replace(self, cache=PromptCache())  # of other tokens than what was kept
+        state = self
         if self.negative is not None and self.negative_mask is not None:
             kept = Kept.of(self.negative_mask)
             words = None if self.words is None else kept(self.words)

@@ -86,6 +86,16 @@ def test_the_pictures_are_those_of_separate_calls(family, options, networks, mon
     torch.testing.assert_close(together, apart, atol=2e-5, rtol=2e-4)
 
 
+def test_prompts_of_unequal_length_without_masks(networks, monkeypatch):
+    outputs = []
+    for apart in (frozenset({"cpu"}), frozenset()):
+        monkeypatch.setattr(joined, "APART", apart)
+        network = deepcopy(networks["sd"])
+        positive, negative = prompts(network, 1, masked=False), prompts(network, 2, masked=False)
+        outputs.append(drawn(network, attached(network, "sun"), positive, replace(negative, tokens=negative.tokens[:, :3])))
+    torch.testing.assert_close(outputs[1], outputs[0], atol=2e-5, rtol=2e-4)
+
+
 @pytest.mark.parametrize("spec", ["sun_w", {"name": "sun_w", "steers": "negative"}, {"name": "sun_lora", "rank": 2}, "nag"])
 @pytest.mark.parametrize("normalise", [True, False])
 def test_adapters_over_sun(spec, normalise, networks, monkeypatch):
