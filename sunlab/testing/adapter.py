@@ -236,9 +236,9 @@ def _tiny_unet() -> nn.Module:
         torch.manual_seed(0)
         unet = UNet2DConditionModel(
             sample_size=8,
-            block_out_channels=(8, 16),
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            block_out_channels=(8,),
+            down_block_types=("CrossAttnDownBlock2D",),
+            up_block_types=("CrossAttnUpBlock2D",),
             layers_per_block=1,
             cross_attention_dim=TEXT_WIDTH,
             attention_head_dim=4,

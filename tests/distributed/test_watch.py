@@ -37,7 +37,7 @@ def test_two_that_live(watches):
     one, other, ended = watches
     one.start()
     other.start()
-    time.sleep(3 * SOON)
+    time.sleep(1.5 * SOON)
     assert one.verdict is None and other.verdict is None and not ended
 
 
@@ -70,7 +70,7 @@ def test_one_that_is_done_may_be_silent(watches):
     one, other, ended = watches
     one.start()
     other.close(DONE)
-    time.sleep(2.5 * SOON)
+    time.sleep(1.5 * SOON)
     assert one.verdict is None and not ended
 
 
