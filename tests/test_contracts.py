@@ -133,11 +133,23 @@ class TestStreamedShards(SourceContract):
     component: ClassVar = {"name": "shards", "urls": ["emoji/noto/test-*.tar.gz"], "order": "stream"}
 
 
-class TestNAGOverSUN(AdapterContract):
+class OverSUN(AdapterContract):
+    """Over the toy alone: SUN itself is tested over the U-Net too."""
+
+    __test__ = False
+
+    @pytest.fixture(autouse=True)
+    def _over_each_network(self) -> None:
+        self.network = "toy"
+
+
+class TestNAGOverSUN(OverSUN):
+    __test__ = True
     component: ClassVar = {"name": "nag", "inner": "sun"}
 
 
-class TestVSFOverSUN(AdapterContract):
+class TestVSFOverSUN(OverSUN):
+    __test__ = True
     component: ClassVar = {"name": "vsf", "inner": "sun"}
 
 

@@ -25,7 +25,7 @@ class Run:
 
     dir: str = "runs"  # folder of all runs
     name: str = "run"  # this run's folder in it; `sunlab fit` takes the first config's name unless it is given
-    checkpoint_every: int = 200  # optimizer steps between two checkpoints, each in the place of the former
+    checkpoint_every: int = 200  # optimizer steps between two checkpoints, each replaces the one before
     skip_limit: int = 10  # steps in a row with a loss or gradient that is not finite: skipped, and at this many the end
     dead_after: float = 36.0  # seconds without a sign of life from a rank or loader worker, after which the run ends
     timeout: float = 1800.0  # seconds that ranks wait for each other in a collective operation, and for a loader worker
@@ -107,7 +107,7 @@ class Optimizer:
 
 @dataclass
 class Budget:
-    """What the training may spend, in the place of `trainer.max_steps`; cosine then falls to zero where it is spent."""
+    """What the training may spend; replaces `trainer.max_steps`. A cosine schedule ends at zero when it is spent."""
 
     nfe: int | None = None  # network evaluations: teacher, targets, student, one each; a backward pass counts as two
     seconds: float | None = None  # of training steps, over all attempts
@@ -139,7 +139,7 @@ class Evaluate:
     nothing: bool = True  # rows of the base without adapter and guidance, at the steps of each variant with an adapter
     reference_steps: int = 50  # of the teacher that shows the solver's own error, from the same seeds
     prompts: Component | None = component("sources", None)  # whose captions are drawn; null: prompt_file's
-    prompt_file: str | None = None  # one prompt a line, in the place of the captions
+    prompt_file: str | None = None  # one prompt a line, used instead of the captions
     negatives: Component = component("negatives", "mixture")  # how negative prompts are drawn
     negative_file: str | None = None  # one negative prompt a line, drawn at random in their place
     count: int = 256  # pictures of each row

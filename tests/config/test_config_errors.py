@@ -123,7 +123,7 @@ def test_everything_wrong_of_a_stage_is_told_at_once(refused, text, keys):
     assert all(key in refused(text) for key in keys)
 
 
-def test_what_is_cheap_to_tell_does_not_wait_for_what_is_dear_to_import(tmp_path):
+def test_cheap_checks_come_before_heavy_imports(tmp_path):
     program = tmp_path / "program.py"
     program.write_text("""
 import sys

@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 SWEEPS = ROOT / "configs" / "ablation"  # tests/sweep/test_ablation.py runs those
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent != SWEEPS)
 SLOW = {ROOT / "configs" / family / "lcm_lora.yaml" for family in ("sana", "sd3", "wan")}
+SLOW |= {ROOT / "configs" / family / "trajectories.yaml" for family in ("sdxl", "pixart", "sana", "sd3", "wan")}
+"""The second are run for the training on what they make."""
 STEPS = 2
 SMALLER = {"wan": ["model.backbone={name: wan, frames: 5, height: 32, width: 16, gradient_checkpointing: true}"]}
 """Overrides of families whose latents have no size in their files."""
