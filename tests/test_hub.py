@@ -14,6 +14,7 @@ import yaml
 from hub_server import TOKEN, Hub, hub_server
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
+from tiny_sweeps import MEANS
 
 from sunlab import hub as our_hub
 from sunlab import load_base, plug, unplug
@@ -24,7 +25,6 @@ from sunlab.app.sample import sample_grid
 from sunlab.cli.main import main
 from sunlab.config.load import load_config
 from sunlab.errors import ConfigError, DataError, StorageError
-from sunlab.evaluation.base import EXTRACTORS, Extractor
 from sunlab.export import read_adapter, save_adapter
 from sunlab.export.shapes import describe_base
 
@@ -180,16 +180,6 @@ def test_the_demo_draws_with_a_base_and_adapters_of_the_hub(hub, tiny_base_folde
         Studio(["org/base"], ["org/none"])
 
 
-@EXTRACTORS.register("means_of_the_hub_test")
-class Means(Extractor):
-    """Means of a picture's channels."""
-
-    label, width = "Means", 3
-
-    def __call__(self, images):
-        return images.mean((2, 3))
-
-
 @pytest.mark.slow
 def test_an_evaluation_by_hub_id_equals_that_of_the_files(hub, adapter, tiny_base_folder, tiny_shards, tmp_path):
     """The whole command, with a base and an adapter that only the Hub has."""
@@ -198,10 +188,10 @@ def test_an_evaluation_by_hub_id_equals_that_of_the_files(hub, adapter, tiny_bas
     def rows(name, base, file):
         settings = {
             "count": 4, "timed": 1, "shown": 2, "reference_steps": 3, "before.steps": 2, "subsets": 2, "control": "null",
-            "prompts": f"{{name: shards, urls: [{tiny_shards}]}}", "extractor": "means_of_the_hub_test",
+            "prompts": f"{{name: shards, urls: [{tiny_shards}]}}", "extractor": "means_of_the_tests",
             "variants": f"[{{name: sun, adapter: '{file}', steps: 2}}]",
         }  # fmt: skip
-        words = [f"model.base={base}", f"run.name={name}", f"run.dir={tmp_path}"]
+        words = [f"model.base={base}", f"run.name={name}", f"run.dir={tmp_path}", f"plugins=[{MEANS}]"]
         assert main(["evaluate", "--config", str(config), *words, *(f"evaluate.{k}={v}" for k, v in settings.items())]) == 0
         (report,) = json.loads((tmp_path / name / "report.json").read_text())["bases"]
         return report

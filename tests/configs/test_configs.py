@@ -8,13 +8,13 @@ import pytest
 import torch
 from tiny_bases import tiny_base
 from tiny_pixart import tiny_pixart
+from tiny_sweeps import MEANS
 
 from sunlab.app.fit import fit
 from sunlab.app.trajectories import make_trajectories
 from sunlab.backbones.base import BACKBONES
 from sunlab.backbones.sd3.tiny import write_tiny as tiny_sd3
 from sunlab.config.load import load_config
-from sunlab.evaluation.base import EXTRACTORS, Extractor
 from sunlab.precision import native
 
 ROOT = Path(__file__).parents[2]
@@ -36,16 +36,6 @@ FAMILIES = {
     "wan": BACKBONES.get("wan").factory.write_tiny,
 }
 """Folder of configurations of a family that is not Stable Diffusion 1.5's -> what writes its tiny base."""
-
-
-@EXTRACTORS.register("brightness_of_the_test")
-class Brightness(Extractor):
-    """Means of a picture's channels."""
-
-    label, width = "Brightness", 3
-
-    def __call__(self, images):
-        return images.mean((2, 3))
 
 
 def shrunk(path: Path, base: Path, shards: str, trajectories: Path, folder: Path) -> list[str]:
@@ -77,10 +67,10 @@ def small_evaluation(base: Path, shards: str, folder: Path) -> list[str]:
     words = [f"model.base={base}", f"run.dir={folder}", "model.dtype=float32"]
     words += ["bases=[]", "count=3", "control=null", "timed=1", "shown=2", "reference_steps=3", "before.steps=2"]
     words += ["prompt_file=null", "negative_file=null", f"prompts={{name: shards, urls: [{shards}]}}"]
-    words += ["extractor=brightness_of_the_test"]
+    words += ["extractor=means_of_the_tests"]
     words += ["metrics=[paired_features,kid,frechet]", "variants=[{name: two steps, steps: 2}]", "alignment=null"]
     words = [word if word.startswith(("model", "run")) else f"evaluate.{word}" for word in words]
-    return [*words, "matrix.bars=[]", "matrix.steps=[2]"]
+    return [*words, f"plugins=[{MEANS}]", "matrix.bars=[]", "matrix.steps=[2]"]
 
 
 def test_they_are_found():
