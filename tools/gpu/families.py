@@ -45,20 +45,22 @@ def prompts(base: BaseModel, batch: int) -> Conditioning:
 
 
 def passes(bench: Bench, base: BaseModel, family: str, most: float) -> None:
-    """Milliseconds of both in turn, at batch 1."""
-    sun = SUN()
-    binds: dict[str, Bind] = {"plain": with_backbone(base.backbone), "SUN": with_adapter(twin(base, sun), sun)}
+    """Milliseconds of all in turn, at batch 1."""
+    suns = {"SUN": SUN(), "SUN, not normalised": SUN(normalise=False)}
+    binds: dict[str, Bind] = {"plain": with_backbone(base.backbone)}
+    binds |= {name: with_adapter(twin(base, sun), sun) for name, sun in suns.items()}
     positive, negative, w = prompts(base, 1), prompts(base, 1), torch.full((1,), 4.0, device=base.device)
     x = torch.randn(1, *base.backbone.sample_shape, device=base.device)
     t = torch.full((1,), 0.5, dtype=torch.float64, device=base.device)
     bound = {name: bind(positive, negative, w, NetworkEvaluations()) for name, bind in binds.items()}
     cases = {name: lambda denoise=denoise: denoise(x, t) for name, denoise in bound.items()}
     seconds = paired(cases, bench.pick(11, 1), Clock(bench.device))
-    bench.figure(f"a SUN pass over a plain one, {family}", ratios(seconds["SUN"], seconds["plain"]), "",
-                 Goal(most, at_least=False))  # fmt: skip
+    for name in suns:
+        bench.figure(f"a {name} pass over a plain one, {family}", ratios(seconds[name], seconds["plain"]), "",
+                     Goal(most, at_least=False))  # fmt: skip
     for name, each in seconds.items():
         bench.figure(f"{name} pass, {family}, batch 1", [1000 * s for s in each], "ms")
-    own = sum(p.numel() for p in sun.tensors().values())
+    own = sum(p.numel() for p in suns["SUN"].tensors().values())
     bench.figure(f"SUN's parameters, {family}", own / 1e6, "million", note=f"{2 * own / 1e6:.0f} MB in float16")
     bench.figure(f"SUN pass, {family}: rise of memory", peak_over(cases["SUN"], bench.device) / 2**20, "MiB")
 
