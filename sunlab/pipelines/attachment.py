@@ -95,5 +95,6 @@ def withhold_state(controlnet: nn.Module, key: str) -> RemovableHandle:
 
 def network(pipe: Any) -> Any:
     """The pipeline's U-Net or transformer, out of the wrap of `torch.compile`; None without one."""
-    found = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    found = getattr(pipe, "unet", None)
+    found = getattr(pipe, "transformer", None) if found is None else found  # a compiled module has no truth value
     return getattr(found, "_orig_mod", found)

@@ -3,6 +3,7 @@
 import gc
 import warnings
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from sunlab.backbones.pretrained import load_base
 from sunlab.diffusion.grid import grid
 from sunlab.errors import ConfigError, DataError
 from sunlab.export import load_adapter
+from sunlab.pipelines.attachment import network
 from sunlab.pipelines.draw import Request, draw, with_adapter
 from sunlab.pipelines.generation import GENERATION, Generation
 from sunlab.solvers import SOLVERS, Sampler
@@ -340,6 +342,18 @@ def test_the_prompts_keys_and_values_are_computed_once(pipe, sun_file):
     changed = latents(pipe, callback_on_step_end=lambda p, i, t, k: {"prompt_embeds": k["prompt_embeds"].mul_(0.5)},
                       callback_on_step_end_tensor_inputs=["prompt_embeds"])  # fmt: skip
     assert not torch.allclose(changed, plain)  # a prompt that is changed in place is another prompt
+
+
+def test_a_network_of_torch_compile_is_found():
+    """Its wrap raises where it is asked for a truth value."""
+
+    class Wrap(torch.nn.Module):
+        def __len__(self):
+            raise TypeError("does not support len()")
+
+    pipe = SimpleNamespace(unet=Wrap())
+    pipe.unet._orig_mod = torch.nn.Identity()
+    assert network(pipe) is pipe.unet._orig_mod
 
 
 @pytest.mark.slow
