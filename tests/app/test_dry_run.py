@@ -81,7 +81,7 @@ def test_dmd2(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "trained"), [("sana", 401_587_200), ("sd3", 226_639_872)])
+@pytest.mark.parametrize(("name", "trained"), [("sana", 401_766_400), ("sd3", 226_787_328)])
 def test_sun_for_transformers(name, trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert plan(load_config([CONFIGS / name / "sun_msc.yaml"], ["trainer.devices=1"])).trained == trained
