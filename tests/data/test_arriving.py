@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 
 import pytest
-from conftest import members, write_tar
+from tars import members, write_tar
 
 from sunlab.data import remote
 from sunlab.data.datamodule import DataModule

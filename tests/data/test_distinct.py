@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import members, write_tar
+from tars import members, write_tar
 
 from sunlab.cli.main import main
 from sunlab.data import distinct

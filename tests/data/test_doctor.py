@@ -5,7 +5,7 @@ import os
 import re
 
 import pytest
-from conftest import members, png, write_tar
+from tars import members, png, write_tar
 
 from sunlab.cli.main import main
 from sunlab.data.doctor import examine

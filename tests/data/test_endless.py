@@ -10,7 +10,7 @@ from random import Random
 import numpy as np
 import pytest
 import webdataset
-from conftest import members, png, write_tar
+from tars import members, png, write_tar
 from webdataset.writer import TarWriter
 
 from sunlab.data.cursor import Cursor, Request

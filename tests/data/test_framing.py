@@ -7,8 +7,8 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from conftest import members, write_tar
 from PIL import Image
+from tars import members, write_tar
 
 from sunlab.data.datamodule import DataModule
 from sunlab.data.framing import nearest, shapes

@@ -7,7 +7,7 @@ import shutil
 import socket
 
 import pytest
-from conftest import members, write_tar
+from tars import members, write_tar
 
 from sunlab.cli.main import main
 from sunlab.data import indexing

@@ -6,8 +6,8 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from conftest import members, write_tar
 from PIL import Image, ImageOps
+from tars import members, write_tar
 
 from sunlab.data.decode import facts_of, image_size
 from sunlab.data.doctor import examine

@@ -7,7 +7,7 @@ from itertools import islice
 
 import fsspec
 import pytest
-from conftest import png
+from tars import png
 
 from sunlab.data.datamodule import DataModule
 from sunlab.data.hf_dataset import HFDataset

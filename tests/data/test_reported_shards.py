@@ -5,7 +5,7 @@ import json
 import tarfile
 
 import pytest
-from conftest import png
+from tars import png
 
 from sunlab.data.doctor import examine
 from sunlab.data.shards import Shards

@@ -6,8 +6,8 @@ from io import BytesIO
 
 import pytest
 import torch
-from conftest import members, png, write_tar
 from PIL import Image
+from tars import members, png, write_tar
 
 from sunlab.cli.main import main
 from sunlab.data.archive import Archive

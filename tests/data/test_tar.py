@@ -7,7 +7,7 @@ import random
 import tarfile
 
 import pytest
-from conftest import members, write_tar
+from tars import members, write_tar
 
 from sunlab.data.shards import Shards
 from sunlab.data.tar import Damage, groups

@@ -11,7 +11,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import fsspec
 import pytest
 from braceexpand import braceexpand
-from conftest import members, write_tar
+from tars import members, write_tar
 
 from fault_injection.apart import apart
 from sunlab.cli.main import main
