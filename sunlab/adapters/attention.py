@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,8 +93,8 @@ def size(z: Tensor, *, whole_batch: bool = False) -> Tensor:
 
 class SUNAttention:
     """Extension of one text-attention layer: `out = W_out(Z + scale (P' - N'))`, scale = 1 in training. Beside
-    an IP-Adapter, `out` is the IP-Adapter's own plus `W_out(scale (P' - N'))`. The branches share one query, each with a
-    kernel call of its own: see docs/speed.md.
+    an IP-Adapter, `out` is the IP-Adapter's own plus `W_out(scale (P' - N'))`. The branches share one query; each has a
+    kernel call of its own, on a GPU they have one together: see docs/speed.md.
 
     Args:
         negative, positive: the branches; a branch that is None is left out.
@@ -114,14 +113,10 @@ class SUNAttention:
         z = state.attention(call, query)
         size_z, total = size(z, whole_batch=self.compat), z if call.plain else torch.zeros_like(z)
         addcmul = torch.addcmul if torch.is_grad_enabled() else Tensor.addcmul_
-        betas: list[Tensor] = []
-        for sign, branch, tokens, mask, gain in self._branches(call, state, query):
+        for signed, branch, tokens, mask in self._branches(call, state, query):
             n, factor = branch(layer, query, size_z, tokens, mask, state, positive=branch is self.positive)
-            signed = sign if gain is None else sign * gain.view(-1, 1, 1)
             total = addcmul(total, n, (signed * factor).to(n.dtype))
-            if branch.beta is not None:
-                betas.append(signed * branch.beta)
-        shift = sum(betas[1:], betas[0]) if betas else None
+        shift = self._shift(state)
         if call.plain and state.inference and (shift is None or shift.ndim == 1):
             bias = layer.shifted_bias(shift, z)  # one pass over (B, P, h) less
             if bias is not None:
@@ -136,18 +131,15 @@ class SUNAttention:
         def join() -> Joined:
             once = replace(state, cache=None)  # what is joined is kept, its parts are not
             one = query.new_ones(1, 1, layer.width, dtype=torch.float32)
-            prompts, betas = list[Prompt](), list[Tensor]()
+            prompts = list[Prompt]()
             if not layer.joint:
                 own = once.keys_values(layer.to_k, layer, call.tokens, query, exact=True, positive=True)
                 prompts.append(Prompt(own, state.positive_bias(call, query), one))
-            for sign, branch, tokens, mask, gain in self._branches(call, state, query):
+            for signed, branch, tokens, mask in self._branches(call, state, query):
                 positive = branch is self.positive
-                signed: Any = sign if gain is None else sign * gain.view(-1, 1, 1)
                 keys_values = once.keys_values(branch, layer, tokens, query, branch.project, positive=positive)
                 prompts.append(Prompt(keys_values, mask, signed * (one if branch.alpha is None else one * branch.alpha)))
-                if branch.beta is not None:
-                    betas.append(signed * branch.beta)
-            shift = sum(betas[1:], betas[0]) if betas else None
+            shift = self._shift(state)
             bias = layer.shifted_bias(shift, query) if shift is None or shift.ndim == 1 else None
             normalise = any(branch is not None and branch.normalise for branch in (self.negative, self.positive))
             return Joined.of(prompts, normalise=normalise, shift=shift, bias=bias, made_from=made_from)
@@ -163,9 +155,22 @@ class SUNAttention:
 
     def _branches(
         self, call: AttentionCall, state: PassState, query: Tensor
-    ) -> Iterator[tuple[float, Branch, Tensor, Tensor | None, Tensor | None]]:
-        """Factor with its sign, branch, its prompt's tokens (B, L, d) and mask, its gain (B,)."""
-        if self.negative is not None:
-            yield -state.scale, self.negative, state.negative_tokens(call), state.negative_bias(query), state.gain
-        if self.positive is not None:
-            yield state.scale, self.positive, call.tokens, state.positive_bias(call, query), state.gain_positive
+    ) -> Iterator[tuple[float | Tensor, Branch, Tensor, Tensor | None]]:
+        """Factor of each branch with its sign (see `_signed`), the branch, its prompt's tokens (B, L, d) and mask."""
+        for signed, branch in self._signed(state):
+            if branch is self.positive:
+                yield signed, branch, call.tokens, state.positive_bias(call, query)
+            else:
+                yield signed, branch, state.negative_tokens(call), state.negative_bias(query)
+
+    def _signed(self, state: PassState) -> Iterator[tuple[float | Tensor, Branch]]:
+        """-scale x gain of the negative branch, scale x gain of the positive one; a number, or (B, 1, 1) with a gain."""
+        signs = (-state.scale, self.negative, state.gain), (state.scale, self.positive, state.gain_positive)
+        for sign, branch, gain in signs:
+            if branch is not None:
+                yield (sign if gain is None else sign * gain.view(-1, 1, 1)), branch
+
+    def _shift(self, state: PassState) -> Tensor | None:
+        """The sum of the betas with their factors, (h,) or (B, 1, h); None without any."""
+        betas = [signed * branch.beta for signed, branch in self._signed(state) if branch.beta is not None]
+        return sum(betas[1:], betas[0]) if betas else None

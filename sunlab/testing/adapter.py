@@ -70,13 +70,7 @@ class AdapterContract(ComponentContract):
     def attached(self, *, checkpointing: bool = False) -> tuple[Backbone, Any]:
         """Backbone and adapter, the adapter's parameters moved off their initial values."""
         backbone, adapter = self.backbone(checkpointing=checkpointing), self.build()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(5)
-            adapter.attach(backbone)
-        generator = torch.Generator().manual_seed(4)
-        with torch.no_grad():
-            for parameter in adapter.trainable():
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        attach_moved(adapter, backbone)
         return backbone, adapter
 
     def test_off_is_the_base_to_the_bit(self) -> None:
@@ -211,6 +205,17 @@ class AdapterContract(ComponentContract):
         adapter.detach()
         adapter.attach(backbone)
         assert torch.equal(self.forward(backbone, adapter), before)
+
+
+def attach_moved(adapter: Any, backbone: Backbone) -> None:
+    """Attach an adapter, and move its parameters off their initial values, the same ones each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        adapter.attach(backbone)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in adapter.trainable():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
 
 
 def same(found: Tensor, wanted: Tensor) -> None:

@@ -14,6 +14,7 @@ from sunlab.backbones.base import BACKBONES
 from sunlab.backbones.pretrained import load_base
 from sunlab.backbones.sd3.tiny import write_tiny as tiny_sd3
 from sunlab.testing import AdapterContract
+from sunlab.testing.adapter import attach_moved
 
 OPTIONS = [
     dict(zip(("extra_positive", "normalise", "scale"), values, strict=True)) for values in product([True, False], repeat=3)
@@ -39,13 +40,7 @@ def together(request, monkeypatch):
 
 def attached(backbone, spec):
     adapter = ADAPTERS.build(spec)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        adapter.attach(backbone)
-    generator = torch.Generator().manual_seed(4)
-    with torch.no_grad():
-        for parameter in adapter.trainable():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    attach_moved(adapter, backbone)
     return adapter
 
 
