@@ -12,6 +12,7 @@ from sunlab.cli.main import main
 from sunlab.files import hold
 
 EMA = "{name: ema, decay: 0.9}"
+GATHERED = "{name: loss_by_time, every: 6}"  # its windows are cut by every kind of end below
 
 
 def fit(config, folder: Path, *words: object) -> int:
@@ -30,26 +31,30 @@ def exported(folder: Path) -> bytes:
     return (folder / "tiny" / "export" / "adapter.safetensors").read_bytes()
 
 
-def curve(folder: Path) -> list[tuple[str, str]]:
+def curve(folder: Path) -> dict[str, list[tuple[str, str]]]:
+    """All that was logged, each with its step."""
     with (folder / "tiny" / "csv" / "metrics.csv").open() as file:
-        return [(row["step"], row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+        rows = list(csv.DictReader(file))
+    logged = {name: [(row["step"], row[name]) for row in rows if row[name]] for name in rows[0]}
+    assert {"epoch", "loss", "loss_by_time/0.75-1.00"} < logged.keys()
+    return logged
 
 
 @pytest.fixture(scope="module")
 def unbroken(tiny_config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
-    assert fit(tiny_config, folder, "trainer.max_steps=16", f"callbacks=[{EMA}]") == 0
+    assert fit(tiny_config, folder, "trainer.max_steps=16", f"callbacks=[{EMA}, {GATHERED}]") == 0
     return folder
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_killed_and_resumed(unbroken, tiny_config, tmp_path):
     """Over 48 samples, batches of 8: killed in the third epoch, five steps' checkpoints, three steps lost."""
-    callbacks = f"callbacks=[{EMA}, {{name: kill_of_the_tests, after: 13}}]"
+    callbacks = f"callbacks=[{EMA}, {GATHERED}, {{name: kill_of_the_tests, after: 13}}]"
     words = "--plugin", KILL, "trainer.max_steps=16", callbacks
     assert apart(lambda: fit(tiny_config, tmp_path, *words)) == {}  # killed: it returns nothing
     assert state(tmp_path)["global_step"] == 10
-    assert fit(tiny_config, tmp_path, "trainer.max_steps=16", f"callbacks=[{EMA}]", "--resume", "last") == 0
+    assert fit(tiny_config, tmp_path, "trainer.max_steps=16", f"callbacks=[{EMA}, {GATHERED}]", "--resume", "last") == 0
     assert equal(state(tmp_path), state(unbroken))
     assert exported(tmp_path) == exported(unbroken)
     assert curve(tmp_path) == curve(unbroken)
@@ -57,7 +62,7 @@ def test_killed_and_resumed(unbroken, tiny_config, tmp_path):
 
 def test_slices(unbroken, tiny_config, tmp_path, capsys):
     """A time limit that is over at once trains one step a slice."""
-    words = "trainer.max_steps=16", f"callbacks=[{EMA}]"
+    words = "trainer.max_steps=16", f"callbacks=[{EMA}, {GATHERED}]"
     assert fit(tiny_config, tmp_path, *words, "--time-limit", "0s") == 75
     assert "step 1; go on with --resume last" in capsys.readouterr().err
     assert not (tmp_path / "tiny" / "export").exists()
@@ -90,7 +95,7 @@ class Signal(Callback):
 def test_three_preemptions_in_a_row_change_nothing(unbroken, tiny_config, tmp_path, capsys):
     """Each attempt runs the very same command, as a requeued job does; it is told to stop within its fourth step."""
     (tmp_path / "tell.py").write_text(SIGNALLED)
-    words = "--plugin", tmp_path / "tell.py", f"callbacks=[{EMA}, signal_of_the_test]", "trainer.max_steps=16"
+    words = "--plugin", tmp_path / "tell.py", f"callbacks=[{EMA}, {GATHERED}, signal_of_the_test]", "trainer.max_steps=16"
     former = signal.getsignal(signal.SIGUSR1)
     for attempt in range(1, 4):
         assert fit(tiny_config, tmp_path, *words, "--resume", "auto") == 75

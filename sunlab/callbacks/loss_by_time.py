@@ -25,6 +25,19 @@ class LossByTime(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.last = trainer.global_step
 
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """On all ranks, as Lightning saves. The first rank keeps what all have gathered since the last entry, so that a run
+        goes on with any number of ranks."""
+        if trainer.world_size > 1:
+            total = trainer.strategy.reduce(self.sums.to(trainer.strategy.root_device), reduce_op="sum")
+            self.sums = total if trainer.is_global_zero else torch.zeros_like(total)
+        checkpoint["loss_by_time"] = self.sums.tolist()
+
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        sums = torch.tensor(checkpoint.get("loss_by_time", []))
+        if trainer.is_global_zero and sums.shape == self.sums.shape:  # else the run has other bins, or had no such entry
+            self.sums = sums
+
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

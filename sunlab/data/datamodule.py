@@ -128,6 +128,10 @@ class DataModule(LightningDataModule):
         """Optimizer steps whose batches were trained on, not merely fetched ahead."""
         return self._processed() // self._accumulate() if self._resumed is None else self._resumed
 
+    def epoch(self) -> int:
+        """How often the data were gone through so far; 0 for an endless stream."""
+        return self.step() // self.layout.steps
+
     def state_dict(self) -> dict[str, Any]:
         """The position. The first rank logs what the filters did until here, and writes it to the run's `filters.json`."""
         state, dropped = {"step": self.step(), **self._identity()}, self.source.dropped
