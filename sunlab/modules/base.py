@@ -69,7 +69,7 @@ class Module(LightningModule, ABC):
         means, self._sums = self._sums, {}
         for name, mean in means.items():
             self.log(name, mean, prog_bar=name == "loss", batch_size=samples, sync_dist=True)
-        data = getattr(trainer, "datamodule", None)
+        data: Any = getattr(trainer, "datamodule", None)
         if hasattr(data, "epoch"):  # Lightning's own count takes each slice of a run for an epoch
             self.log("epoch", float(data.epoch()), batch_size=samples)
 
