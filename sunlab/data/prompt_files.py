@@ -4,8 +4,9 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,7 +30,7 @@ class Prompts(Streamed):
     Args:
         urls: files that end with .txt (a prompt a line), .jsonl, .csv or .parquet, as paths, globs, brace patterns or URLs;
             all but the last may be compressed by gzip (.jsonl.gz).
-        column: of the prompt, in all but .txt.
+        column: of the prompt, in all but .txt. A column `keywords` of lists is what negative prompts of keywords are drawn from.
         shuffle: prompts in memory of each stream.
         filters: which prompts are kept, as in "shards"; they see the row's other columns.
         stages: further stages, as in "shards".
@@ -61,6 +62,12 @@ class Prompts(Streamed):
         rows = partial(Rows, partial(rows_of, column=column), column)
         decoder = Decoder(pictures=False)
         self.stream = Stream(self.urls, decoder, shuffle, build_filters(filters), build_stages(stages), rows=rows)
+
+    def keywords(self, limit: int) -> Sequence[str]:
+        """Of the column `keywords`, lists of strings, where there is one."""
+        lists = (item["sample"].record.get("keywords") for item in islice(self.pipeline(stream=0, passes=1), limit))
+        words = (word for words in lists if isinstance(words, list) for word in words if isinstance(word, str))
+        return tuple(islice(dict.fromkeys(words), limit))
 
 
 def rows_of(url: str, column: str) -> Iterator[Any]:

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 from itertools import islice
+from random import Random
 
 import fsspec
 import pytest
@@ -11,7 +12,7 @@ from tars import png
 
 from sunlab.data.datamodule import DataModule
 from sunlab.data.hf_dataset import HFDataset
-from sunlab.data.negatives import Mixture
+from sunlab.data.negatives import Mixture, Pool
 from sunlab.data.prompt_files import Prompts
 from sunlab.data.remote import SCHEMES
 from sunlab.errors import ConfigError, DataError, StorageError
@@ -50,6 +51,25 @@ def test_every_prompt_once_a_pass(tmp_path, kind, monkeypatch):
         streams = [list(source.pipeline(streams=4, stream=v, passes=1)) for v in range(4)]
         assert sorted(i["sample"].prompt for items in streams for i in items) == sorted(PROMPTS)
         assert all(item["sample"].image is None for item in streams[0])
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_keywords_of_a_column(tmp_path, kind):
+    rows = [{"caption": "a fish", "keywords": ["sea", "animal"]}, {"caption": "a cow", "keywords": ["animal", "farm"]}]
+    path = tmp_path / f"a.{kind}"
+    if kind == "jsonl":
+        rows += [{"caption": "a stone"}, {"caption": "a cup", "keywords": "tea"}, {"caption": "a hat", "keywords": [1, None]}]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet")
+        import pyarrow
+
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    source = Prompts(urls=[str(path)], shuffle=1)
+    assert sorted(source.keywords(10)) == ["animal", "farm", "sea"] and len(source.keywords(2)) == 2
+    pool = Pool(source.prompts(10), source.keywords(10))  # as trajectories and evaluations draw negative prompts
+    negative = Mixture(empty=0, pool=0, captions=0, keywords=1)(Random(0), "a plate", pool)
+    assert set(negative.split(", ")) <= {"animal", "farm", "sea"}
 
 
 def test_batches_of_prompts(tmp_path):
