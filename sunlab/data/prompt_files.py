@@ -30,7 +30,7 @@ class Prompts(Streamed):
     Args:
         urls: files that end with .txt (a prompt a line), .jsonl, .csv or .parquet, as paths, globs, brace patterns or URLs;
             all but the last may be compressed by gzip (.jsonl.gz).
-        column: of the prompt, in all but .txt. A column `keywords` of lists is what negative prompts of keywords are drawn from.
+        column: of the prompt, in all but .txt. Another one, `keywords`, may hold lists of words for negative prompts.
         shuffle: prompts in memory of each stream.
         filters: which prompts are kept, as in "shards"; they see the row's other columns.
         stages: further stages, as in "shards".

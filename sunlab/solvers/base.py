@@ -98,5 +98,6 @@ SOLVERS: Registry[Solver] = Registry(
         "sunlab.solvers.heun",
         "sunlab.solvers.lcm",
         "sunlab.solvers.tcd",
+        "sunlab.solvers.unipc",
     ),
 )

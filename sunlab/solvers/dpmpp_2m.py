@@ -39,14 +39,14 @@ class DPMpp2M(Solver):
         still = t == s
 
         shape = (-1,) + (1,) * (x.dim() - 1)
-        on_x, on_x_0, on_change = (c.to(x).reshape(shape) for c in self._coefficients(t, s, now, before))
+        on_x, on_x_0, on_change = (c.to(x).reshape(shape) for c in self.coefficients(t, s, now, before))
         moved = on_x * x + on_x_0 * x_0 + on_change * (x_0 - before_x_0)
 
         keep = still.reshape(shape)
         remembered = torch.where(keep, before_x_0, x_0), torch.where(still, before, now)
         return torch.where(keep, x, moved), remembered
 
-    def _coefficients(self, t: Tensor, s: Tensor, now: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def coefficients(self, t: Tensor, s: Tensor, now: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Weights (B,) of x, x_0 and the change of x_0 in x_s, float64, all finite: what is infinite or undefined is
         replaced before it is used, so that no gradient meets 0 * inf."""
         alpha_t, sigma_t = self.path.alpha_sigma(t)

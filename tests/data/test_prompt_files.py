@@ -58,7 +58,11 @@ def test_keywords_of_a_column(tmp_path, kind):
     rows = [{"caption": "a fish", "keywords": ["sea", "animal"]}, {"caption": "a cow", "keywords": ["animal", "farm"]}]
     path = tmp_path / f"a.{kind}"
     if kind == "jsonl":
-        rows += [{"caption": "a stone"}, {"caption": "a cup", "keywords": "tea"}, {"caption": "a hat", "keywords": [1, None]}]
+        rows += [
+            {"caption": "a stone"},
+            {"caption": "a cup", "keywords": "tea"},
+            {"caption": "a hat", "keywords": [1, None]},
+        ]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     else:
         parquet = pytest.importorskip("pyarrow.parquet")

@@ -18,9 +18,9 @@ VP, FLOW = DiscreteVP.from_betas(), RectifiedFlow()
 PATHS = {"vp": VP, "flow": FLOW}
 MEAN, VARIANCE = 0.7, 0.3
 START, STOP = 0.9, 0.3
-ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp_2m": 2}
+ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp_2m": 2, "unipc": 3}
 REQUESTS = [*ORDERS.items(), ({"name": "dpmpp_2m", "variant": "heun"}, 2), ({"name": "heun", "variable": "flow"}, 2)]
-COUNTS = (20, 40, 80, 160)
+COUNTS = (40, 80, 160, 320)
 
 
 def deviation(alpha, sigma):
@@ -80,8 +80,8 @@ def test_every_kind_of_prediction_has_the_same_solution(path, request_):
 @pytest.mark.parametrize(("request_", "order"), REQUESTS, ids=str)
 def test_order_from_pure_noise(request_, order):
     """From t = 1 of rectified flow, where alpha = 0 and lambda is infinite: a multistep or ratio method has one step of
-    lower order there, whose error falls with its length no slower."""
-    assert measured_order(request_, FLOW, "flow", start=1.0) > order - 0.25
+    lower order there, whose error falls with its length as a second-order method's does."""
+    assert measured_order(request_, FLOW, "flow", start=1.0) > min(order, 2) - 0.25
 
 
 def test_second_order_pays_at_the_teachers_step_size():
@@ -89,12 +89,13 @@ def test_second_order_pays_at_the_teachers_step_size():
     for path in PATHS.values():
         errors = {name: error(name, path, 15) for name in ORDERS}
         assert errors["dpmpp_2m"] < errors["ddim"] / 3 and errors["heun"] < errors["ddim"] / 3
+        assert errors["unipc"] < errors["dpmpp_2m"] / 3
 
 
 TIMES = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0], dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("name", "calls"), [("ddim", 4), ("euler", 4), ("dpmpp_2m", 4), ("heun", 7)])
+@pytest.mark.parametrize(("name", "calls"), [("ddim", 4), ("euler", 4), ("dpmpp_2m", 4), ("unipc", 4), ("heun", 7)])
 def test_evaluations(name, calls):
     """Heun's method evaluates twice a step, and once in the step to the clean end."""
     denoise = Gaussian(VP)
