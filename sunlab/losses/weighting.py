@@ -68,7 +68,8 @@ class XZero(Weighting):
 class InverseJump(Weighting):
     """1 / c^2 with c = |sigma_s - alpha_s sigma_t / alpha_t|: undoes the measure in x_s.
 
-    c is what a unit epsilon error moves x_s by; for squared distances.
+    c is what a unit epsilon error moves x_s by; for squared distances. Where x_t is pure noise (alpha_t = 0) c is infinite
+    and the weight 0: on rectified flow and on schedules of zero terminal SNR the first jump is not trained.
     """
 
     def __call__(self, path: ProbabilityPath, t: Tensor, s: Tensor) -> Tensor:
