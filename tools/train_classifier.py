@@ -1,6 +1,8 @@
-"""Train the lab's classifier of the emoji, background and size that a picture shows. Two to three minutes on one core.
+"""Train the lab's classifier of the emoji, background and size that a picture shows, or measure one. docs/lab.md has the
+commands of the shipped one.
 
-    python tools/train_classifier.py --out sunlab/lab/assets/emoji/classifier.safetensors
+    python tools/train_classifier.py --out classifier.safetensors
+    python tools/train_classifier.py --measure classifier.safetensors --shards 'data/emoji/outline/*.tar.gz'
 
 Of every emoji some combinations of background and size, chosen by a hash, are held out, and the accuracy on them is
 printed: as they are, after the base's autoencoder, and blurred. The pictures to be judged are softer than artwork, so it
@@ -21,7 +23,7 @@ from sunlab.backbones.pretrained import load_base, quiet
 from sunlab.data.sample import Sample
 from sunlab.data.shards import Shards
 from sunlab.draws import keyed_seed
-from sunlab.lab.classifier import Classifier, judge, share, truth
+from sunlab.lab.classifier import Classifier, judge, load_classifier, share, truth
 
 HELD_OUT = 8  # one combination in so many
 NOISED = (0.0, 0.3)  # of the latents' unit; their deviation is 0.5
@@ -33,7 +35,9 @@ def main() -> None:
         "--shards", nargs="+", default=["emoji/noto/*.tar.gz"], help="with all combinations; several styles mix"
     )
     parser.add_argument("--base", default="emoji-sd", help="whose autoencoder the pictures go through")
-    parser.add_argument("--out", type=Path, required=True)
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--out", type=Path, help="train, and write it here")
+    task.add_argument("--measure", metavar="FILE", help="the accuracy of this one on all pictures whose emoji it knows")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--width", type=int, default=20)
@@ -44,6 +48,11 @@ def main() -> None:
     started = time.perf_counter()
     source = Shards(urls=arguments.shards, shuffle=0)
     samples = list(source.read(seed=0, epoch=0, start=0, stop=len(source)))
+    if arguments.measure is not None:
+        network = load_classifier(arguments.measure)
+        known = [s for s in samples if truth(s)["emoji"] in network.labels["emoji"]]
+        print(f"{len(known)} of {len(samples)} pictures: {accuracy(network, stacked(known) / 255, known)}")
+        return
     train = [s for s in samples if not held_out(s)]
     test = [s for s in samples if held_out(s)]
     autoencoder = load_base(arguments.base).freeze().autoencoder
