@@ -87,7 +87,7 @@ def test_the_whole_recipe_for_two_steps(make, tmp_path):
     index = json.loads((runs / "teacher_dit_sharp" / "export" / "model_index.json").read_text())
     assert index["_class_name"] == "PixArtSigmaPipeline"
     report = (runs / "evaluate_dit" / "report.html").read_text()
-    assert "SUN + msc 4 steps" in report
+    assert "SUN + msc, 4 steps" in report
     assert "Nothing to be done" in make(*short).stdout
     (runs / "sun_dit" / "done").unlink()
     (runs / "evaluate_dit" / "done").unlink()
