@@ -147,9 +147,13 @@ def facts_of(raw: Raw, *, picture: bool = False) -> Facts:
 def texts(raw: Raw) -> tuple[str, tuple[str, ...]]:
     """The caption and keywords of an undecoded sample; empty where they are missing or broken."""
     facts = facts_of(raw)
-    keywords = facts.record.get("keywords") or ()
-    words = tuple(word for word in keywords if isinstance(word, str)) if isinstance(keywords, list | tuple) else ()
-    return facts.caption or "", words
+    return facts.caption or "", keywords_of(facts.record)
+
+
+def keywords_of(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The strings of the list `keywords`; empty where there is none."""
+    keywords = record.get("keywords")
+    return tuple(word for word in keywords if isinstance(word, str)) if isinstance(keywords, list | tuple) else ()
 
 
 def _whole(members: Mapping[str, bytes], suffix: str) -> bytes:

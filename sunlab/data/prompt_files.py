@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from sunlab.data.archive import unpacked
 from sunlab.data.base import SOURCES
-from sunlab.data.decode import Decoder
+from sunlab.data.decode import Decoder, keywords_of
 from sunlab.data.pipeline import build_filters, build_stages
 from sunlab.data.remote import Arriving, Remote, file_system, is_remote
 from sunlab.data.stream import Rows, Stream, Streamed
@@ -65,9 +65,9 @@ class Prompts(Streamed):
 
     def keywords(self, limit: int) -> Sequence[str]:
         """Of the column `keywords`, lists of strings, where there is one."""
-        lists = (item["sample"].record.get("keywords") for item in islice(self.pipeline(stream=0, passes=1), limit))
-        words = (word for words in lists if isinstance(words, list) for word in words if isinstance(word, str))
-        return tuple(islice(dict.fromkeys(words), limit))
+        samples = islice(self.pipeline(stream=0, passes=1), limit)
+        words = dict.fromkeys(word for item in samples for word in keywords_of(item["sample"].record))
+        return tuple(islice(words, limit))
 
 
 def rows_of(url: str, column: str) -> Iterator[Any]:
