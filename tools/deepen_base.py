@@ -1,0 +1,93 @@
+"""Writes a base whose U-Net has more layers in each block, and at first computes what the given one does.
+
+    python tools/deepen_base.py emoji-web --layers 2 --out runs/deep_start
+
+A new layer begins as the identity: the last convolution of its residual block and the output projection of its attention are
+zero (Net2Net, Chen et al., arXiv 1511.05641, adds layers to a trained network so). The decoder's new layers take the skip
+connections of the encoder's new layers, through a shortcut that passes on what comes from below. Text encoder, tokenizer,
+autoencoder and scheduler are copied.
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+
+from sunlab.backbones.pretrained import load_base, quiet, save_base
+
+LAYER = re.compile(r"(down_blocks|up_blocks)\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)")
+
+
+def deepen(unet: UNet2DConditionModel, layers: int) -> UNet2DConditionModel:
+    """A U-Net of `layers` layers a block that computes what `unet` does.
+
+    Args:
+        unet: with the same number of layers in every block, at most `layers`.
+
+    Raises:
+        ValueError: for another U-Net.
+    """
+    old = unet.config["layers_per_block"]
+    if not isinstance(old, int) or not old <= layers:
+        raise ValueError(f"layers_per_block is {old}; it has to be one number, at most the {layers} of --layers")
+    deep = UNet2DConditionModel.from_config(dict(unet.config, layers_per_block=layers))
+    states, weights = deep.state_dict(), unet.state_dict()
+    for name, block in deep.named_modules():
+        part = LAYER.fullmatch(f"{name}.")
+        if part and not part[5] and _source(part, old, layers) is None:
+            _pass_on(block)
+    for name, value in states.items():
+        part = LAYER.fullmatch(name)
+        index = _source(part, old, layers) if part else None
+        if not part:
+            value.copy_(weights[name])
+        elif index is not None:
+            value.copy_(weights[f"{part[1]}.{part[2]}.{part[3]}.{index}.{part[5]}"])
+    return deep
+
+
+def _source(part: re.Match, old: int, layers: int) -> int | None:
+    """The layer of the given U-Net that a layer continues; none for a new one. The last of the decoder stays the last."""
+    index = int(part[4])
+    if index < old:
+        return index
+    return old if part[1] == "up_blocks" and index == layers else None
+
+
+@torch.no_grad()
+def _pass_on(block: nn.Module) -> None:
+    """Makes a residual block or an attention the identity, in the decoder of the input without its skip connection."""
+    last = block.conv2 if isinstance(block, ResnetBlock2D) else block.proj_out
+    nn.init.zeros_(last.weight), nn.init.zeros_(last.bias)
+    if getattr(block, "conv_shortcut", None) is not None:
+        weight: Tensor = block.conv_shortcut.weight
+        nn.init.zeros_(weight), nn.init.zeros_(block.conv_shortcut.bias)
+        weight[:, : len(weight), 0, 0] = torch.eye(len(weight))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("base", help="a diffusers folder of the SD family, or emoji-web")
+    parser.add_argument("--layers", type=int, default=2, help="layers of a block")
+    parser.add_argument("--out", type=Path, required=True, help="the new folder")
+    arguments = parser.parse_args()
+    quiet()
+    base = load_base(arguments.base)
+    unet = getattr(base.backbone, "unet", None)
+    if not isinstance(unet, UNet2DConditionModel):
+        parser.error(f"{arguments.base}: its network is no UNet2DConditionModel")
+    try:
+        base.backbone.unet = deepen(unet, arguments.layers)
+    except ValueError as error:
+        parser.error(f"{arguments.base}: {error}")
+    save_base(base, arguments.out)
+    before, after = (sum(p.numel() for p in net.parameters()) for net in (unet, base.backbone.unet))
+    print(f"{arguments.out}: {after:,} weights in the U-Net, {before:,} before")
+
+
+if __name__ == "__main__":
+    main()
