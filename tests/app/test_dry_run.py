@@ -9,12 +9,14 @@ from sunlab.backbones.pretrained import load_base
 from sunlab.cli.main import main
 from sunlab.config.load import load_config
 from sunlab.errors import ConfigError
+from sunlab.precision import SWITCH
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def test_sun_for_stable_diffusion_without_weights_or_data(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(SWITCH, "1")  # the configuration states bf16-mixed, of which a CPU without it warns
     assert main(["fit", "--config", str(CONFIGS / "sd15" / "sun_msc.yaml"), "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert "backbone 859,520,964" in told and "trained      38,388,480\n" in told
