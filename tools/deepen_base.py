@@ -15,11 +15,12 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
 from sunlab.backbones.pretrained import load_base, quiet, save_base
 
-LAYER = re.compile(r"(down_blocks|up_blocks)\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)")
+LAYER = re.compile(r"((down|up)_blocks\.\d+\.(?:resnets|attentions)\.)(\d+)(.*)")
 
 
 def deepen(unet: UNet2DConditionModel, layers: int) -> UNet2DConditionModel:
@@ -35,31 +36,26 @@ def deepen(unet: UNet2DConditionModel, layers: int) -> UNet2DConditionModel:
     if not isinstance(old, int) or not old <= layers:
         raise ValueError(f"layers_per_block is {old}; it has to be one number, at most the {layers} of --layers")
     deep = UNet2DConditionModel.from_config(dict(unet.config, layers_per_block=layers))
-    states, weights = deep.state_dict(), unet.state_dict()
+    weights = unet.state_dict()
+    for name, value in deep.state_dict().items():
+        if (source := origin(name, old, layers)) is not None:
+            value.copy_(weights[source])
     for name, block in deep.named_modules():
-        part = LAYER.fullmatch(f"{name}.")
-        if part and not part[5] and _source(part, old, layers) is None:
-            _pass_on(block)
-    for name, value in states.items():
-        part = LAYER.fullmatch(name)
-        index = _source(part, old, layers) if part else None
-        if not part:
-            value.copy_(weights[name])
-        elif index is not None:
-            value.copy_(weights[f"{part[1]}.{part[2]}.{part[3]}.{index}.{part[5]}"])
+        if isinstance(block, ResnetBlock2D | Transformer2DModel) and origin(name, old, layers) is None:
+            pass_on(block)
     return deep
 
 
-def _source(part: re.Match, old: int, layers: int) -> int | None:
-    """The layer of the given U-Net that a layer continues; none for a new one. The last of the decoder stays the last."""
-    index = int(part[4])
-    if index < old:
-        return index
-    return old if part[1] == "up_blocks" and index == layers else None
+def origin(name: str, old: int, layers: int) -> str | None:
+    """The name of a module or weight in the U-Net of `old` layers; None if it is new. A decoder's last layer stays last."""
+    if not (part := LAYER.fullmatch(name)) or int(part[3]) < old:
+        return name
+    last = part[2] == "up" and int(part[3]) == layers
+    return f"{part[1]}{old}{part[4]}" if last else None
 
 
 @torch.no_grad()
-def _pass_on(block: nn.Module) -> None:
+def pass_on(block: ResnetBlock2D | Transformer2DModel) -> None:
     """Makes a residual block or an attention the identity, in the decoder of the input without its skip connection."""
     last = block.conv2 if isinstance(block, ResnetBlock2D) else block.proj_out
     nn.init.zeros_(last.weight), nn.init.zeros_(last.bias)
