@@ -46,6 +46,7 @@ def make_shards(
     variants: int = 16,
     first: int = 0,
     seed: int = 0,
+    wrong: float = 0.0,
     shard_size: int = 500,
     size: int = 64,
     compress: bool = False,
@@ -58,6 +59,7 @@ def make_shards(
         style: one of the table, or the name of `own`.
         rendering: one of `RENDERINGS`, applied to the artwork: a style made from the style.
         own: a package that the table does not know, see `read_local`.
+        wrong: share of the training captions with another background than the picture's, and with another size.
     """
     emoji, missing = catalogue(packages, keywords, categories), []
     if names is not None:
@@ -71,7 +73,7 @@ def make_shards(
             raise SystemExit(
                 f"{package.name} draws none of the {len(missing)} emoji: no codepoint or name of its icons is known"
             )
-    drawings = [draw(one, variant, seed) for one in emoji for variant in range(first, first + variants)]
+    drawings = [draw(one, variant, seed, wrong) for one in emoji for variant in range(first, first + variants)]
     drawings.sort(key=lambda drawing: hashlib.sha256(f"{seed} {drawing.key}".encode()).digest())
     artwork = Artwork(files, None if rendering is None else RENDERINGS[rendering])
     out.mkdir(parents=True, exist_ok=True)
@@ -103,6 +105,7 @@ def make_shards(
             **({"first": first} if first else {}),
             **({"rendering": rendering} if rendering else {}),
             "seed": seed,
+            **({"wrong": wrong} if wrong else {}),
             "shard_size": shard_size,
             "size": size,
             "gzip": compress,
@@ -178,6 +181,9 @@ def main() -> None:
     parser.add_argument("--variants", type=int, default=16, help="drawings of each emoji; 16 draw each combination once")
     parser.add_argument("--first", type=int, default=0, help="number of the first drawing; other numbers give other keys")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other variants in the same splits")
+    parser.add_argument(
+        "--wrong", type=float, default=0.0, help="share of training captions with a wrong background, or a wrong size"
+    )
     parser.add_argument("--shard-size", type=int, default=500, help="samples in a shard, at most")
     parser.add_argument("--size", type=int, default=64, help="pixels of a side")
     parser.add_argument("--gzip", action="store_true", help="write .tar.gz, which webdataset reads as well")
@@ -194,6 +200,8 @@ def main() -> None:
             if arguments.package is not None
             else f"--style: {arguments.style!r} is none of {', '.join(STYLES)}; give its --package"
         )
+    if not 0 <= arguments.wrong <= 1:
+        parser.error(f"--wrong: {arguments.wrong} is not a share between 0 and 1")
     manifest = make_shards(
         {style: fetch(package, arguments.packages) for style, package in STYLES.items()},
         fetch(KEYWORDS, arguments.packages),
@@ -205,6 +213,7 @@ def main() -> None:
         variants=arguments.variants,
         first=arguments.first,
         seed=arguments.seed,
+        wrong=arguments.wrong,
         shard_size=arguments.shard_size,
         size=arguments.size,
         compress=arguments.gzip,

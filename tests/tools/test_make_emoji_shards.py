@@ -120,6 +120,33 @@ def test_other_numbers_give_other_keys(tool, packages, keywords, tmp_path):
     assert held_out[0] == held_out[1]
 
 
+def test_wrong_captions_are_of_training_alone_and_as_many_as_asked(tool, packages, keywords, tmp_path):
+    made = {}
+    for wrong in (0.0, 0.4, 1.0):
+        make(tool, packages, keywords, tmp_path / str(wrong), variants=320, wrong=wrong)
+        made[wrong] = list(read(tmp_path / str(wrong)))
+    shares = {0.4: {"background": [], "size": []}, 1.0: {"background": [], "size": []}}
+    for wrong, counted in shares.items():
+        for (image, caption, facts), (clean_image, clean_caption, clean) in zip(made[wrong], made[0.0], strict=True):
+            assert image == clean_image and facts["attributes"] == clean["attributes"]
+            assert facts["split"] == "train" or caption == clean_caption
+            for attribute, words in counted.items():
+                if facts["split"] == "train" and attribute in facts["attributes"]["mentioned"]:
+                    stated = facts["attributes"][attribute] + (" background" if attribute == "background" else "")
+                    words.append(f" {stated} " not in f" {caption} ")
+    assert all(all(found) for found in shares[1.0].values())
+    for found in shares[0.4].values():  # within four standard errors
+        assert abs(sum(found) / len(found) - 0.4) < 4 * (0.24 / len(found)) ** 0.5
+
+
+@pytest.mark.parametrize("share", ["1.2", "-0.1", "nan"])
+def test_a_share_of_wrong_captions_is_a_share(tool, monkeypatch, capsys, share):
+    monkeypatch.setattr("sys.argv", ["make_emoji_shards.py", "--out", "x", f"--wrong={share}"])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert "--wrong" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("rendering", ["pixel-art", "night", "outline"])
 def test_a_rendering_changes_the_artwork_alone(tool, packages, keywords, tmp_path, rendering):
     make(tool, packages, keywords, tmp_path / "a")

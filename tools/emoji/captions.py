@@ -84,8 +84,12 @@ class Drawing:
         return f"{self.emoji.codepoint}-{self.variant:03d}"
 
 
-def draw(emoji: Emoji, variant: int, seed: int) -> Drawing:
-    """The numbered drawing of an emoji; all combinations come once before any comes again."""
+def draw(emoji: Emoji, variant: int, seed: int, wrong: float = 0.0) -> Drawing:
+    """The numbered drawing of an emoji; all combinations come once before any comes again.
+
+    Args:
+        wrong: share of the captions of `train` whose background is not the picture's, and of those whose size is not.
+    """
 
     def chance(of: str) -> float:
         return _fraction(seed, emoji.codepoint, variant, of)
@@ -104,7 +108,12 @@ def draw(emoji: Emoji, variant: int, seed: int) -> Drawing:
         mentioned.add("keyword")
         if chance("replaced") < 0.5:
             mentioned.discard("name")
-    caption = _caption(emoji.name, keyword, background, size, mentioned)
+    stated = {"background": background, "size": size}
+    for attribute, values in (("background", BACKGROUNDS), ("size", SIZES)):
+        if split == "train" and chance(f"wrong {attribute}") < wrong:
+            others = [value for value in values if value != stated[attribute]]
+            stated[attribute] = others[_digest(seed, emoji.codepoint, variant, "stated", attribute) % len(others)]
+    caption = _caption(emoji.name, keyword, stated["background"], stated["size"], mentioned)
     order = [part for part in ("name", "keyword", "background", "size") if part in mentioned]
     return Drawing(emoji, variant, split, background, size, caption, tuple(order), keyword)
 
