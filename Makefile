@@ -9,7 +9,7 @@ quickstart: $(VENV)/installed  ## install, then distil an adapter on the model i
 
 quickstart-dit: $(VENV)/installed  ## the same on a transformer with rectified flow; its trajectories are made once
 	$(VENV)/bin/sunlab data trajectories --config configs/emoji/trajectories.yaml model.base=emoji-dit \
-		--out runs/trajectories-dit --count 640
+		'teacher.guidance=[3.0]' --out runs/trajectories-dit --count 640
 	$(VENV)/bin/sunlab fit --config configs/quickstart_dit.yaml
 
 # The whole recipe of emoji-dit (docs/lab.md): shards, base, sharpening, its measures, trajectories, SUN, evaluation. What is
@@ -49,7 +49,8 @@ $(RUNS)/teacher_dit_sharp/measures.txt: | $(RUNS)/teacher_dit_sharp/done
 	mv $@.part $@
 
 $(RUNS)/emoji_dit_trajectories/done: | $(RUNS)/teacher_dit_sharp/done
-	$(SUNLAB) data trajectories --config configs/emoji/trajectories.yaml model.base=$(DIT) --out $(@D) --count $(COUNT) $(WORDS)
+	$(SUNLAB) data trajectories --config configs/emoji/trajectories.yaml model.base=$(DIT) \
+		'teacher.guidance=[3.0]' --out $(@D) --count $(COUNT) $(WORDS)
 	touch $@
 
 $(RUNS)/sun_dit/done: | $(RUNS)/emoji_dit_trajectories/done

@@ -51,7 +51,9 @@ def test_the_table_counts_nfe(finished):
     rows = json.loads((finished[0] / "before_after.json").read_text())["rows"]
     nfe = {row["name"]: row["nfe"] for row in rows}
     assert [nfe[name] for name in nfe if name.startswith("this run")] == [4]
-    assert nfe["DPM-Solver++ 2 steps, CFG 3"] == 4 and nfe["DPM-Solver++ 4 steps, CFG 3"] == 8
+    assert nfe["DPM-Solver++ 2 steps, CFG 4"] == 4 and nfe["DPM-Solver++ 4 steps, CFG 4"] == 8
+    assert nfe["no adapter, no guidance, 4 steps"] == 4
+    assert rows[0]["content"]["content_kept"] == 1 and all(0 <= row["content"]["content_kept"] <= 1 for row in rows)
     assert rows[0]["distance"] == 0 and all(row["distance"] > 0 for row in rows[1:])
 
 

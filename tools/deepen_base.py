@@ -1,6 +1,6 @@
 """Writes a base whose U-Net has more layers in each block, and at first computes what the given one does.
 
-    python tools/deepen_base.py emoji-web --layers 2 --out runs/deep_start
+    python tools/deepen_base.py emoji-sd --layers 2 --out runs/deep_start
 
 A new layer begins as the identity: the last convolution of its residual block and the output projection of its attention are
 zero (Net2Net, Chen et al., arXiv 1511.05641, adds layers to a trained network so). The decoder's new layers take the skip
@@ -67,7 +67,7 @@ def pass_on(block: ResnetBlock2D | Transformer2DModel) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("base", help="a diffusers folder of the SD family, or emoji-web")
+    parser.add_argument("base", help="a diffusers folder of the SD family, or emoji-sd")
     parser.add_argument("--layers", type=int, default=2, help="layers of a block")
     parser.add_argument("--out", type=Path, required=True, help="the new folder")
     arguments = parser.parse_args()

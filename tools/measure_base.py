@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--split", default="test", help="train, test (held-out combinations) or unseen")
     parser.add_argument("--shards", type=Path, default=ASSETS / "emoji/noto", help="folder of the captions")
     parser.add_argument("--classifier", default=WEIGHTS, help="of tools/train_classifier.py, which prints its own accuracy")
-    parser.add_argument("--w", type=float, nargs="+", default=[3.0])
+    parser.add_argument("--w", type=float, nargs="+", default=[4.0])
     parser.add_argument("--count", type=int, default=128, help="captions, in the order of the shards")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)

@@ -25,8 +25,8 @@ from sunlab.pipelines.picture import to_uint8
 from sunlab.precision import AUTO, dtype_on
 from sunlab.solvers import SOLVERS, Sampler
 
-TEACHER, EQUAL_NFE = "teacher", "teacher at the adapters' NFE"
-GUIDED_SOLVER = "dpmpp_2m"
+TEACHER, NOTHING, EQUAL_NFE = "teacher", "no adapter, no guidance", "teacher at the adapters' NFE"
+GUIDED_SOLVER, ALONE_SOLVER = "dpmpp_2m", "ddim"
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,14 @@ class Studio:
 
     @property
     def methods(self) -> list[str]:
-        """The teacher, the adapters by name, and the teacher at as many network evaluations as they need."""
-        return [TEACHER, *self.adapters, EQUAL_NFE] if self.adapters else [TEACHER]
+        """The teacher, the adapters by name, the base alone, and the teacher at as many network evaluations."""
+        return [TEACHER, *self.adapters, NOTHING, EQUAL_NFE] if self.adapters else [TEACHER]
+
+    @property
+    def guidance(self) -> float:
+        """The mean w of the first adapter's training; 3 where there is none."""
+        trained = (file.header.get("guidance") for file in self.adapters.values())
+        return next((sum(w) / len(w) for w in trained if w), 3.0)
 
     def draw(self, base: str, method: str, settings: Settings) -> Shown:
         """One picture.
@@ -120,6 +126,10 @@ class Studio:
             model.encode([settings.prompt, settings.negative])  # remembered
             if method in self.adapters:
                 return self._with_adapter(model, method, settings)
+            if method == NOTHING:
+                sampling = _sampling(ALONE_SOLVER, settings.steps, model)
+                how = f"{ALONE_SOLVER}, {_steps(settings.steps)}"
+                return self._shown(model, method, how, sampling, with_guidance(model), settings, 1.0)
             steps = settings.teacher_steps if method == TEACHER else max(settings.steps // 2, 1)
             sampling = _sampling(GUIDED_SOLVER, steps, model)
             how = f"DPM-Solver++, {_steps(steps)}, CFG {settings.guidance:g}"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from sunlab.data.negatives import NEGATIVES, NegativeSampler, Pool
 from sunlab.data.shards import Shards
 from sunlab.diffusion.grid import grid
 from sunlab.errors import ConfigError
+from sunlab.evaluation.base import METRICS
 from sunlab.evaluation.control import CONTROLS, Control, Draw
 from sunlab.evaluation.pairs import random_pairs
-from sunlab.evaluation.side_by_side import HEADER, Row, rows_of
+from sunlab.evaluation.side_by_side import Row, rows_of, table_of
 from sunlab.export import load_adapter, read_adapter
 from sunlab.export.load import check_base
 from sunlab.loggers.base import RunLogger, loggers_of
@@ -37,7 +39,7 @@ GUIDED = "DPM-Solver++"
 
 @CALLBACKS.register("before_after")
 class BeforeAfter(Callback):
-    """At the end of the training: 25-step teacher, the adapter, and the teacher at equal NFE; picture and table.
+    """At the end of the training: 25-step teacher, adapter, base alone, and teacher at equal NFE, in a picture and a table.
 
     Args:
         prompts, negatives: of the picture, one column each.
@@ -45,6 +47,7 @@ class BeforeAfter(Callback):
         measured_urls: the shards whose captions they are drawn from; null: `prompts`.
         measured_negatives: the component that draws their negative prompts.
         control: the component that measures whether negative prompts are obeyed, or null.
+        content: the metric of pictures whose values are shares of the pairs, such as `content_kept`, or null.
         longer: an adapter file of a longer training to show beside this one, or null.
         steps: of the teacher before.
         zoom: of the picture.
@@ -59,6 +62,7 @@ class BeforeAfter(Callback):
         measured_urls: list[str] | None = None,
         measured_negatives: Any = "mixture",
         control: Any = None,
+        content: Any = None,
         longer: str | None = None,
         steps: int = 25,
         zoom: int = 2,
@@ -69,6 +73,11 @@ class BeforeAfter(Callback):
         sampler = NEGATIVES.build(measured_negatives, key="before_after.measured_negatives")
         self.measured = measured_pairs(measured_urls, prompts, measured, sampler)
         self.control = None if control is None else CONTROLS.build(control, key="before_after.control")
+        self.content = None if content is None else partial(METRICS.build, content, key="before_after.content")
+        if self.content is not None and self.content().sees != "pictures":
+            raise ConfigError(
+                f"before_after.content: {content} is a metric of features; choose one of pictures, content_kept"
+            )
         self.longer, self.steps, self.zoom = longer, steps, zoom
 
     def setup(self, trainer: Trainer, module: Any, stage: str) -> None:
@@ -100,7 +109,7 @@ class BeforeAfter(Callback):
             variants.insert(2, variant)
             measured.insert(2, drawn[0])
             shown.insert(2, drawn[1])
-        rows = rows_of([v.name for v in variants], measured, [v.name.startswith(GUIDED) for v in variants])
+        rows = rows_of([v.name for v in variants], measured, [v.name.startswith(GUIDED) for v in variants], self.content)
         labels = [f"{row.name}: {row.nfe:.0f} NFE" for row in rows]
         asked = zip(self.shown.prompts, self.shown.negatives, strict=True)
         captions = [prompt + (f" (not: {negative})" if negative else "") for prompt, negative in asked]
@@ -110,7 +119,7 @@ class BeforeAfter(Callback):
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
         for logger in loggers:
             logger.log_pictures("before_after", pixels, step)
-            logger.log_rows("before_after", HEADER, [row.cells for row in rows], step)
+            logger.log_rows("before_after", *table_of(rows), step)
 
     def _variants(self, module: Any, w: float) -> list[Variant]:
         base = module.base
@@ -122,7 +131,8 @@ class BeforeAfter(Callback):
 
         n = module.student.steps
         student = Variant(f"this run, {n} steps", module.student, module.bind_student(), w)
-        return [teacher(self.steps), student, teacher(max(n // 2, 1)), teacher(n)]
+        nothing = Variant(f"no adapter, no guidance, {n} steps", module.student, module.bind_teacher(), 1.0)
+        return [teacher(self.steps), student, nothing, teacher(max(n // 2, 1)), teacher(n)]
 
     def _control(self, base: BaseModel, variants: Sequence[Variant]) -> list[Control]:
         """The negative control of the teacher and of this run."""
@@ -174,12 +184,13 @@ def write(folder: Path, rows: Sequence[Row], control: Sequence[Control], n: int)
 
     record = {"pairs": n, "rows": [asdict(r) for r in rows], "negative_control": [asdict(c) for c in control]}
     (folder / "before_after.json").write_text(json.dumps(record, indent=2))
-    table = Table(*HEADER, title=f"Before and after, {n} pairs of prompts and negative prompts, same seeds")
-    for row in rows:
-        table.add_row(*row.cells)
+    header, cells = table_of(rows)
+    table = Table(*header, title=f"Before and after, {n} pairs of prompts and negative prompts, same seeds")
+    for line in cells:
+        table.add_row(*line)
     Console().print(table)
-    lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
-    lines += ["| " + " | ".join(row.cells) + " |" for row in rows]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(line) + " |" for line in cells]
     for c in control:
         lines += ["", c.sentence]
         Console().print(c.sentence)

@@ -28,7 +28,12 @@ def page(studio: Studio, *, prompt: str = "", negative: str = "") -> gradio.Bloc
                 steps = gradio.Slider(1, MOST_STEPS, 4, step=1, label="Steps of the adapters", elem_id="steps")
                 teacher = gradio.Slider(1, 100, 25, step=1, label="Steps of the teacher", elem_id="teacher-steps")
                 guidance = gradio.Slider(
-                    1, MOST_GUIDANCE, 3, step=0.5, label="Guidance", info="of the teacher and of steered adapters"
+                    1,
+                    MOST_GUIDANCE,
+                    min(studio.guidance, MOST_GUIDANCE),
+                    step=0.5,
+                    label="Guidance",
+                    info="of the teacher and of steered adapters",
                 )
                 scale = gradio.Slider(
                     0, 3, 1, step=0.05, label="Scale", info="of an adapter's offset; 1: as trained", elem_id="scale"

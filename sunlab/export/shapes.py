@@ -55,14 +55,10 @@ def family_of(layers: Layers) -> str:
 
 
 def families() -> Iterator[tuple[str, Layers]]:
-    """Name and layers of the published models that each registered family states, then of the packaged models but those that
-    have the layers of one before: emoji-web is a fine-tune of emoji-sd."""
+    """Name and layers of the published models that each registered family states, then of the packaged models."""
     for name in BACKBONES.names():
         yield from BACKBONES.get(name).factory.known_layers().items()
-    packaged = {name: _packaged(name) for name in packaged_bases()}
-    for place, (name, layers) in enumerate(packaged.items()):
-        if layers not in list(packaged.values())[:place]:
-            yield name, layers
+    yield from ((name, _packaged(name)) for name in packaged_bases())
 
 
 @cache

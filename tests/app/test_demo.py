@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from sunlab.adapters.sun import SUN
-from sunlab.app.demo import EQUAL_NFE, TEACHER, Settings, Studio
+from sunlab.app.demo import EQUAL_NFE, NOTHING, TEACHER, Settings, Studio
 from sunlab.backbones.pretrained import load_base
 from sunlab.diffusion.grid import grid
 from sunlab.errors import ConfigError, DataError
@@ -46,7 +46,7 @@ def pixels(image: Image.Image) -> list:
 def test_every_method_costs_what_it_says(studio):
     base = studio.bases[0]
     shown = {name: studio.draw(base, name, SETTINGS) for name in studio.methods}
-    assert [one.nfe for one in shown.values()] == [6, 2, 2] and list(shown) == [TEACHER, "adapter", EQUAL_NFE]
+    assert [one.nfe for one in shown.values()] == [6, 2, 2, 2] and list(shown) == [TEACHER, "adapter", NOTHING, EQUAL_NFE]
     assert all(one.seconds > 0 for one in shown.values())
 
 
@@ -59,6 +59,20 @@ def test_the_pictures_are_those_of_the_sampling_loop(studio, tiny_base_folder, a
     for name, drawn in ((TEACHER, guided), ("adapter", fast)):
         image = studio.draw(studio.bases[0], name, SETTINGS).image
         assert pixels(image) == list(to_uint8(drawn.images[0]).tobytes())
+
+
+def test_the_base_alone_uses_neither_guidance_nor_the_negative_prompt(studio):
+    def drawn(negative, guidance):
+        settings = Settings("an apple", negative, steps=2, guidance=guidance)
+        return pixels(studio.draw(studio.bases[0], NOTHING, settings).image)
+
+    assert drawn("red", 4.0) == drawn("", 1.0) and drawn("", 1.0) == drawn("", 7.0)
+
+
+def test_guidance_begins_at_that_of_the_training(studio, tiny_base_folder):
+    assert studio.guidance == 3.0  # the module's default
+    assert Studio([str(tiny_base_folder)]).guidance == 3.0
+    assert Studio(["emoji-sd"], ["emoji/sun_msc.safetensors"]).guidance == 4.0
 
 
 def test_the_scale_acts_on_the_adapter_alone(studio):

@@ -31,7 +31,7 @@ def test_what_a_configuration_names_is_found_from_any_folder(tmp_path, monkeypat
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ConfigError, match=r"'@quickstat'; did you mean '@quickstart'\? known: @ablation/init, "):
+    with pytest.raises(ConfigError, match=r"'@quickstat'; did you mean '@quickstart'\? known: @ablation/losses, "):
         load_config(["@quickstat"])
 
 

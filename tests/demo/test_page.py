@@ -87,8 +87,9 @@ def draw(page, prompt: str, pictures: int) -> str:
 
 
 def test_teacher_and_adapter_stand_side_by_side(page):
-    text = draw(page, "a large koala on a red background", 2)
-    assert "50 NFE" in text and "4 NFE" in text and "sun_msc" in text
+    text = draw(page, "a large koala on a red background", 3)
+    assert "50 NFE" in text and "4 NFE" in text and "sun_msc" in text and "no adapter, no guidance" in text
+    assert "CFG 4" in text  # what the adapter was trained with
     boxes = [figure.bounding_box() for figure in page.query_selector_all("#pictures figure img")]
     assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] < boxes[1]["x"] and min(b["width"] for b in boxes) > 200
     sides = page.evaluate("[...document.querySelectorAll('#pictures img')].map(i => i.naturalWidth)")
@@ -99,7 +100,7 @@ def test_teacher_and_adapter_stand_side_by_side(page):
 
 
 def test_the_sliders_act(page):
-    before = draw(page, "a pizza", 2)
+    before = draw(page, "a pizza", 3)
     first = page.get_attribute("#pictures figure:nth-child(2) img", "src")
     for slider, value in (("#steps", "2"), ("#teacher-steps", "5"), ("#scale", "2")):
         field = f"{slider} input[type=number]"
@@ -113,7 +114,7 @@ def test_the_sliders_act(page):
 
 
 def test_the_run_is_shown_and_markup_is_text(page):
-    draw(page, HOSTILE, 2)
+    draw(page, HOSTILE, 3)
     assert page.evaluate("window.hurt") is None
     shown = page.inner_text("body")
     assert "<i>first" in shown and "Run: <b>bold" in shown

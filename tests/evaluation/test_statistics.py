@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from sunlab.evaluation.side_by_side import HEADER, rows_of
+from sunlab.evaluation.base import Metric
+from sunlab.evaluation.side_by_side import HEADER, rows_of, table_of
 from sunlab.evaluation.statistics import against, rival_of
 from sunlab.pipelines.draw import Drawn
 
@@ -47,3 +48,22 @@ def test_side_by_side():
     assert rows[1].speedup == pytest.approx(10) and rows[0].against is None and rows[2].against is None
     assert rows[1].against.rival == "few steps" and rows[1].against.nearer == 1 and rows[1].against.difference < 0
     assert all(len(row.cells) == len(HEADER) for row in rows) and "nearer in 100%" in rows[1].cells[-1]
+    assert table_of(rows) == (list(HEADER), [row.cells for row in rows])
+
+
+class SameMean(Metric):
+    """Share of pairs with the same mean, rounded."""
+
+    def update(self, before, after):
+        self.same = before.mean((1, 2, 3)).round(decimals=2) == after.mean((1, 2, 3)).round(decimals=2)
+
+    def compute(self):
+        return {"mean_kept": float(self.same.double().mean()), "other": 0.0}
+
+
+def test_side_by_side_with_the_content():
+    first = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    changed = torch.cat([first[:3], 1 + first[3:]])
+    drawn = [Drawn(images, images, 4, 0.1) for images in (first, changed)]
+    header, cells = table_of(rows_of(["teacher", "ours"], drawn, [True, False], SameMean))
+    assert header[-1] == "mean kept" and [line[-1] for line in cells] == ["100%", "75%"]

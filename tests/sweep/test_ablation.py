@@ -77,7 +77,7 @@ def shrunk(tiny_base_folder, tiny_shards, tiny_trajectories, tiny_config, tmp_pa
 
 
 def test_they_are_found():
-    assert {"methods", "losses", "switches", "steps", "states", "weighting", "init", "smoke"} <= {
+    assert {"methods", "losses", "switches", "steps", "states", "weighting", "places", "smoke"} <= {
         file.stem for file in FILES
     }
 
