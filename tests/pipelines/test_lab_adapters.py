@@ -22,14 +22,14 @@ OPEN = ["an owl", "a cactus", "a croissant", "a large cat face"] * 2  # the back
 
 
 def test_there_are_some():
-    assert {"sun_msc", "sun_lora_msc", "sun_msc_dit"} <= {path.stem for path in ADAPTERS}
+    assert {"sun_msc", "sun_lora_msc", "sun_msc_160", "sun_lora_msc_160", "sun_msc_dit"} <= {path.stem for path in ADAPTERS}
 
 
 @pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: path.stem)
 def test_it_draws_and_obeys(path):
     from diffusers import DiffusionPipeline
 
-    base = "emoji-dit" if path.stem.endswith("_dit") else "emoji-sd"
+    base = next((base for base in ("emoji-dit", "emoji-160") if path.stem.endswith(base.removeprefix("emoji-"))), "emoji-sd")
     pipeline = DiffusionPipeline.from_pretrained(locate(base), local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     options = {"num_inference_steps": 4, "output_type": "pt", **(PIXART if base == "emoji-dit" else {})}

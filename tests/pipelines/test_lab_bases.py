@@ -27,7 +27,7 @@ PIXART = {  # what its pipeline needs for emoji-dit
 
 
 @pytest.mark.filterwarnings("ignore:Expected types for text_encoder")
-@pytest.mark.parametrize("name", ["emoji-sd", "emoji-dit"])
+@pytest.mark.parametrize("name", ["emoji-sd", "emoji-160", "emoji-dit"])
 def test_plain_diffusers_draws_the_same(name):
     from diffusers import DiffusionPipeline
 
