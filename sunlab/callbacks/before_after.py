@@ -74,10 +74,8 @@ class BeforeAfter(Callback):
         self.measured = measured_pairs(measured_urls, prompts, measured, sampler)
         self.control = None if control is None else CONTROLS.build(control, key="before_after.control")
         self.content = None if content is None else partial(METRICS.build, content, key="before_after.content")
-        if self.content is not None and self.content().sees != "pictures":
-            raise ConfigError(
-                f"before_after.content: {content} is a metric of features; choose one of pictures, content_kept"
-            )
+        if self.content is not None and not ((made := self.content()).shares and made.sees == "pictures"):
+            raise ConfigError(f"before_after.content: {content} gives no shares of pairs of pictures; choose content_kept")
         self.longer, self.steps, self.zoom = longer, steps, zoom
 
     def setup(self, trainer: Trainer, module: Any, stage: str) -> None:

@@ -18,12 +18,14 @@ class Metric(ABC):
         sees: what `update` is handed: the pictures, or an extractor's features of them.
         paired: whether the value is the mean of a distance of each pair, which `each` gives, and so can be read as a
             share of another distance.
+        shares: whether the values are shares of the pairs, in [0, 1].
         splits: whether the value of a subset estimates the same quantity as that of the whole, so that disjoint subsets
             give an interval.
     """
 
     sees: ClassVar[Literal["pictures", "features"]] = "pictures"
     paired: ClassVar[bool] = False
+    shares: ClassVar[bool] = False
     splits: ClassVar[bool] = True
 
     @abstractmethod

@@ -66,12 +66,10 @@ def rows_of(
 
 def table_of(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and cells. The first share of the content, where it was measured, is the last column."""
-    names = [next(iter(row.content), "") for row in rows]
-    if not any(names):
+    name = next(iter(rows[0].content), None)
+    if name is None:
         return list(HEADER), [row.cells for row in rows]
-    shares = [f"{row.content[name]:.0%}" if name else "" for row, name in zip(rows, names, strict=True)]
-    title = next(filter(None, names)).replace("_", " ")
-    return [*HEADER, title], [[*row.cells, share] for row, share in zip(rows, shares, strict=True)]
+    return [*HEADER, name.replace("_", " ")], [[*row.cells, f"{row.content[name]:.0%}"] for row in rows]
 
 
 def _row(name: str, drawn: Drawn, first: Drawn, distances: Tensor) -> Row:

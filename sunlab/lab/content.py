@@ -21,6 +21,8 @@ class ContentKept(Metric):
         classifier: a file of `tools/train_classifier.py`, which prints its own accuracy.
     """
 
+    shares = True
+
     def __init__(self, *, classifier: str = WEIGHTS):
         self.classifier = classifier
         self._same: list[Tensor] = []

@@ -78,8 +78,9 @@ def test_the_other_adapter_of_another_base_is_refused(fit, adapter_file, tmp_pat
 
 
 def test_content_is_a_metric_of_pictures(fit):
-    code, told = fit("callbacks=[{name: before_after, prompts: [a], negatives: [b], content: kid}]")
-    assert code == 78 and "before_after.content" in told and "content_kept" in told
+    for metric in ("kid", "paired_l2", "psnr"):  # of features; a distance; in dB
+        code, told = fit(f"callbacks=[{{name: before_after, prompts: [a], negatives: [b], content: {metric}}}]")
+        assert code == 78 and "before_after.content" in told and "content_kept" in told
     code, told = fit("callbacks=[{name: before_after, prompts: [a], negatives: [b], content: contents_kept}]")
     assert code == 78 and "before_after.content" in told and "did you mean 'content_kept'" in told
 
