@@ -6,7 +6,7 @@ Times are floats in [0, 1], float64: t = 1 is noise, t = 0 is clean (see `sunlab
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -76,11 +76,13 @@ class Trajectory:
         states: (B, T, C, H, W), the first is the noise that the trajectory starts from.
         times: (T,), descending, float64.
         grid: the same times on the host; () reads them from `times`.
+        guided: the guided teacher's prediction at each state but the last, as v (B, T - 1, C, H, W), or None: not stored.
     """
 
     states: Tensor
     times: Tensor
     grid: tuple[float, ...] = ()
+    guided: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not self.times.is_floating_point():
@@ -100,10 +102,31 @@ class Trajectory:
     def at(self, time: Tensor) -> Tensor:
         """The states at `time` (B,), (B, C, H, W). NaN at a time that is not stored: no device is waited for to find out, so
         call `require` with all times first."""
-        gaps = (self.times.to(time.device)[None, :] - time[:, None]).abs()
-        gap, index = gaps.min(dim=1)
-        states = self.states[torch.arange(len(time), device=time.device), index]
-        return torch.where((gap < SAME).reshape(-1, *[1] * (states.dim() - 1)), states, torch.nan)
+        return self._at(time, self.states)
+
+    def guided_at(self, time: Tensor) -> Tensor | None:
+        """The guided teacher's v at `time` (B,), (B, C, H, W), NaN as in `at`; None where none is stored."""
+        return None if self.guided is None else self._at(time, self.guided)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Trajectory:
+        """`function` of all that has a row for each sample."""
+        guided = None if self.guided is None else function(self.guided)
+        return replace(self, states=function(self.states), guided=guided)
+
+    @staticmethod
+    def cat(parts: Sequence[Trajectory]) -> Trajectory:
+        """Along the batch; of the same times, and all with `guided` or none."""
+        guided = [part.guided for part in parts if part.guided is not None]
+        if len(guided) not in (0, len(parts)):
+            raise TypeError("some trajectories have the guided predictions and others not")
+        states = torch.cat([part.states for part in parts])
+        return replace(parts[0], states=states, guided=torch.cat(guided) if guided else None)
+
+    def _at(self, time: Tensor, stored: Tensor) -> Tensor:
+        times = self.times[: stored.shape[1]].to(time.device)
+        gap, index = (times[None, :] - time[:, None]).abs().min(dim=1)
+        found = stored[torch.arange(len(time), device=time.device), index]
+        return torch.where((gap < SAME).reshape(-1, *[1] * (found.dim() - 1)), found, torch.nan)
 
 
 @dataclass(frozen=True)
@@ -159,7 +182,7 @@ class Samples:
             mask=move(self.mask),
             words=move(self.words),
             guidance=move(self.guidance),
-            trajectory=path and Trajectory(sent(path.states, device), sent(path.times, device), path.grid),
+            trajectory=path and replace(path.map(lambda rows: sent(rows, device)), times=sent(path.times, device)),
         )
 
 

@@ -14,9 +14,14 @@ from sunlab.progress import Lines
 from sunlab.registries import registry_of
 
 
-def make_trajectories(loaded: LoadedConfig, *, out: str | Path, count: int, shard_size: int = 256) -> list[Path]:
+def make_trajectories(
+    loaded: LoadedConfig, *, out: str | Path, count: int, shard_size: int = 256, predictions: bool = False
+) -> list[Path]:
     """Store `count` of the teacher's guided trajectories under `out`, in shards. Shards that are there are kept;
     under torchrun or srun each rank makes its share.
+
+    Args:
+        predictions: whether the guided prediction at each state is stored too, see `TrajectoryWriter`.
 
     Raises:
         ConfigError: a source without captions, or a teacher's grid without the student's times.
@@ -43,6 +48,7 @@ def make_trajectories(loaded: LoadedConfig, *, out: str | Path, count: int, shar
             "spacing": config.teacher.spacing,
         },
         seed=config.seed,
+        predictions=predictions,
     )
     parts = [(start, min(start + shard_size, count)) for start in range(0, count, shard_size)][share]
     mine = sum(stop - start for start, stop in parts)

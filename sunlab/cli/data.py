@@ -16,6 +16,11 @@ def add(subparsers: Any) -> None:
     trajectories.add_argument("--out", required=True, metavar="DIR", help="folder of the files")
     trajectories.add_argument("--count", required=True, type=amount, metavar="N", help="trajectories")
     trajectories.add_argument("--shard-size", type=amount, default=256, metavar="N", help="in a file (default 256)")
+    trajectories.add_argument(
+        "--predictions",
+        action="store_true",
+        help="store the guided prediction at each state too, for loss.offset and cfg: twice the size, no more passes",
+    )
     trajectories.set_defaults(run=run)
     index = makers.add_parser(
         "index", help="a manifest of shards and their digests, by which training verifies every sample"
@@ -64,7 +69,9 @@ def run(args: argparse.Namespace) -> int:
     loaded = load(args)
     from sunlab.app.trajectories import make_trajectories
 
-    files = make_trajectories(loaded, out=args.out, count=args.count, shard_size=args.shard_size)
+    files = make_trajectories(
+        loaded, out=args.out, count=args.count, shard_size=args.shard_size, predictions=args.predictions
+    )
     print(f"{args.out}: {len(files)} files of trajectories, those that were there before among them")
     print(f"train from them with data.source='{{name: trajectories, path: {args.out}}}' and loss.states=teacher")
     return 0

@@ -23,7 +23,7 @@ def collate(samples: Sequence[Sample], drawn: Sequence[Drawn]) -> Samples:
     _same(
         samples,
         "trajectory",
-        [path and (tuple(path.states.shape), tuple(path.times.tolist())) for path in trajectories],
+        [path and (tuple(path.states.shape), tuple(path.times.tolist()), path.guided is None) for path in trajectories],
     )
     crops = [sample.crop for sample in samples]
     _same(samples, "crop", [crop is not None for crop in crops])
@@ -42,7 +42,7 @@ def collate(samples: Sequence[Sample], drawn: Sequence[Drawn]) -> Samples:
         pooled=_stack(samples, "pooled"),
         mask=_stack(samples, "mask"),
         words=_stack(samples, "words"),
-        trajectory=first and Trajectory(torch.cat([path.states for path in trajectories if path]), first.times),
+        trajectory=first and Trajectory.cat([path for path in trajectories if path]),
         guidance=None if samples[0].guidance is None else torch.tensor([sample.guidance for sample in samples]),
         bases=bases or None,
     )
@@ -83,7 +83,7 @@ def _cat(values: Sequence):  # noqa: ANN202 -- of the fields' own types
     if isinstance(values[0], Tensor):
         return torch.cat(list(values), out=_empty(sum(map(len, values)), values[0][0]))
     if isinstance(values[0], Trajectory):
-        return Trajectory(torch.cat([path.states for path in values]), values[0].times)
+        return Trajectory.cat(values)
     return None if values[0] is None else sum(values, ())
 
 
@@ -96,5 +96,5 @@ def _empty(count: int, like: Tensor) -> Tensor:
 
 def _cut(value, rows: slice):  # noqa: ANN001, ANN202
     if isinstance(value, Trajectory):
-        return Trajectory(value.states[rows], value.times)
+        return value.map(lambda tensor: tensor[rows])
     return None if value is None else value[rows]

@@ -11,7 +11,7 @@ import torch
 
 from sunlab.data.base import SOURCES, Source
 from sunlab.data.sample import Sample
-from sunlab.data.trajectory_file import TrajectoryHeader, open_trajectories, times_of
+from sunlab.data.trajectory_file import GUIDED, TrajectoryHeader, holds_guided, open_trajectories, times_of
 from sunlab.data.urls import expand
 from sunlab.draws import keyed_seed, starting_noise
 from sunlab.errors import ConfigError, DataError
@@ -39,8 +39,10 @@ class Trajectories(Source):
         self.headers = [header for _, header in opened]
         self._files: list[Any] | None = [file for file, _ in opened]
         self.times = times_of(self._files[0])
+        self.holds_guided = holds_guided(self._files[0])
         for path_, file, header in zip(self.paths, self._files, self.headers, strict=True):
-            if _making(header) != _making(self.headers[0]) or not torch.equal(times_of(file), self.times):
+            alike = _making(header) == _making(self.headers[0]) and torch.equal(times_of(file), self.times)
+            if not alike or holds_guided(file) != self.holds_guided:
                 raise DataError(f"{path_} was not made as {self.paths[0]} was; keep them in folders of their own")
         self._ends = list(accumulate(len(header.keys) for header in self.headers))
         self._length = self._ends[-1] if limit is None else min(limit, self._ends[-1])
@@ -82,10 +84,11 @@ class Trajectories(Source):
         if header.noise == "seeded":
             seed = file.get_slice("seeds")[row : row + 1].tolist()
             states = torch.cat([starting_noise(seed, states.shape[2:])[:, None], states], dim=1)
+        guided = file.get_slice(GUIDED)[row : row + 1].float() if self.holds_guided else None
         return Sample(
             header.keys[row],
             header.prompts[row],
-            trajectory=Trajectory(states, self.times),
+            trajectory=Trajectory(states, self.times, guided=guided),
             negative=header.negatives[row],
             guidance=float(file.get_slice("guidance")[row : row + 1]),
         )

@@ -16,6 +16,7 @@ from sunlab.files import replacing
 
 VERSION = 2  # 1 had whole times, 999 ... -1
 TENSORS = ("states", "times", "seeds", "guidance")
+GUIDED = "guided"  # a tensor that not every file has
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def write_trajectories(
     seeds: Tensor,
     guidance: Tensor,
     header: TrajectoryHeader,
+    guided: Tensor | None = None,
 ) -> Path:
     """Write one file of a trajectory dataset, atomically. Name files `trajectories-00000.safetensors` and up.
 
@@ -61,6 +63,7 @@ def write_trajectories(
         seeds: (N,) int64.
         guidance: (N,) float32, the scale w of each.
         header: with N keys, prompts and negatives. With noise "seeded" the first state is left out of the file.
+        guided: the guided teacher's v at each state but the last (N, T - 1, C, H, W), kept as float16; None: not stored.
 
     Raises:
         DataError: lengths that differ, times that do not fall, non-finite states, or a first state that is not
@@ -77,11 +80,14 @@ def write_trajectories(
         if not torch.equal(states[:, 0].float().cpu(), starting_noise(seeds.tolist(), states.shape[2:])):
             raise DataError(f"{path}: the first states are not the noise of their seeds; write them with noise 'stored'")
         states = states[:, 1:]
-    stored = states.to("cpu", torch.float16).contiguous()
-    if not bool(stored.isfinite().all()):
+    if guided is not None and guided.shape != (count, len(times) - 1, *states.shape[2:]):
+        raise DataError(f"{path}: guided predictions {tuple(guided.shape)} and {len(times)} times do not belong together")
+    halves = {"states": states} if guided is None else {"states": states, GUIDED: guided}
+    halves = {name: tensor.to("cpu", torch.float16).contiguous() for name, tensor in halves.items()}
+    if not all(bool(tensor.isfinite().all()) for tensor in halves.values()):
         raise DataError(f"{path}: states are not finite in float16; look at the teacher's guidance scale")
     tensors = {
-        "states": stored,
+        **halves,
         "times": times.to("cpu", torch.float64),
         "seeds": seeds.to("cpu", torch.int64),
         "guidance": guidance.to("cpu", torch.float32),
@@ -109,6 +115,7 @@ def open_trajectories(path: Path) -> tuple[Any, TrajectoryHeader]:
         metadata = file.metadata() or {}
         header = _header({field.name: json.loads(metadata[field.name]) for field in fields(TrajectoryHeader)})
         sizes = {name: tuple(file.get_slice(name).get_shape()) for name in TENSORS}
+        predicted = tuple(file.get_slice(GUIDED).get_shape()) if holds_guided(file) else None
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path}: not a trajectory file ({error!r}); make it again") from error
     times = sizes["times"][0] - (header.noise == "seeded") if sizes["times"] else -1
@@ -116,7 +123,14 @@ def open_trajectories(path: Path) -> tuple[Any, TrajectoryHeader]:
     lengths |= {(len(header.keys),), (len(header.prompts),), (len(header.negatives),)}
     if header.version not in (1, VERSION) or len(lengths) != 1 or len(sizes["states"]) < 3 or sizes["states"][1] != times:
         raise DataError(f"{path}: version {header.version} with {sizes}, expected {VERSION}; make the trajectories again")
+    if predicted not in (None, (*sizes["seeds"], sizes["times"][0] - 1, *sizes["states"][2:])):
+        raise DataError(f"{path}: guided predictions {predicted} beside {sizes}; make the trajectories again")
     return file, header
+
+
+def holds_guided(file: Any) -> bool:
+    """Whether an open file has the guided predictions."""
+    return GUIDED in file.keys()  # noqa: SIM118 -- no mapping
 
 
 def times_of(file: Any) -> Tensor:

@@ -66,6 +66,16 @@ class BoundSampler:
         """On another grid, K + 1 times."""
         return replace(self, times=constant(grid, self.times.device), grid=grid)
 
+    def recording(self) -> tuple["BoundSampler", list[Prediction]]:
+        """This sampler, and the list that its predictions are appended to."""
+        made: list[Prediction] = []
+
+        def denoise(x: Tensor, t: Tensor) -> Prediction:
+            made.append(self.denoise(x, t))
+            return made[-1]
+
+        return replace(self, denoise=denoise), made
+
     def jump(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """One solver step from x (B, C, H, W) at t (B,) to s (B,)."""
         return self.solver.step(self.denoise, x, t, s)[0]
@@ -124,6 +134,16 @@ class LossOutput:
         if not self.terms:
             return self.values * weighting(self.t, self.s).to(self.values)
         return torch.stack([factor * term.weighted(weighting) for factor, term in self.terms]).sum(0)
+
+
+def summed(outputs: Mapping[str, LossOutput], weights: Sequence[float]) -> LossOutput:
+    """The weighted sum, with each of the outputs logged by its name. t and s are those of the first."""
+    terms, logs = list(zip(weights, outputs.values(), strict=True)), dict[str, Tensor]()
+    for name, output in outputs.items():
+        logs[f"loss {name}"] = output.values.detach().mean()
+        logs |= {f"{name}: {key}": value for key, value in output.logs.items()}
+    values = torch.stack([weight * output.values for weight, output in terms]).sum(0)
+    return LossOutput(values, terms[0][1].t, terms[0][1].s, logs, terms)
 
 
 class Loss(ABC):

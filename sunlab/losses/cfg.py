@@ -2,10 +2,8 @@
 
 from typing import Literal
 
-import torch
-
 from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput
-from sunlab.losses.states import States, state_at
+from sunlab.losses.states import States, guided_at, state_at
 from sunlab.types import Batch
 
 
@@ -14,7 +12,8 @@ class CFG(Loss):
     """|e_SUN - e_hat|^2 with e_hat = e(x_t, c_neg) + w (e(x_t, c_pos) - e(x_t, c_neg)).
 
     Args:
-        states: where x_t comes from: any time for `data`, the grid's times for `teacher` and `student`.
+        states: where x_t comes from: any time for `data`, the grid's times for `teacher` and `student`. With `teacher` and
+            a trajectory dataset that stores predictions no teacher pass is made.
         space: the parametrisation in which the difference is taken. An epsilon difference vanishes with alpha_t for a
             v-predicting base at the noisiest times; `v` does not.
     """
@@ -28,6 +27,5 @@ class CFG(Loss):
         if self.states == "data":
             t = student.solver.path.training_time(batch.draws)
         x_t = state_at(self.states, batch, t, index, student)
-        with torch.no_grad():
-            wanted = getattr(teacher.denoise(x_t, t), self.space)
-        return LossOutput(distance(getattr(student.denoise(x_t, t), self.space), wanted), t, t)
+        wanted = guided_at(batch, teacher, x_t, t, stored=self.states == "teacher")
+        return LossOutput(distance(*(getattr(each, self.space) for each in (student.denoise(x_t, t), wanted))), t, t)

@@ -2,9 +2,11 @@
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from sunlab.diffusion.path import per_sample
+from sunlab.diffusion.prediction import Prediction
 from sunlab.errors import ConfigError
 from sunlab.losses.base import BoundSampler
 from sunlab.types import Batch, Trajectory
@@ -40,6 +42,21 @@ def state_at(
     if student.grid[0] < 1:
         return noised
     return noised.where(per_sample(t < 1, noise), noise)
+
+
+def guided_at(batch: Batch, teacher: BoundSampler, x_t: Tensor, t: Tensor, *, stored: bool) -> Prediction:
+    """The guided teacher's prediction at x_t, without gradient.
+
+    Args:
+        x_t: (B, C, H, W) at t (B,).
+        stored: whether x_t is a state of the batch's trajectories: the prediction is read from them where they have it, at
+            no pass.
+    """
+    v = batch.trajectory.guided_at(t) if stored and batch.trajectory is not None else None
+    if v is None:
+        with torch.no_grad():
+            return teacher.denoise(x_t, t)
+    return Prediction(v, "v_prediction", x_t, *teacher.solver.path.at(t, x_t))
 
 
 def stored(batch: Batch) -> Trajectory:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sunlab.errors import ConfigError
-from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput
+from sunlab.losses.base import LOSSES, BoundSampler, DistanceFunction, Loss, LossOutput, summed
 from sunlab.losses.joint import JointOptimizer
 from sunlab.types import Batch
 
@@ -44,13 +44,7 @@ class Sum(Loss, nn.Module):
 
     def __call__(self, batch: Batch, student: BoundSampler, teacher: BoundSampler, distance: DistanceFunction) -> LossOutput:
         outputs = [loss(batch, student, teacher, distance) for loss in self.losses]
-        terms = list(zip(self.weights, outputs, strict=True))
-        logs: dict[str, Tensor] = {}
-        for name, output in zip(self.names, outputs, strict=True):
-            logs[f"loss {name}"] = output.values.detach().mean()
-            logs |= {f"{name}: {key}": value for key, value in output.logs.items()}
-        values = torch.stack([weight * output.values for weight, output in terms]).sum(0)
-        return LossOutput(values, outputs[0].t, outputs[0].s, logs, terms)
+        return summed(dict(zip(self.names, outputs, strict=True)), self.weights)
 
     def prepare(self, backbone: Any) -> None:
         for loss in self.losses:

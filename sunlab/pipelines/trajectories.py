@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,8 +11,9 @@ import torch
 
 from sunlab.backbones.base import BaseModel
 from sunlab.data.negatives import NegativeSampler, Pool
-from sunlab.data.trajectory_file import TrajectoryHeader, open_trajectories, times_of, write_trajectories
+from sunlab.data.trajectory_file import TrajectoryHeader, holds_guided, open_trajectories, times_of, write_trajectories
 from sunlab.diffusion.guidance import guided
+from sunlab.diffusion.prediction import Prediction
 from sunlab.draws import Draws, keyed_seed, starting_noise
 from sunlab.errors import ConfigError, DataError
 from sunlab.progress import Lines
@@ -30,6 +32,8 @@ class TrajectoryWriter:
         guidance: [low, high] of w.
         describe: solver's name and spacing, for the header.
         seed: of every draw; a trajectory is a function of (seed, its index).
+        predictions: whether the guided prediction at each stored state but the last is kept too, as v. The solver evaluates
+            it there in any case; the files are twice as large.
 
     Raises:
         ConfigError: the teacher's grid does not contain the stored times.
@@ -47,6 +51,7 @@ class TrajectoryWriter:
         guidance: tuple[float, float],
         describe: dict[str, Any],
         seed: int = 0,
+        predictions: bool = False,
     ):
         missing = sorted(set(stored.tolist()) - set(teacher.times.tolist()))
         if missing:
@@ -58,6 +63,7 @@ class TrajectoryWriter:
             raise ConfigError("data.source: it has no captions to draw trajectories for")
         self.base, self.teacher, self.stored, self.prompts = base, teacher, stored, prompts
         self.negatives, self.pool, self.guidance, self.describe, self.seed = negatives, pool, guidance, describe, seed
+        self.predictions = predictions
 
     def shard(self, path: Path, start: int, stop: int, progress: Lines | None = None) -> Path:
         """Trajectories number start ... stop - 1, as one file. One that is there already is left alone; it is made again
@@ -85,37 +91,53 @@ class TrajectoryWriter:
             **self.describe,
         )
         progress = Lines("trajectories", None, unit="trajectories", enabled=False) if progress is None else progress
-        if path.is_file() and _holds(path, header, self.stored, seeds):
+        if path.is_file() and _holds(path, header, self.stored, seeds, self.predictions):
             progress.skip(stop - start)
             return path
-        states = self._integrate(prompts, negatives, seeds, w, progress)
+        states, guided = self._integrate(prompts, negatives, seeds, w, progress)
+        numbers = torch.tensor(seeds)
         return write_trajectories(
-            path, states=states, times=self.stored, seeds=torch.tensor(seeds), guidance=w.cpu(), header=header
+            path, states=states, times=self.stored, seeds=numbers, guidance=w.cpu(), header=header, guided=guided
         )
 
     @torch.no_grad()
     def _integrate(
         self, prompts: Sequence[str], negatives: Sequence[str], seeds: Sequence[int], w: torch.Tensor, progress: Lines
-    ) -> torch.Tensor:
-        """The states at the stored times, (N, K + 1, C, H, W), the noise first."""
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The states at the stored times, (N, K + 1, C, H, W), the noise first, and the guided v (N, K, C, H, W) at all but
+        the last or None."""
         noise = starting_noise(seeds, self.base.backbone.sample_shape).to(self.base.device)
         one_pass = self.guidance == (1.0, 1.0)
         positive, negative = self.base.encode(prompts, exact=True), self.base.encode(negatives, negative=True, exact=True)
         bound = guided(self.base.backbone, positive, negative, w, one_pass=one_pass)
         kept = [noise.cpu()]
         wanted = set(self.stored.tolist())
-        for time, x in zip(self.teacher.grid[1:], self.teacher.solver.states(bound, noise, self.teacher.times), strict=True):
+        first: Prediction | None = None  # of a step's evaluations, that at the state which it starts from
+        found: list[torch.Tensor] = []
+
+        def denoise(x: torch.Tensor, t: torch.Tensor) -> Prediction:
+            nonlocal first
+            prediction = bound(x, t)
+            first = first or prediction
+            return prediction
+
+        states = self.teacher.solver.states(denoise, noise, self.teacher.times)
+        for (start, time), x in zip(pairwise(self.teacher.grid), states, strict=True):
+            if self.predictions and start in wanted and first is not None:
+                found.append(first.v.cpu())
             if time in wanted:
                 kept.append(x.cpu())
+            first = None
             progress.add(len(seeds) / self.teacher.steps)
-        return torch.stack(kept, dim=1)
+        return torch.stack(kept, dim=1), torch.stack(found, dim=1) if self.predictions else None
 
 
-def _holds(path: Path, header: TrajectoryHeader, times: torch.Tensor, seeds: Sequence[int]) -> bool:
+def _holds(path: Path, header: TrajectoryHeader, times: torch.Tensor, seeds: Sequence[int], predictions: bool) -> bool:
     """Whether the file holds all that is wanted, not its beginning alone. Raises `DataError` where it was made otherwise."""
     file, found = open_trajectories(path)
     there = {**asdict(found), "times": times_of(file).tolist(), "seeds": file.get_tensor("seeds").tolist()}
     wanted = {**asdict(header), "version": found.version, "times": times.tolist(), "seeds": list(seeds)}
+    there["predictions"], wanted["predictions"] = holds_guided(file), predictions
     for name in ("keys", "prompts", "negatives", "seeds"):  # one for each trajectory
         wanted[name] = wanted[name][: len(found.keys)]
     if differ := [name for name, value in wanted.items() if there[name] != value]:

@@ -55,11 +55,13 @@ def test_fit(api, tiny, tmp_path):
     assert options.pop("signals") is not None and options == {"resume": "last", "time_limit": 600.0}
 
 
-def test_data_trajectories(api, tiny, tmp_path, capsys):
+@pytest.mark.parametrize("words", [[], ["--predictions"]])
+def test_data_trajectories(api, tiny, tmp_path, capsys, words):
     calls = api("sunlab.app.trajectories", "make_trajectories", ["one", "two"])
-    assert main(["data", "trajectories", "--config", tiny, "seed=3", "--out", "stored", "--count", "8"]) == 0
+    assert main(["data", "trajectories", "--config", tiny, "seed=3", "--out", "stored", "--count", "8", *words]) == 0
     (((loaded,), options),) = calls
-    assert loaded.config.seed == 3 and options == {"out": "stored", "count": 8, "shard_size": 256}
+    assert loaded.config.seed == 3
+    assert options == {"out": "stored", "count": 8, "shard_size": 256, "predictions": bool(words)}
     assert "stored: 2 files" in (told := capsys.readouterr().out) and "{name: trajectories, path: stored}" in told
 
 

@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from sunlab.data.collate import cut, join
 from sunlab.data.datamodule import DataModule
 from sunlab.data.negatives import Mixture
 from sunlab.data.trajectories import Trajectories
@@ -143,3 +144,43 @@ def test_files_without_trajectories(tmp_path):
         Trajectories(path=str(tmp_path / "elsewhere"))
     with pytest.raises(ConfigError, match="at least 1"):
         Trajectories(path=str(tmp_path), limit=0)
+
+
+def test_guided_predictions_round_trip(tmp_path):
+    guided = torch.randn(N, T - 1, *SHAPE, generator=torch.Generator().manual_seed(5)).half().float()
+    make(tmp_path / "trajectories-00000.safetensors", guided=guided)
+    stored = Trajectories(path=str(tmp_path))
+    trajectory = stored[2].trajectory
+    assert torch.equal(trajectory.guided[0], guided[2])
+    times = torch.tensor([0.501, 0.101], dtype=torch.float64)
+    assert torch.equal(trajectory.map(lambda rows: rows.expand(2, *rows.shape[1:])).guided_at(times), guided[2, 1:])
+    assert trajectory.guided_at(torch.zeros(1, dtype=torch.float64)).isnan().all()  # at the end there is none
+    batch = next(iter(DataModule(stored, Mixture(), batch_size=4, streams=2).loader()))
+    rows = [int(key[1:]) for key in batch.keys]
+    parts = [cut(batch, 0, 1), cut(batch, 1, 4)]
+    assert parts[1].trajectory.guided.shape[0] == 3
+    assert all(torch.equal(each.trajectory.guided, guided[rows]) for each in (batch, batch.to("cpu"), join(parts)))
+
+
+def test_files_with_and_without_predictions_do_not_mix(tmp_path):
+    make(tmp_path / "trajectories-00000.safetensors", guided=torch.zeros(N, T - 1, *SHAPE))
+    make(tmp_path / "trajectories-00001.safetensors", first=N)
+    with pytest.raises(DataError, match="was not made as"):
+        Trajectories(path=str(tmp_path))
+
+
+@pytest.mark.parametrize("guided", [torch.zeros(N, T, *SHAPE), torch.full((N, T - 1, *SHAPE), float("nan"))])
+def test_wrong_predictions_are_not_written(tmp_path, guided):
+    with pytest.raises(DataError, match=r"guided predictions|not finite"):
+        make(tmp_path / "trajectories-00000.safetensors", guided=guided)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_with_predictions_of_another_length(tmp_path):
+    path = tmp_path / "trajectories-00000.safetensors"
+    make(path)
+    with safe_open(path, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file({**tensors, "guided": torch.zeros(N, T, *SHAPE)}, path, metadata)
+    with pytest.raises(DataError, match=r"guided predictions .* make the trajectories again"):
+        Trajectories(path=str(tmp_path))

@@ -1,5 +1,7 @@
 """`cfg` against |e_SUN - e_hat|^2, e_hat = e(x_t, c_neg) + w (e(x_t, c_pos) - e(x_t, c_neg)), computed again in numpy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -65,6 +67,26 @@ def test_the_guided_teacher_as_student_leaves_nothing(hand, space):
     flows = [hand.flow(teacher(hand, batch.guidance), "ddim", TIMES) for _ in range(2)]
     terms = hand.in_steps(CFG(space=space)(batch, *flows, hand.squared))
     assert torch.equal(terms.values.detach(), torch.zeros(len(SEEDS), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("space", ["epsilon", "v", "x_0"])
+def test_stored_predictions_cost_no_teacher_pass(hand, space):
+    """v in the file; epsilon = sigma x + alpha v and x_0 = alpha x - sigma v of it."""
+
+    def never(x, t):
+        raise AssertionError("the teacher was evaluated")
+
+    stored = hand.trajectory(SEEDS, TIMES)
+    stored = replace(stored, guided=stored.states[:, :-1].tanh())
+    student = hand.Toy(0.8, POSITIVE)
+    flows = hand.flow(student, "ddim", TIMES), hand.flow(never, "ddim", TIMES)
+    loss = CFG(states="teacher", space=space)
+    terms = hand.in_steps(loss(hand.batch(SEEDS, trajectory=stored), *flows, hand.squared))
+    for row, time in enumerate(terms.t.tolist()):
+        here, (a, b) = stored.states[row, TIMES.index(time)].numpy(), hand.alpha_sigma(time)
+        wanted = {"v": np.tanh(here), "epsilon": b * here + a * np.tanh(here), "x_0": a * here - b * np.tanh(here)}[space]
+        got = in_space(space, student.numpy(row)(here, time), here, a, b)
+        assert float(terms.values[row].detach()) == pytest.approx(((got - wanted) ** 2).mean(), rel=1e-5)
 
 
 def test_stored_states_need_trajectories(hand):

@@ -1,6 +1,7 @@
 """`msc` against the formula, computed again in numpy; and against a problem with a known flow map."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,3 +143,40 @@ def test_the_exact_student_is_left_with_the_teachers_solver_error(hand, solver, 
     errors = [float(MSC(substeps=m)(batch, student, teacher, hand.squared).values.mean().sqrt()) for m in counts]
     slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert -slope == pytest.approx(order, abs=0.3) and errors[0] < 0.1, errors
+
+
+@pytest.mark.parametrize("states", ["data", "student", "teacher"])
+@pytest.mark.parametrize("predictions", [False, True])
+def test_the_offset_beside_the_jump(hand, states, predictions):
+    """w |v_SUN - v_hat|^2 at the same x_t, v = (alpha epsilon - sigma x_0); no further pass of the student, and of the
+    teacher none but where a trajectory dataset stores no predictions."""
+    grid, c = SEGMENTS[4], np.linspace(-1, 1, len(SEEDS))
+    stored = hand.trajectory(SEEDS, grid)
+    if predictions:
+        stored = replace(stored, guided=stored.states[:, :-1].tanh())
+    terms, _, student, teacher = compute(hand, MSC(states=states, substeps=3, offset=0.3), trajectory=stored)
+    passes = 3 if states != "teacher" else 0 if predictions else 1
+    assert len(teacher.asked) == passes and sum(grad for *_, grad in student.asked) == 1
+    x, t, _ = student.asked[-1]
+    for row, (time, end) in enumerate(zip(t.tolist(), terms.s.tolist(), strict=True)):
+        here, (a, b) = x[row].numpy(), hand.alpha_sigma(time)
+        v = {
+            name: a * epsilon - b * (here - b * epsilon) / a
+            for name, epsilon in (("student", np.tanh(0.8 * here + time / 1000 + c[row])),
+                                  ("teacher", np.tanh(0.3 * here + time / 1000 - c[row])))
+        }  # fmt: skip
+        if states == "teacher":
+            target = stored.states[row, grid.index(end)].numpy()
+            v["teacher"] = np.tanh(here) if predictions else v["teacher"]
+        else:
+            target = hand.ddim(teacher.numpy(row), here, [round(float(u)) for u in np.linspace(time, end, 4)])
+        jump = ((hand.ddim(student.numpy(row), here, [time, end]) - target) ** 2).mean()
+        offset = ((v["student"] - v["teacher"]) ** 2).mean()
+        assert float(terms.values[row].detach()) == pytest.approx(jump + 0.3 * offset, rel=1e-5)
+        assert float(terms.terms[1][1].values[row].detach()) == pytest.approx(offset, rel=1e-5)
+    assert set(terms.logs) == {"loss jump", "loss offset"} and terms.terms[1][1].s is terms.terms[1][1].t
+
+
+def test_a_negative_weight_of_the_offset():
+    with pytest.raises(ConfigError, match=r"loss\.offset .* 0 or more, got -1"):
+        MSC(offset=-1.0)
