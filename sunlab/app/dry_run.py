@@ -18,11 +18,13 @@ from sunlab.config.schema import Config
 from sunlab.diffusion.guidance import NetworkEvaluations, guided
 from sunlab.diffusion.prediction import Prediction
 from sunlab.draws import Draws
+from sunlab.errors import DataError
 from sunlab.losses import BoundSampler
 from sunlab.modules.allocated import peak_of_step, recompute_alike
 from sunlab.modules.base import Module
 from sunlab.modules.footprint import Footprint, footprint
 from sunlab.modules.frozen import FrozenNetwork
+from sunlab.registries import registry_of
 from sunlab.types import Batch, Conditioning, Samples, Trajectory
 
 SAMPLES = 64  # over which NFE are averaged, where they depend on draws
@@ -202,6 +204,17 @@ class Blank:
         return torch.zeros(len(x), 1, self.backbone.middle()[1])
 
 
+def stores_predictions(config: Config) -> bool:
+    """Whether the source is a trajectory dataset with predictions. One that is not there yet is taken to have them."""
+    source = config.data.source
+    if source is None or registry_of("sources").check(source).name != "trajectories":
+        return False
+    try:
+        return bool(component("sources", source).holds_guided)
+    except DataError:
+        return True
+
+
 def count_nfe(config: Config, module: Any) -> NetworkEvaluations:
     """NFE of `SAMPLES` samples: the loss itself is evaluated, with a network that only counts. Of a loss that owns
     networks, the mean over its turns and the student's."""
@@ -211,7 +224,7 @@ def count_nfe(config: Config, module: Any) -> NetworkEvaluations:
     critics = loss.networks()
     shape = module.base.backbone.sample_shape if critics else (1, 2, 2)
     times = module.student.times
-    blank = Conditioning(torch.zeros(SAMPLES, 1, 1))
+    blank, states = Conditioning(torch.zeros(SAMPLES, 1, 1)), draws.normal("states", (len(times), *shape))
     batch = Batch(
         positive=blank,
         negative=blank,
@@ -219,7 +232,7 @@ def count_nfe(config: Config, module: Any) -> NetworkEvaluations:
         draws=draws,
         shape=shape,
         latents=draws.normal("latents", shape),
-        trajectory=Trajectory(draws.normal("states", (len(times), *shape)), times),
+        trajectory=Trajectory(states, times, guided=states[:, :-1] if stores_predictions(config) else None),
     )
 
     def student(x: Tensor, t: Tensor) -> Prediction:

@@ -37,7 +37,14 @@ def test_lcm_lora(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "words",
-    [["loss.substeps=3"], ["loss=cfg"], ["loss=lcm"], ["loss=msc_segment"], ["loss=cfg", "teacher.guidance=[1.0]"]],
+    [
+        ["loss.substeps=3"],
+        ["loss.offset=0.2"],
+        ["loss=cfg"],
+        ["loss=lcm"],
+        ["loss=msc_segment"],
+        ["loss=cfg", "teacher.guidance=[1.0]"],
+    ],
     ids=" ".join,
 )
 def test_nfe_are_those_of_training(words, tiny_config, tiny_data):
@@ -49,6 +56,23 @@ def test_nfe_are_those_of_training(words, tiny_config, tiny_data):
     module.training_step(next(iter(tiny_data().loader())), 0)
     estimated = count_nfe(config.config, module)
     assert {k: v / SAMPLES for k, v in vars(estimated).items()} == {k: v / 8 for k, v in vars(module.nfe).items()}
+
+
+@pytest.mark.parametrize("stored", ["missing", "without", "with"])
+def test_the_offset_costs_teacher_passes_where_no_predictions_are_stored(stored, tiny_config, tmp_path):
+    from sunlab.app.compose import build_base, build_module
+    from sunlab.app.trajectories import make_trajectories
+
+    if stored != "missing":
+        make_trajectories(load_config([tiny_config]), out=tmp_path / "stored", count=2, predictions=stored == "with")
+    words = [
+        f"data.source={{name: trajectories, path: {tmp_path}/stored}}",
+        "loss={name: msc, states: teacher, offset: 0.2}",
+    ]
+    config = load_config([tiny_config], words).config
+    estimated = count_nfe(config, build_module(config, build_base(config)))
+    wanted = (2 * SAMPLES if stored == "without" else 0, SAMPLES, SAMPLES)
+    assert (estimated.teacher, estimated.student, estimated.backward) == wanted
 
 
 def test_a_loss_with_networks(tiny_config, tiny_data):
