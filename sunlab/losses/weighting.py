@@ -1,6 +1,7 @@
 """Weightings of per-sample losses by time. The mean over a batch is computed once, after them."""
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -66,14 +67,23 @@ class XZero(Weighting):
 
 @WEIGHTINGS.register("inverse_jump")
 class InverseJump(Weighting):
-    """1 / c^2 with c = |sigma_s - alpha_s sigma_t / alpha_t|: undoes the measure in x_s.
+    """1 / c^2, for squared distances in x_s: undoes the measure in x_s. A unit error of the prediction at x_t moves the x_s
+    of a DDIM step by c.
 
-    c is what a unit epsilon error moves x_s by; for squared distances. Where x_t is pure noise (alpha_t = 0) c is infinite
-    and the weight 0: on rectified flow and on schedules of zero terminal SNR the first jump is not trained.
+    Args:
+        space: of the prediction. `epsilon`: c = |sigma_s - alpha_s sigma_t / alpha_t|; where x_t is pure noise (alpha_t = 0)
+            c is infinite and the weight 0, so that on rectified flow and on schedules of zero terminal SNR the first jump is
+            not trained. `v`: c = |sigma_s alpha_t - alpha_s sigma_t| / (alpha_t^2 + sigma_t^2).
     """
+
+    def __init__(self, *, space: Literal["epsilon", "v"] = "epsilon"):
+        self.space = space
 
     def __call__(self, path: ProbabilityPath, t: Tensor, s: Tensor) -> Tensor:
         alpha_t, sigma_t = path.alpha_sigma(t)
         alpha_s, sigma_s = path.alpha_sigma(s)
-        moved = (sigma_s - alpha_s * sigma_t / alpha_t).abs()
+        if self.space == "v":
+            moved = (sigma_s * alpha_t - alpha_s * sigma_t).abs() / (alpha_t**2 + sigma_t**2)
+        else:
+            moved = (sigma_s - alpha_s * sigma_t / alpha_t).abs()
         return torch.where(moved > 0, moved.clamp(min=1e-6) ** -2, torch.zeros_like(moved)).float()

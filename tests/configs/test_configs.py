@@ -92,8 +92,7 @@ def trajectories_of(base_of, tiny_shards, tmp_path_factory):
         words = ["task=adapter", f"model.base={base_of(family)}", f"data.source={{name: shards, urls: [{tiny_shards}]}}"]
         words += ["model.dtype=auto", *SMALLER.get(family, [])]
         folder = tmp_path_factory.mktemp("trajectories") / family
-        loaded = load_config([ROOT / "configs" / family / "trajectories.yaml"], words)
-        make_trajectories(loaded, out=folder, count=4, predictions=True)
+        make_trajectories(load_config([ROOT / "configs" / family / "trajectories.yaml"], words), out=folder, count=4)
         return folder
 
     return make

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sunlab.diffusion.grid import grid
-from sunlab.diffusion.path import DiscreteVP
+from sunlab.diffusion.path import DiscreteVP, RectifiedFlow
 from sunlab.losses.weighting import WEIGHTINGS
 
 PATH = DiscreteVP.from_betas()
@@ -64,17 +64,25 @@ def test_inverse_jump(steps):
     assert weights("inverse_jump", times[:-1], times[1:]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_inverse_jump_undoes_the_measure_in_x_s():
-    """A unit epsilon error costs the same, whatever the jump."""
+ENDS_IN_NOISE = [("v_prediction", RectifiedFlow(shift=3.0)), ("v_prediction", DiscreteVP.from_betas(zero_terminal_snr=True))]
+
+
+@pytest.mark.parametrize(("kind", "path"), [("epsilon", PATH), ("v_prediction", PATH), *ENDS_IN_NOISE])
+def test_inverse_jump_undoes_the_measure_in_x_s(kind, path):
+    """A unit error of the prediction costs the same, whatever the jump; that of v also where x_t is pure noise."""
     from sunlab.diffusion.prediction import Prediction
 
-    t, s = grid(4)[:-1], grid(4)[1:]
+    t, s = grid(4, path=path)[:-1], grid(4, path=path)[1:]
     x = torch.zeros(4, 1, 1, 1, dtype=torch.float64)
-    (alpha, sigma), (alpha_s, sigma_s) = PATH.at(t, x), PATH.at(s, x)
-    off = Prediction(torch.ones_like(x), "epsilon", x, alpha, sigma)
-    error = (alpha_s * off.x_0 + sigma_s * off.epsilon).flatten() ** 2  # the true epsilon is 0, and moves x = 0 to 0
-    torch.testing.assert_close(error * WEIGHTINGS.build("inverse_jump")(PATH, t, s), torch.ones_like(error))
+    (alpha, sigma), (alpha_s, sigma_s) = path.at(t, x), path.at(s, x)
+    off = Prediction(torch.ones_like(x), kind, x, alpha, sigma)
+    error = (alpha_s * off.x_0 + sigma_s * off.epsilon).flatten() ** 2  # the true prediction is 0, and moves x = 0 to 0
+    weight = WEIGHTINGS.build({"name": "inverse_jump", "space": {"epsilon": "epsilon", "v_prediction": "v"}[kind]})(
+        path, t, s
+    )
+    torch.testing.assert_close(error.float() * weight, torch.ones(4))
 
 
-def test_a_jump_of_no_length_weighs_nothing():
-    assert weights("inverse_jump", [500], [500]) == [0.0]
+@pytest.mark.parametrize("space", ["epsilon", "v"])
+def test_a_jump_of_no_length_weighs_nothing(space):
+    assert weights({"name": "inverse_jump", "space": space}, [500], [500]) == [0.0]
