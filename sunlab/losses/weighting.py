@@ -67,8 +67,9 @@ class XZero(Weighting):
 
 @WEIGHTINGS.register("inverse_jump")
 class InverseJump(Weighting):
-    """1 / c^2, for squared distances in x_s: undoes the measure in x_s. A unit error of the prediction at x_t moves the x_s
-    of a DDIM step by c.
+    """1 / c^2, for squared distances in x_s, undoes the measure in x_s.
+
+    A unit error of the prediction at x_t moves the x_s of a DDIM step by c.
 
     Args:
         space: of the prediction. `epsilon`: c = |sigma_s - alpha_s sigma_t / alpha_t|; where x_t is pure noise (alpha_t = 0)
