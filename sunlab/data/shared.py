@@ -16,7 +16,7 @@ FOLDER = Path("/dev/shm")
 def share(batch: Samples) -> Samples:
     """Move the tensors of a batch into shared memory, where they are not there yet. Raises `RuntimeError` without room."""
     values = [getattr(batch, field.name) for field in fields(batch)]
-    values += [tensor for value in values if isinstance(value, Trajectory) for tensor in (value.states, value.times)]
+    values += [each for path in values if isinstance(path, Trajectory) for each in (path.states, path.times, path.guided)]
     for value in values:
         if isinstance(value, Tensor):
             value.share_memory_()

@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from sunlab.data.collate import cut, join
 from sunlab.data.datamodule import DataModule
 from sunlab.data.negatives import Mixture
+from sunlab.data.shared import share
 from sunlab.data.trajectories import Trajectories
 from sunlab.data.trajectory_file import TrajectoryHeader, write_trajectories
 from sunlab.draws import starting_noise
@@ -157,6 +159,8 @@ def test_guided_predictions_round_trip(tmp_path):
     assert trajectory.guided_at(torch.zeros(1, dtype=torch.float64)).isnan().all()  # at the end there is none
     batch = next(iter(DataModule(stored, Mixture(), batch_size=4, streams=2).loader()))
     rows = [int(key[1:]) for key in batch.keys]
+    (workers,) = islice(DataModule(stored, Mixture(), batch_size=4, streams=2, workers=2).loader(), 1)
+    assert torch.equal(workers.trajectory.guided, batch.trajectory.guided) and share(batch).trajectory.guided.is_shared()
     parts = [cut(batch, 0, 1), cut(batch, 1, 4)]
     assert parts[1].trajectory.guided.shape[0] == 3
     assert all(torch.equal(each.trajectory.guided, guided[rows]) for each in (batch, batch.to("cpu"), join(parts)))
