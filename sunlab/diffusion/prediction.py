@@ -76,6 +76,17 @@ class Denoiser(Protocol):
         ...
 
 
+def recorded(denoise: Denoiser) -> tuple[Denoiser, list[Prediction]]:
+    """The same evaluations, and the list that their predictions are appended to."""
+    made: list[Prediction] = []
+
+    def evaluate(x: Tensor, t: Tensor) -> Prediction:
+        made.append(denoise(x, t))
+        return made[-1]
+
+    return evaluate, made
+
+
 def check_parametrisation(kind: str, path: ProbabilityPath) -> None:
     """Raise `ConfigError` for an unknown parametrisation, or one that carries no information where the path ends in pure
     noise: there epsilon is the state itself, whatever x_0 is (arXiv 2305.08891, section 3.1)."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from registry import Registry
 from sunlab.diffusion.grid import Even, between, constant
 from sunlab.diffusion.path import ProbabilityPath, per_sample
-from sunlab.diffusion.prediction import Denoiser, Prediction
+from sunlab.diffusion.prediction import Denoiser, Prediction, recorded
 from sunlab.errors import ConfigError
 from sunlab.losses.joint import adamw
 from sunlab.types import Batch
@@ -68,12 +68,7 @@ class BoundSampler:
 
     def recording(self) -> tuple["BoundSampler", list[Prediction]]:
         """This sampler, and the list that its predictions are appended to."""
-        made: list[Prediction] = []
-
-        def denoise(x: Tensor, t: Tensor) -> Prediction:
-            made.append(self.denoise(x, t))
-            return made[-1]
-
+        denoise, made = recorded(self.denoise)
         return replace(self, denoise=denoise), made
 
     def jump(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from sunlab.backbones.base import BaseModel
 from sunlab.data.negatives import NegativeSampler, Pool
 from sunlab.data.trajectory_file import TrajectoryHeader, holds_guided, open_trajectories, times_of, write_trajectories
 from sunlab.diffusion.guidance import guided
-from sunlab.diffusion.prediction import Prediction
+from sunlab.diffusion.prediction import recorded
 from sunlab.draws import Draws, keyed_seed, starting_noise
 from sunlab.errors import ConfigError, DataError
 from sunlab.progress import Lines
@@ -109,25 +109,16 @@ class TrajectoryWriter:
         noise = starting_noise(seeds, self.base.backbone.sample_shape).to(self.base.device)
         one_pass = self.guidance == (1.0, 1.0)
         positive, negative = self.base.encode(prompts, exact=True), self.base.encode(negatives, negative=True, exact=True)
-        bound = guided(self.base.backbone, positive, negative, w, one_pass=one_pass)
-        kept = [noise.cpu()]
+        denoise, made = recorded(guided(self.base.backbone, positive, negative, w, one_pass=one_pass))
+        kept, found = [noise.cpu()], list[torch.Tensor]()
         wanted = set(self.stored.tolist())
-        first: Prediction | None = None  # of a step's evaluations, that at the state which it starts from
-        found: list[torch.Tensor] = []
-
-        def denoise(x: torch.Tensor, t: torch.Tensor) -> Prediction:
-            nonlocal first
-            prediction = bound(x, t)
-            first = first or prediction
-            return prediction
-
         states = self.teacher.solver.states(denoise, noise, self.teacher.times)
         for (start, time), x in zip(pairwise(self.teacher.grid), states, strict=True):
-            if self.predictions and start in wanted and first is not None:
-                found.append(first.v.cpu())
+            if self.predictions and start in wanted:
+                found.append(made[0].v.cpu())  # a step's first evaluation is at the state that it starts from
             if time in wanted:
                 kept.append(x.cpu())
-            first = None
+            made.clear()
             progress.add(len(seeds) / self.teacher.steps)
         return torch.stack(kept, dim=1), torch.stack(found, dim=1) if self.predictions else None
 
