@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from bench.networks import fused, tiny_decoder, twin
 from bench.timing import Clock, goal, machine, paired, ratios, summary
+from sunlab.adapters import Adapter
 from sunlab.adapters.lora import LoRA
 from sunlab.adapters.sun import SUN
 from sunlab.backbones.base import BaseModel
@@ -31,9 +32,10 @@ from sunlab.solvers.ddim import DDIM
 from sunlab.solvers.dpmpp_2m import DPMpp2M
 from sunlab.solvers.lcm import LCM
 
-GUIDED, PLAIN, SUN4 = "DPM-Solver++, 25 steps, CFG", "4 plain passes, no adapter", "SUN, 4 steps"
+GUIDED, PLAIN = "DPM-Solver++, 25 steps, CFG", "4 plain passes, no adapter"
+SUN4, RAW4 = "SUN, 4 steps", "SUN, not normalised, 4 steps"
 UNFUSED, FUSED = "LCM-LoRA, 4 steps", "LCM-LoRA, 4 steps, fused"
-STEPS = {GUIDED: 25, SUN4: 4, PLAIN: 4, UNFUSED: 4, FUSED: 4}
+STEPS = {GUIDED: 25, SUN4: 4, RAW4: 4, PLAIN: 4, UNFUSED: 4, FUSED: 4}
 PROMPT, NEGATIVE = "a large koala on a red background", "blue"
 
 
@@ -41,12 +43,16 @@ def binds(
     base: BaseModel, wanted: Sequence[str], *, compile_network: Callable[[nn.Module], object] | None = None
 ) -> dict[str, Bind]:
     """How each case evaluates its network; `compile_network` prepares each of them."""
-    sun, lora = SUN(), LoRA()
+
+    def adapted(adapter: Adapter) -> Callable[[], tuple[BaseModel, Callable[[BaseModel], Bind]]]:
+        return lambda: (twin(base, adapter), lambda model: with_adapter(model, adapter))
+
     made: dict[str, Callable[[], tuple[BaseModel, Callable[[BaseModel], Bind]]]] = {
         GUIDED: lambda: (twin(base), with_guidance),
         PLAIN: lambda: (twin(base), lambda model: with_backbone(model.backbone)),
-        SUN4: lambda: (twin(base, sun), lambda model: with_adapter(model, sun)),
-        UNFUSED: lambda: (twin(base, lora), lambda model: with_adapter(model, lora)),
+        SUN4: adapted(SUN()),
+        RAW4: adapted(SUN(normalise=False)),
+        UNFUSED: adapted(LoRA()),
         FUSED: lambda: (fused(base), lambda model: with_backbone(model.backbone)),
     }
     found = {}

@@ -9,7 +9,7 @@ import torch
 from bench.memory import peak_over
 from bench.networks import compile_blocks
 from bench.timing import Clock, Times, paired, ratios
-from bench_sampling import GUIDED, PLAIN, SUN4, UNFUSED, binds, loops, parts
+from bench_sampling import GUIDED, PLAIN, RAW4, SUN4, UNFUSED, binds, loops, parts
 from gpu.bases import random_base
 from gpu.parts import Bench
 from gpu.record import Goal
@@ -21,7 +21,7 @@ from sunlab.pipelines.draw import Bind
 def measure(bench: Bench) -> None:
     options = {"name": "sd", "channels_last": True}
     base = random_base("sd15", bench.device, bench.dtype, tiny=bench.tiny, pixels=512, options=options, whole=True)
-    clock, names = Clock(bench.device), (GUIDED, PLAIN, SUN4, UNFUSED)
+    clock, names = Clock(bench.device), (GUIDED, PLAIN, SUN4, RAW4, UNFUSED)
     eager = binds(base, names)
     small, middle, large = (1, 1, 1) if bench.tiny else (1, 4, 16)
     seconds = whole_loops(bench, base, eager, middle, clock, "eager", goal=True)
@@ -32,11 +32,11 @@ def measure(bench: Bench) -> None:
         loops(base, {name: compiled[name]}, small, single=True)[name]()
         took = time.perf_counter() - started
         bench.figure(f"seconds to compile, {name}, batch {small}", took, "s", note="first pass, blocks compiled")
+    whole_loops(bench, base, compiled, small, clock, "compiled", goal=True)
+    passes(bench, base, compiled, small, clock, "compiled", goal=True)
     pictures(bench, base, seconds, middle, clock)
     if bench.tiny:
         return  # what follows is more of the same
-    whole_loops(bench, base, compiled, small, clock, "compiled", goal=True)
-    passes(bench, base, compiled, small, clock, "compiled", goal=True)
     pictures(bench, base, whole_loops(bench, base, eager, small, clock, "eager"), small, clock)
     for batch in (small, large):
         passes(bench, base, eager, batch, clock, "eager")
@@ -47,14 +47,17 @@ def measure(bench: Bench) -> None:
 def passes(
     bench: Bench, base: BaseModel, bound: Mapping[str, Bind], batch: int, clock: Clock, how: str, *, goal: bool = False
 ) -> None:
-    """One pass without an adapter, with SUN and with a LoRA: milliseconds, MiB and the ratio."""
-    cases = {name: bound[name] for name in (PLAIN, SUN4, UNFUSED)}
+    """One pass without an adapter, with SUN, also without attention normalisation, and with a LoRA: milliseconds, MiB and
+    the ratios."""
+    cases = {name: bound[name] for name in (PLAIN, SUN4, RAW4, UNFUSED)}
     run = loops(base, cases, batch, single=True)
     seconds = paired(run, bench.pick(21, 1), clock)
     at = f"batch {batch}, {how}"
-    bench.figure(f"a SUN pass over a plain one, {at}", ratios(seconds[SUN4], seconds[PLAIN]), "",
-                 Goal(1.02, at_least=False) if goal else None)  # fmt: skip
-    for name, label in ((PLAIN, "plain pass"), (SUN4, "SUN pass"), (UNFUSED, "LoRA pass")):
+    labels = {PLAIN: "plain pass", SUN4: "SUN pass", RAW4: "SUN, not normalised, pass", UNFUSED: "LoRA pass"}
+    for name in (SUN4, RAW4):
+        bench.figure(f"a {labels[name]} over a plain one, {at}", ratios(seconds[name], seconds[PLAIN]), "",
+                     Goal(1.02, at_least=False) if goal else None)  # fmt: skip
+    for name, label in labels.items():
         bench.figure(f"{label}, {at}", [1000 * s for s in seconds[name]], "ms")
         bench.figure(f"{label}, {at}: rise of memory", peak_over(run[name], bench.device) / 2**20, "MiB")
 
