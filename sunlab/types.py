@@ -1,4 +1,4 @@
-"""The value objects that stages hand to each other, and the protocols they rely on.
+"""The value objects that stages hand to each other.
 
 Symbols: B batch, C latent channels, H and W latent height and width, L text tokens, d text width, T times of a grid.
 Times are floats in [0, 1], float64: t = 1 is noise, t = 0 is clean (see `sunlab.diffusion.path`).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -96,7 +96,8 @@ class Trajectory:
         if missing:
             raise ConfigError(
                 f"data.source: its trajectories have no state at t = {missing}, they were stored at {list(self.grid)}; set "
-                "student.steps (or the loss's segments) to its own, or make a trajectory dataset with this configuration"
+                "student.steps and student.shift (or the loss's segments) to its own, or make a trajectory dataset with "
+                "this configuration"
             )
 
     def at(self, time: Tensor) -> Tensor:
@@ -218,11 +219,3 @@ class Batch:
                 f"or {remedy}"
             )
         return self.latents
-
-
-class Adapting(Protocol):
-    """What a backbone needs to know of the adapter of a pass."""
-
-    def state(self, positive: Conditioning, negative: Conditioning, guidance: Tensor) -> object:
-        """What the adapter's layers receive in a pass with the adapter on."""
-        ...

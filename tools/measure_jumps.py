@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=4, help="of the student's trailing grid, whose times the trajectory dataset has"
     )
+    parser.add_argument("--shift", type=float, default=1.0, help="of these times")
     parser.add_argument("--solver", default="ddim", help="that makes every jump")
     parser.add_argument("--count", type=int, help="only the first so many trajectories")
     parser.add_argument("--batch", type=int, default=64)
@@ -59,11 +60,11 @@ def report(asked: argparse.Namespace) -> str:
     stored.require_teacher(base.fingerprint())
     base.to("cuda" if torch.cuda.is_available() else "cpu")
     path = base.backbone.path
-    times = grid(asked.steps, path=path)
+    times = grid(asked.steps, shift=asked.shift, path=path)
     if missing := [t for t in times.tolist() if (stored.times - t).abs().min() > SAME]:
         raise DataError(
             f"{asked.trajectories}: it holds {stored.times.tolist()}, not {missing}; "
-            f"make it with student.steps={asked.steps}"
+            f"make it with student.steps={asked.steps} student.shift={asked.shift:g} teacher.shift={asked.shift:g}"
         )
     sampling = Sampler(SOLVERS.build(asked.solver, path), times)
     measured = {

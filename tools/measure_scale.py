@@ -55,7 +55,9 @@ def main() -> None:
     path = base.backbone.path
     solver = SOLVERS.build("dpmpp_2m", path)
     teacher = Sampler(solver, grid(given.teacher_steps, path=path))
-    few = Sampler(SOLVERS.build(header.get("solver", "ddim"), path), grid(given.steps, path=path))
+    few = Sampler(
+        SOLVERS.build(header.get("solver", "ddim"), path), grid(given.steps, shift=header.get("shift", 1.0), path=path)
+    )
     guided = with_guidance(base)
     see = EXTRACTORS.build("effnet_lite0")
     references = [seen(see, drawn(base, teacher, guided, w, pairs)) for w in given.w]

@@ -163,8 +163,8 @@ def build_data(config: Config, base: BaseModel, *, accumulate: int = 1, source: 
 
 def build_sampler(sampler: SamplerConfig, base: BaseModel) -> Sampler:
     path = base.backbone.path
-    times = grid(sampler.steps, spacing=sampler.spacing, path=path)
-    return Sampler(component("solvers", sampler.solver, path), times)
+    times = grid(sampler.steps, spacing=sampler.spacing, shift=sampler.shift, path=path)
+    return Sampler(component("solvers", sampler.solver, path), times, sampler.shift)
 
 
 def build_module(config: Config, base: BaseModel) -> "Module":

@@ -142,7 +142,7 @@ class Studio:
             factors = {name: getattr(settings, name) for name in sorted(adapter.scales, reverse=True)}
             how = [f"{solver}, {_steps(settings.steps)}", *([f"guidance {w:g}"] if adapter.steered else [])]
             how += [f"{name.replace('_', ' ')} {value:g}" for name, value in factors.items() if value != 1]
-            sampling = _sampling(solver, settings.steps, model)
+            sampling = _sampling(solver, settings.steps, model, header.get("shift", 1.0))
             bind = with_adapter(model, adapter.to(model.device), Strength(**factors))
             return self._shown(model, method, ", ".join(how), sampling, bind, settings, w)
         finally:
@@ -171,9 +171,9 @@ class Studio:
         return self._loaded[1]
 
 
-def _sampling(solver: str, steps: int, model: BaseModel) -> Sampler:
+def _sampling(solver: str, steps: int, model: BaseModel, shift: float = 1.0) -> Sampler:
     path = model.backbone.path
-    return Sampler(SOLVERS.build(solver, path), grid(steps, path=path))
+    return Sampler(SOLVERS.build(solver, path), grid(steps, shift=shift, path=path))
 
 
 def _steps(count: int) -> str:

@@ -1,6 +1,6 @@
 """The composition root of `sunlab evaluate`: from a checked configuration to the protocol, and the report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -227,9 +227,10 @@ def solver_spec(request: Any) -> dict[str, Any]:
 def build_method(settings: Accelerated, guidance: float, base: BaseModel) -> Method:
     """The way to draw that one of `evaluate.variants` names; what it leaves open is the adapter's own."""
     file = None if settings.adapter is None else locate_adapter(settings.adapter)
-    own = read_adapter(file).header.get("solver", "ddim") if file is not None else "dpmpp_2m"
-    solver = solver_spec(settings.solver or own)
-    sampling = build_sampler(Sampler(solver=solver, steps=settings.steps), base)
+    header: Mapping[str, Any] = {"solver": "dpmpp_2m"} if file is None else read_adapter(file).header
+    solver = solver_spec(settings.solver or header.get("solver", "ddim"))
+    shift = header.get("shift", 1.0) if settings.shift is None else settings.shift
+    sampling = build_sampler(Sampler(solver=solver, steps=settings.steps, shift=shift), base)
     w = guidance if settings.guidance is None else settings.guidance
     over = None if settings.over is None else {"name": settings.over} if isinstance(settings.over, str) else settings.over
     return Method(settings.name, sampling, w, solver, file, over, strength=Strength(settings.scale, settings.lora_scale))

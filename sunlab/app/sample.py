@@ -46,15 +46,16 @@ def sample_grid(
         require_file(locate_adapter(adapter))
     model = load_base(base, dtype=dtype_on(AUTO, "cpu")).freeze()
     if adapter is None:
-        bind, name, w = with_guidance(model), "dpmpp_2m", 3.0
+        bind, name, w, shift = with_guidance(model), "dpmpp_2m", 3.0, 1.0
     else:
         plugged, header = load_adapter(adapter, model.backbone)
         bind, name, w = with_adapter(model, plugged), header.get("solver", "ddim"), scale_of(plugged, header, guidance)
+        shift = header.get("shift", 1.0)
         negative = "--negative" if any(negatives) else None
         for sentence in without_effect(plugged, header, scale="--guidance", w=guidance, negative=negative):
             warnings.warn(sentence, stacklevel=2)
     path = model.backbone.path
-    sampling = Sampler(SOLVERS.build(solver or name, path, key="--solver"), grid(steps, path=path))
+    sampling = Sampler(SOLVERS.build(solver or name, path, key="--solver"), grid(steps, shift=shift, path=path))
     w = w if guidance is None or adapter is not None else guidance
     rows = []
     for prompt, negative in zip(prompts, negatives, strict=True):

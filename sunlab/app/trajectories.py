@@ -45,7 +45,7 @@ def make_trajectories(
         guidance=(config.teacher.guidance[0], config.teacher.guidance[-1]),
         describe={
             "solver": registry_of("solvers").check(config.teacher.solver).name,
-            "spacing": config.teacher.spacing,
+            "spacing": config.teacher.spacing + ("" if config.teacher.shift == 1 else f", shift {config.teacher.shift:g}"),
         },
         seed=config.seed,
         predictions=predictions,

@@ -82,6 +82,7 @@ class Sampler:
     solver: Component = component("solvers", "ddim")  # the solver
     steps: int = 4  # steps from noise to the clean end
     spacing: Literal["trailing", "leading", "uniform"] = "trailing"  # of the grid
+    shift: float = 1.0  # of the grid: t -> shift t / (1 + (shift - 1) t); below 1 the last steps are shorter
 
 
 @dataclass
@@ -124,6 +125,7 @@ class Accelerated:
     lora_scale: float = 1.0  # factor on the update of the adapter's LoRA
     solver: Component | None = component("solvers", None)  # null: the adapter's own, or dpmpp_2m
     steps: int = 4  # from noise to the clean end
+    shift: float | None = None  # of their times; null: the adapter's own, or 1
     guidance: float | None = None  # w; null: evaluate.guidance
     method: str | None = None  # of one training of several that differ in the seed: they are averaged under this name
 

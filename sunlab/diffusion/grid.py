@@ -16,12 +16,14 @@ Spacing = Literal["trailing", "leading", "uniform"]
 Even = Literal["t", "lambda"]
 
 
-def grid(steps: int, *, spacing: Spacing = "trailing", path: ProbabilityPath | None = None) -> Tensor:
+def grid(steps: int, *, spacing: Spacing = "trailing", shift: float = 1.0, path: ProbabilityPath | None = None) -> Tensor:
     """The `steps` + 1 times of a sampler, descending, float64, on the CPU; the last is 0. See `grid_times`."""
-    return torch.tensor(grid_times(steps, spacing=spacing, path=path), dtype=torch.float64)
+    return torch.tensor(grid_times(steps, spacing=spacing, shift=shift, path=path), dtype=torch.float64)
 
 
-def grid_times(steps: int, *, spacing: Spacing = "trailing", path: ProbabilityPath | None = None) -> tuple[float, ...]:
+def grid_times(
+    steps: int, *, spacing: Spacing = "trailing", shift: float = 1.0, path: ProbabilityPath | None = None
+) -> tuple[float, ...]:
     """The times of `grid` as numbers.
 
     `trailing` and `leading` hold whole training steps (arXiv 2305.08891, section 3.3): trailing starts at 1 (4 steps: 1,
@@ -29,14 +31,19 @@ def grid_times(steps: int, *, spacing: Spacing = "trailing", path: ProbabilityPa
     0). `uniform` divides [0, 1] evenly. The path's shift is applied last.
 
     Args:
+        shift: moves the times, see `shifted`: below 1 towards the clean end, where the steps are shorter then. Times of
+            `trailing` and `leading` are whole training steps again afterwards.
         path: whose number of training steps and shift count; None: 1,000 steps, no shift.
 
     Raises:
-        ConfigError: fewer than one step, or more than the path has.
+        ConfigError: fewer than one step, or more than the path has; a shift that is not above 0, or that leaves no training
+            step between two times.
     """
-    most, shift = (1000, 1.0) if path is None else (path.steps, path.shift)
+    most, own = (1000, 1.0) if path is None else (path.steps, path.shift)
     if not 1 <= steps <= most:
         raise ConfigError(f"steps must lie in 1 ... {most}, got {steps}")
+    if not 0 < shift < float("inf"):
+        raise ConfigError(f"shift must be above 0 and finite, got {shift}")
     if spacing == "uniform":
         times = [1 - i / steps for i in range(steps)]
     elif spacing == "trailing":
@@ -45,7 +52,13 @@ def grid_times(steps: int, *, spacing: Spacing = "trailing", path: ProbabilityPa
         times = [round(most + i * stride) / most for i in range(steps)]
     else:
         times = [min(i * (most // steps) + 2, most) / most for i in reversed(range(steps))]
-    return check_times(tuple(shifted(t, shift) for t in (*times, 0.0)))
+    if shift != 1:
+        times = [shifted(t, shift) for t in times]
+        if spacing != "uniform":
+            times = [round(t * most) / most for t in times]
+        if len({*times, 0.0}) <= steps:
+            raise ConfigError(f"shift {shift:g} leaves no training step between two of {steps} steps; give one nearer to 1")
+    return check_times(tuple(shifted(t, own) for t in (*times, 0.0)))
 
 
 def shifted(t: float, shift: float) -> float:

@@ -33,6 +33,10 @@ def _is_whole(times: Sequence[float]) -> bool:
     return all(isinstance(t, int) for t in times)
 
 
+def _is_shift(value: Any) -> bool:
+    return _is_number(value) and 0 < value < float("inf")
+
+
 def _is_range(value: Any) -> bool:
     return value is None or (isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)))
 
@@ -50,6 +54,7 @@ FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "prediction_type": (lambda v: v in get_args(PredictionType), "epsilon, v_prediction, sample or flow"),
     "solver": (lambda v: isinstance(v, str), "a solver's name"),
     "spacing": (lambda v: v in (*SPACINGS, "custom"), "trailing, leading, uniform or custom"),
+    "shift": (_is_shift, "a shift of the times, above 0"),
     "steps": (_is_count, "a number of steps"),
     "times": (_is_times, "descending times in [0, 1]"),
     "final_alpha": (lambda v: v in ("one", "base"), "one, the default, or base: what the last step's alpha is"),
@@ -81,9 +86,9 @@ def with_times(header: Mapping[str, Any]) -> dict[str, Any]:
     return {**header, "times": [(t + 1) / 1000 if _is_whole(times) else float(t) for t in times]}
 
 
-def spacing_of(times: Sequence[float], path: ProbabilityPath) -> str:
-    """Which of the known grids the times (K + 1) are, by name, or `custom`."""
+def spacing_of(times: Sequence[float], path: ProbabilityPath, shift: float = 1.0) -> str:
+    """Which of the known grids with this shift the times (K + 1) are, by name, or `custom`."""
     for spacing in SPACINGS:
-        if tuple(times) == grid_times(len(times) - 1, spacing=spacing, path=path):
+        if tuple(times) == grid_times(len(times) - 1, spacing=spacing, shift=shift, path=path):
             return spacing
     return "custom"

@@ -15,9 +15,9 @@ from sunlab.types import Batch
 class MSC(Loss):
     """The student's one jump to a segment's end, held to several guided teacher steps from the same state.
 
-    The error is measured in x_s, where it is felt at sampling. With `offset` the student's prediction at x_t, from which it
-    jumps, is also held to the guided teacher's there, in v: the offset that guidance causes, as the loss `cfg` has it, at no
-    pass of the student.
+    The error is measured in x_s, the state from which sampling continues. With `offset` the student's prediction at x_t,
+    from which it jumps, is also held to the guided teacher's there, in v: the offset that guidance causes, as the loss `cfg`
+    has it, at no pass of the student.
 
     Args:
         segments: segments of the grid; null: the student's steps.

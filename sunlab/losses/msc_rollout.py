@@ -57,7 +57,7 @@ def teacher_states(teacher: BoundSampler, noise: Tensor, grid: Sequence[float]) 
         missing = [time for time in grid if not any(abs(t - time) < SAME for t in teacher.grid)]
         raise ConfigError(
             f"teacher.steps: a grid of {len(teacher.grid) - 1} steps misses the times {missing} of the student's; choose a "
-            "multiple of student.steps"
+            "multiple of student.steps, and teacher.shift as student.shift"
         )
     x, memory, states, n = noise, None, [noise], len(noise)
     for (t, s), keep in zip(pairwise(teacher.times), kept[1:], strict=True):

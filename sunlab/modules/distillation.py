@@ -196,7 +196,8 @@ class DistillationModule(Module):
         return {
             "prediction_type": self.base.backbone.prediction_type,
             "solver": named[0] if named else "ddim",
-            "spacing": spacing_of(self.student.grid, self.base.backbone.path),
+            "spacing": spacing_of(self.student.grid, self.base.backbone.path, self.student.shift),
+            "shift": self.student.shift,
             "steps": self.student.steps,
             "times": list(self.student.grid),
             "base": describe_base(self.backbone),

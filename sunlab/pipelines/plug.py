@@ -38,7 +38,8 @@ def plug(
 ) -> Any:
     """Attach an adapter file to a diffusers pipeline of a family in `BACKBONES`, and return the pipeline.
 
-    Sets the scheduler, its trailing spacing, the default number of steps and one pass a step from the file's header.
+    Sets the scheduler, the spacing and shift of its times, the default number of steps and one pass a step from the file's
+    header.
     The pipeline's own `negative_prompt` then acts in that one pass. Text-to-image, image-to-image, inpainting and
     ControlNet; style LoRAs may be loaded, fused or not, before or after; an IP-Adapter likewise. Threads may draw through
     copies of the pipeline, each with a scheduler of its own.

@@ -16,7 +16,7 @@ from sunlab.diffusion.grid import grid_times
 from sunlab.errors import ConfigError
 from sunlab.pipelines.attachment import Attachment
 from sunlab.pipelines.generation import GENERATION, Generation, begin, only_one
-from sunlab.pipelines.schedulers import flow_matching
+from sunlab.pipelines.schedulers import flow_matching, timesteps_of
 
 
 class Plugged:
@@ -35,9 +35,18 @@ class Plugged:
             given["num_inference_steps"] = attachment.header["steps"]
         parameters = inspect.signature(own.__call__).parameters
         flow = "solver" in attachment.header and flow_matching(self.scheduler)
-        if "sigmas" in parameters and flow and not given.keys() & {"timesteps", "sigmas"}:
+        shift = attachment.header.get("shift", 1.0)
+        if not given.keys() & {"timesteps", "sigmas"}:
             steps = given.get("num_inference_steps", parameters["num_inference_steps"].default)
-            given["sigmas"] = list(grid_times(steps)[:-1])  # trailing; the scheduler shifts them
+            if flow and "sigmas" in parameters:
+                given["sigmas"] = list(grid_times(steps, shift=shift)[:-1])  # trailing; the scheduler shifts them
+            elif shift != 1:
+                if "timesteps" not in parameters or flow:
+                    raise ConfigError(
+                        f"{attachment.file} was trained at times shifted by {shift:g}, and {type(self).__name__} takes no "
+                        "timesteps; draw with `sunlab sample` instead"
+                    )
+                given["timesteps"] = timesteps_of(attachment.header, self.scheduler, steps)
         if "joint_attention_kwargs" in parameters:  # a mapping of this call, which an IP-Adapter's images are added to
             given["joint_attention_kwargs"] = dict(given.get("joint_attention_kwargs") or {})
         with only_one(self, self.scheduler):

@@ -19,7 +19,8 @@ thresholding that are off, the shift of flow sigmas that are not used."""
 
 
 def scheduler_for(header: Mapping[str, Any], current: Any, where: str) -> Any:
-    """The scheduler that an adapter is drawn with: the base's noise schedule, the adapter's solver and spacing.
+    """The scheduler that an adapter is drawn with: the base's noise schedule, the adapter's solver and spacing. Each call
+    receives shifted times, see `timesteps_of`.
 
     Args:
         header: of the adapter file.
@@ -114,7 +115,7 @@ def _check_path(header: Mapping[str, Any], current: Any, where: str) -> None:
     times, shift = header.get("times"), _shift(current)
     if not flow or times is None:
         return
-    grid = grid_times(len(times) - 1, path=RectifiedFlow(shift=shift))
+    grid = grid_times(len(times) - 1, shift=header.get("shift", 1.0), path=RectifiedFlow(shift=shift))
     if not np.allclose(grid, times, atol=1e-6):
         key, value = "shift" if _shifts(current) else "flow_shift", stated.get("shift", "...")
         raise DataError(
@@ -133,6 +134,15 @@ def _compare_noise(header: Mapping[str, Any], built: Any, where: str) -> None:
             "pipeline was loaded with",
             stacklevel=4,
         )
+
+
+def timesteps_of(header: Mapping[str, Any], scheduler: Any, steps: int) -> list[int]:
+    """The network's times of the adapter's grid with so many steps, on a variance-preserving scheduler: its whole training
+    steps, from noise on."""
+    path = DiscreteVP(scheduler.alphas_cumprod)
+    times = torch.tensor(grid_times(steps, shift=header.get("shift", 1.0), path=path)[:-1], dtype=torch.float64)
+    found: list[int] = path.step(times).long().tolist()
+    return found
 
 
 def _remedy(settings: str) -> str:
@@ -197,7 +207,11 @@ def _build(solver: str, header: Mapping[str, Any], base: Any) -> Any:
         from sunlab.pipelines.flow_scheduler import FlowScheduler
 
         return FlowScheduler(num_train_timesteps=steps, shift=_shift(base), solver=solver)
-    name, settings = settings_of(solver, steps)
+    if header.get("shift", 1.0) != 1 and solver == "ddim":  # diffusers' own takes no times: the first order of DPM-Solver++
+        name, settings = settings_of("dpmpp_2m", steps)
+        settings["solver_order"] = 1
+    else:
+        name, settings = settings_of(solver, steps)
     if header.get("final_alpha") == "base":
         settings.pop("set_alpha_to_one", None)
     return getattr(diffusers, name).from_config(base.config, **settings)

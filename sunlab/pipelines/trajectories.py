@@ -57,7 +57,7 @@ class TrajectoryWriter:
         if missing:
             raise ConfigError(
                 f"teacher.steps: a grid of {teacher.steps} steps misses the times {missing} of the "
-                "student's; choose a multiple of student.steps"
+                "student's; choose a multiple of student.steps, and teacher.shift as student.shift"
             )
         if not prompts:
             raise ConfigError("data.source: it has no captions to draw trajectories for")

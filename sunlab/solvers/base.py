@@ -67,6 +67,7 @@ class Sampler:
     Attributes:
         solver: of the probability-flow ODE.
         times: (K + 1,) descending, float64, on the CPU; the last is 0.
+        shift: of these times; a grid of another number of steps has the same.
 
     Raises:
         ConfigError: times that are no grid.
@@ -74,6 +75,7 @@ class Sampler:
 
     solver: Solver
     times: Tensor
+    shift: float = 1.0
 
     def __post_init__(self) -> None:
         check_times(self.grid)

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from sunlab.adapters.sun import SUN
+from sunlab.app.evaluate import build_method
 from sunlab.cli.main import main
-from sunlab.export import save_adapter
+from sunlab.config.schema import Accelerated
+from sunlab.export import read_adapter, save_adapter
 from sunlab.export.shapes import describe_base
 from sunlab.precision import SWITCH
 
@@ -60,6 +62,17 @@ def test_trajectories_of_other_times_are_refused(fit, tiny_trajectories):
     source = f"data.source={{name: trajectories, path: '{tiny_trajectories}'}}"
     code, told = fit(source, "loss.states=teacher", "teacher.steps=24", "student.steps=3")
     assert code == 78 and "student.steps" in told and "[1.0, 0.75, 0.5, 0.25, 0.0]" in told
+
+
+def test_shifted_times_are_in_the_file_and_drawn(fit, tiny_base, tmp_path):
+    """shift t / (1 + (shift - 1) t) for shift = 1/2: 1, 3/5, 1/3, 1/7, in whole training steps."""
+    code, told = fit("student.shift=0.5", "student.steps=4", "trainer.max_steps=1")
+    assert code == 0, told
+    file, times = tmp_path / "tiny" / "export" / "adapter.safetensors", (1.0, 0.6, 0.333, 0.143, 0.0)
+    header = read_adapter(file).header
+    assert header["shift"] == 0.5 and header["spacing"] == "trailing" and tuple(header["times"]) == times
+    own, other = (build_method(Accelerated(adapter=str(file), shift=s), 3.0, tiny_base).sampling.grid for s in (None, 1.0))
+    assert own == times and other == (1.0, 0.75, 0.5, 0.25, 0.0)
 
 
 def test_the_other_adapter_is_looked_at_before_the_training(fit, adapter_file, tmp_path):

@@ -270,6 +270,15 @@ def test_sigmas_of_trailing_times(bench, steps, times):
     assert torch.equal(sigmas, torch.cat([bench.model.model_sampling.sigmas[times], torch.zeros(1)]))
 
 
+def test_sigmas_of_a_shifted_adapter(nodes, models_dir):
+    """shift t / (1 + (shift - 1) t) for shift = 1/2: 1, 3/5, 1/3, 1/7."""
+    bench = Bench(nodes, models_dir, shift=0.5)
+    (sigmas,) = bench.nodes["SunlabSigmas"]().sigmas(bench.apply([[NEGATIVE, {}]]), 4)
+    assert torch.equal(sigmas, torch.cat([bench.model.model_sampling.sigmas[[999, 599, 332, 142]], torch.zeros(1)]))
+    (sigmas,) = bench.nodes["SunlabSigmas"]().sigmas(bench.patcher, 4)
+    assert torch.equal(sigmas, torch.cat([bench.model.model_sampling.sigmas[[999, 749, 499, 249]], torch.zeros(1)]))
+
+
 def test_sigmas_of_a_part(bench):
     (sigmas,) = bench.nodes["SunlabSigmas"]().sigmas(bench.patcher, 2, 0.5)
     assert torch.equal(sigmas, torch.cat([bench.model.model_sampling.sigmas[[499, 249]], torch.zeros(1)]))

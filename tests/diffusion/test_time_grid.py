@@ -68,6 +68,31 @@ def test_a_shifted_uniform_grid_is_diffusers(steps, shift):
     torch.testing.assert_close(ours.float(), theirs.sigmas, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("shift", "times"), [(0.5, [999, 599, 332, 142]), (1.0, [999, 749, 499, 249]), (3.0, [999, 899, 749, 499])]
+)
+def test_a_shifted_grid_has_whole_training_steps(shift, times):
+    """shift t / (1 + (shift - 1) t) of 1, 3/4, 1/2, 1/4: for 1/2 these are 1, 3/5, 1/3, 1/7."""
+    assert steps_of(grid(4, shift=shift, path=PATH)) == [*times, -1]
+
+
+@pytest.mark.parametrize("shift", [0.3, 0.7, 2.3])
+@pytest.mark.parametrize("multiple", [2, 3, 6, 7])
+def test_a_multiple_of_the_same_shift_contains_the_segments_ends(shift, multiple):
+    assert set(grid_times(4, shift=shift)) <= set(grid_times(4 * multiple, shift=shift))
+
+
+def test_the_shifts_of_grid_and_path_multiply():
+    both, one = (grid(7, spacing="uniform", shift=a, path=RectifiedFlow(shift=b)) for a, b in ((0.5, 3.0), (1.0, 1.5)))
+    torch.testing.assert_close(both, one)
+
+
+@pytest.mark.parametrize("shift", [0.0, -1.0, math.inf, math.nan, 1e-4])
+def test_impossible_shifts_are_refused(shift):
+    with pytest.raises(ConfigError, match="shift"):
+        grid(4, shift=shift)
+
+
 @pytest.mark.parametrize("path", [PATH, RectifiedFlow(), RectifiedFlow(shift=3.0)])
 @pytest.mark.parametrize("spacing", ["trailing", "leading", "uniform"])
 @pytest.mark.parametrize("steps", [*(n for n in STEPS if n < 1000), 61])

@@ -81,6 +81,33 @@ def test_it_draws_what_our_own_loop_draws(kind, solver, pipe, tiny_base, tiny_ba
     torch.testing.assert_close(images, ours.images, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
+def test_shifted_times_are_those_of_our_own_loop(solver, pipe, tiny_base, tiny_base_folder, tmp_path):
+    """shift t / (1 + (shift - 1) t) for shift = 1/2: 1, 3/5, 1/3, 1/7."""
+    path = make(
+        tiny_base_folder, tmp_path / "a.safetensors", SUN(), solver=solver, shift=0.5, times=[1.0, 0.6, 0.333, 0.143, 0.0]
+    )
+    base, seen = tiny_base.freeze(), []
+    loaded, _ = load_adapter(path, base.backbone)
+    sampling = Sampler(SOLVERS.build(solver, base.backbone.path), torch.tensor([1.0, 0.6, 0.333, 0.143, 0.0]).double())
+    wanted = draw(base, sampling, with_adapter(base, loaded), Request(PROMPTS, NEGATIVES, SEEDS), w=3.0)
+    pipe.unet.register_forward_pre_hook(lambda module, args: seen.append(int(args[1])))
+    sunlab.plug(pipe, path)
+    torch.testing.assert_close(latents(pipe), wanted.latents, atol=1e-4, rtol=1e-4)
+    assert seen == [999, 599, 332, 142]
+    seen.clear()
+    pipe("a pizza", output_type="latent")  # steps from the header
+    pipe("a pizza", output_type="latent", num_inference_steps=2)
+    pipe("a pizza", output_type="latent", timesteps=[999, 499])
+    assert seen == [999, 599, 332, 142, 999, 332, 999, 499]
+    picture = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
+    sunlab.unplug(pipe)
+    sunlab.plug(picture, path)
+    seen.clear()
+    picture("a pizza", image=torch.zeros(1, 3, 32, 32), strength=0.5, output_type="latent")
+    assert seen == [332, 142]
+
+
 def test_one_pass_a_step_and_the_header_sets_the_steps(pipe, sun_file):
     sizes, times = [], []
     pipe.unet.register_forward_pre_hook(lambda m, args: (sizes.append(len(args[0])), times.append(int(args[1])))[0] and None)

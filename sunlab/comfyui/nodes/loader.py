@@ -115,7 +115,8 @@ class ApplySUN:
 
 
 class SUNSigmas:
-    """The sigmas of trailing times: of 1,000, at 4 steps, those of 999, 749, 499 and 249, then 0."""
+    """The sigmas of trailing times: of 1,000, at 4 steps, those of 999, 749, 499 and 249, then 0. They are shifted as the
+    adapter in the model was trained."""
 
     CATEGORY = "sampling/custom_sampling/schedulers"
     RETURN_TYPES = ("SIGMAS",)
@@ -138,8 +139,16 @@ class SUNSigmas:
         stride = (
             of - of / total
         ) - of  # as numpy's arange, and so diffusers, has it: its last bit decides how 937.5 is rounded
-        times = torch.tensor([round(of + i * stride) - 1 for i in range(total)])[-steps:]
+        shift = _shift(model.model_options)
+        parts = [round(of + i * stride) / of for i in range(total)]
+        times = torch.tensor([round(of * shift * t / (1 + (shift - 1) * t)) - 1 for t in parts])[-steps:]
         return (torch.cat([sampling.sigma(times).float().cpu(), torch.zeros(1)]),)
+
+
+def _shift(options: Mapping[str, Any]) -> float:
+    """Of the times of the adapter that patches the model; 1 where there is none."""
+    patches = options.get("transformer_options", {}).get("patches", {}).get("attn2_patch", [])
+    return next((float(each.adapter.header.get("shift", 1.0)) for each in patches if isinstance(each, SUNPatch)), 1.0)
 
 
 def _check_prediction(adapter: SUNAdapter, sampling: Any) -> None:
