@@ -94,7 +94,8 @@ def report(asked: argparse.Namespace) -> str:
     quiet()
     loaded = settle(load_config(asked.config, asked.overrides), own_device())
     config = loaded.config
-    settings = replace(config.evaluate, control=None, timed=1, variants=[])
+    alone = Accelerated(adapter=asked.adapter[0].rpartition("=")[2], steps=asked.steps)  # for the rows without an adapter
+    settings = replace(config.evaluate, control=None, timed=1, variants=[alone])
     config = replace(config, evaluate=settings)
     request, (extractor, _) = build_pairs(config), check_judges(config)
     base = load_base(config.model.base, **base_options(config)).freeze().to(own_device())

@@ -72,7 +72,7 @@ def test_the_table(file, tiny_base_folder, tiny_shards, tmp_path, monkeypatch, c
         f"model.base={tiny_base_folder}", f"run.dir={tmp_path}", "evaluate.count=16",
         "evaluate.extractor=corner_of_the_test",
         f"evaluate.prompts={{name: shards, urls: [{tiny_shards}]}}", "evaluate.before.steps=2", "evaluate.reference_steps=3",
-        "evaluate.subsets=2", "evaluate.metrics=[paired_l2]", "evaluate.nothing=false",
+        "evaluate.subsets=2", "evaluate.metrics=[paired_l2]",
     ]  # fmt: skip
     given = ["--adapter", f"SUN={file}", "--steps", "2", "--config", "@quickstart", *settings]
     monkeypatch.setattr(sys, "argv", ["swap_jumps.py", *given])
@@ -80,6 +80,7 @@ def test_the_table(file, tiny_base_folder, tiny_shards, tmp_path, monkeypatch, c
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     passes = {row[0].strip("| "): row[1] for row in rows[-4:]}
     assert passes == {"SUN aa": "2", "SUN ga": "3", "SUN ag": "3", "SUN gg": "4"}
+    assert any(row[0] == "| no adapter, no guidance, ddim 2 steps" and row[1] == "2" for row in rows)
 
 
 @pytest.mark.parametrize("pattern", ["aa", "aab", ""])
