@@ -108,6 +108,14 @@ def test_shifted_times_are_those_of_our_own_loop(solver, pipe, tiny_base, tiny_b
     assert seen == [332, 142]
 
 
+def test_shifted_times_of_lcm(pipe, tiny_base_folder, tmp_path):
+    seen, times = [], [1.0, 0.6, 0.333, 0.143, 0.0]
+    path = make(tiny_base_folder, tmp_path / "a.safetensors", SUN(), solver="lcm", shift=0.5, times=times)
+    pipe.unet.register_forward_pre_hook(lambda module, args: seen.append(int(args[1])))
+    latents(sunlab.plug(pipe, path))
+    assert seen == [999, 599, 332, 142]
+
+
 def test_one_pass_a_step_and_the_header_sets_the_steps(pipe, sun_file):
     sizes, times = [], []
     pipe.unet.register_forward_pre_hook(lambda m, args: (sizes.append(len(args[0])), times.append(int(args[1])))[0] and None)

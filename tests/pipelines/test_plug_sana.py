@@ -92,6 +92,20 @@ def test_it_draws_what_sunlab_draws(kind, folder, files, pipe):
     assert torch.equal(latents(pipe, guidance_scale=3.0, num_inference_steps=STEPS), before), "restored to the bit"
 
 
+def test_shifted_times_are_those_of_our_own_loop(folder, pipe, tmp_path):
+    """1 and 1/2, shifted by 1/2 to 1 and 1/3, then by the base's own shift f to f / (f + 2)."""
+    base = load_base(folder).freeze()
+    own = base.backbone.path.shift
+    times = [1.0, round(1000 / 3) / 1000, 0.0]
+    times[1] = own * times[1] / (1 + (own - 1) * times[1])
+    adapter = moved(ADAPTERS.build({"name": "sun"}), base.backbone)
+    file = file_for(base.backbone, tmp_path / "a.safetensors", adapter, steps=STEPS, shift=0.5, times=times)
+    sampling = Sampler(DDIM(base.backbone.path), torch.tensor(times, dtype=torch.float64))
+    wanted = draw(base, sampling, with_adapter(base, adapter), Request(PROMPTS, NEGATIVES, SEEDS), w=3.0).latents
+    sunlab.plug(pipe, file)
+    torch.testing.assert_close(latents(pipe, guidance_scale=1.0), wanted, atol=1e-4, rtol=1e-4)
+
+
 def test_embeddings_as_given_keep_their_masks(files, pipe):
     sunlab.plug(pipe, files["sun"][0])
     wanted = latents(pipe, guidance_scale=1.0)
