@@ -130,6 +130,8 @@ def _require_files(config: Config, bases: Sequence[str]) -> None:
         locate(base)
     for number, variant in enumerate(config.evaluate.variants):
         _require_strength(variant, f"evaluate.variants.{number}.")
+        if variant.shift is not None and variant.shift <= 0:
+            raise ConfigError(f"evaluate.variants.{number}.shift: {variant.shift:g} is no shift; give a number above 0")
         if variant.adapter is not None and not locate_adapter(variant.adapter).is_file():
             raise ConfigError(
                 f"evaluate.variants.{number}.adapter: {variant.adapter} is neither a file, nor one inside the package, "

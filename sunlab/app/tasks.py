@@ -83,6 +83,9 @@ class Distillation(Task):
         yield from super().problems(config)
         if config.teacher.steps % config.student.steps:
             yield "teacher.steps", f"{config.teacher.steps} is no multiple of student.steps = {config.student.steps}"
+        for key, shift in (("teacher.shift", config.teacher.shift), ("student.shift", config.student.shift)):
+            if shift <= 0:
+                yield key, f"{shift:g} is no shift; give a number above 0, 1 for even times"
 
     def parts(self, config: Config, base: BaseModel) -> dict[str, Any]:
         """The arguments of `DistillationModule`."""

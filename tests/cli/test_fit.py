@@ -75,6 +75,13 @@ def test_shifted_times_are_in_the_file_and_drawn(fit, tiny_base, tmp_path):
     assert own == times and other == (1.0, 0.75, 0.5, 0.25, 0.0)
 
 
+@pytest.mark.parametrize("value", ["0", "-1"])
+@pytest.mark.parametrize("key", ["student", "teacher"])
+def test_what_is_no_shift_is_refused(key, value, fit):
+    code, told = fit(f"{key}.shift={value}")
+    assert code == 78 and f"{key}.shift" in told and "above 0" in told
+
+
 def test_the_other_adapter_is_looked_at_before_the_training(fit, adapter_file, tmp_path):
     code, told = fit(before_after(tmp_path / "none.safetensors"))
     assert code == 65 and "none.safetensors" in told

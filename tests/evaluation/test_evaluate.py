@@ -180,6 +180,7 @@ def test_pictures_that_are_not_finite_are_no_result(words, tmp_path):
         ("evaluate.variants=[{name: a}, {name: a}]", r"evaluate.variants.1.name: each variant needs a name"),
         ("evaluate.variants=[{name: a, scale: 0.5}]", r"evaluate.variants.0.scale: for variants with an adapter"),
         ("evaluate.variants=[{name: a, over: nag, scale: 2}]", r"evaluate.variants.0.scale=2: 'nag' has no offset"),
+        ("evaluate.variants=[{name: a, shift: 0}]", r"evaluate.variants.0.shift: 0 is no shift; give a number above 0"),
         ("evaluate.variants=[{name: a, stepz: 4}]", "did you mean 'steps'"),
         ("evaluate.prompt_file=no.txt", "evaluate.prompt_file: no.txt is not there"),
     ],
