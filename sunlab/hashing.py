@@ -1,4 +1,4 @@
-"""The hash of files' contents, by which weights are told apart."""
+"""A hash of files' contents, which identifies weights."""
 
 from collections.abc import Sequence
 from hashlib import file_digest, sha256

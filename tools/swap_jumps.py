@@ -32,6 +32,7 @@ from sunlab.evaluation.methods import Method
 from sunlab.evaluation.protocol import evaluate_base
 from sunlab.evaluation.report import table_of
 from sunlab.pipelines.draw import Bind, with_guidance
+from sunlab.pipelines.flow_scheduler import FLOW_SOLVERS
 from sunlab.progress import Lines
 from sunlab.types import SAME, Conditioning
 
@@ -83,8 +84,8 @@ def swapped(name: str, file: str, patterns: Sequence[str], steps: int, guidance:
         if len(pattern) != steps or set(pattern) - {ADAPTER, GUIDED}:
             raise ConfigError(f"--patterns: {pattern!r} must have {steps} letters, each {ADAPTER} or {GUIDED}")
     method = build_method(Accelerated(name=name, adapter=file, steps=steps), guidance, base)
-    if method.solver["name"] not in ("ddim", "dpmpp_2m", "euler", "lcm"):
-        raise ConfigError(f"{file}: its solver {method.solver['name']} evaluates the network between the times of its steps")
+    if method.solver["name"] not in FLOW_SOLVERS:
+        raise ConfigError(f"{file}: its solver {method.solver['name']} does not evaluate the network once a step")
     own = {field: getattr(method, field) for field in Method.__dataclass_fields__}
     return [Swapped(**{**own, "name": f"{name} {pattern}"}, pattern=pattern) for pattern in patterns]
 

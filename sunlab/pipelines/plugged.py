@@ -36,17 +36,17 @@ class Plugged:
         parameters = inspect.signature(own.__call__).parameters
         flow = "solver" in attachment.header and flow_matching(self.scheduler)
         shift = attachment.header.get("shift", 1.0)
-        if not given.keys() & {"timesteps", "sigmas"}:
+        key = "sigmas" if flow else "timesteps"
+        if shift != 1 and key not in parameters:
+            raise ConfigError(
+                f"{attachment.file} was trained at times shifted by {shift:g}, and {type(self).__name__} takes no {key}; "
+                "draw with `sunlab sample` instead"
+            )
+        if (flow or shift != 1) and key in parameters and not given.keys() & {"timesteps", "sigmas"}:
             steps = given.get("num_inference_steps", parameters["num_inference_steps"].default)
-            if flow and "sigmas" in parameters:
-                given["sigmas"] = list(grid_times(steps, shift=shift)[:-1])  # trailing; the scheduler shifts them
-            elif shift != 1:
-                if "timesteps" not in parameters or flow:
-                    raise ConfigError(
-                        f"{attachment.file} was trained at times shifted by {shift:g}, and {type(self).__name__} takes no "
-                        "timesteps; draw with `sunlab sample` instead"
-                    )
-                given["timesteps"] = timesteps_of(attachment.header, self.scheduler, steps)
+            # as sigmas without the base's own shift, which the scheduler applies
+            times = grid_times(steps, shift=shift)[:-1] if flow else timesteps_of(attachment.header, self.scheduler, steps)
+            given[key] = list(times)
         if "joint_attention_kwargs" in parameters:  # a mapping of this call, which an IP-Adapter's images are added to
             given["joint_attention_kwargs"] = dict(given.get("joint_attention_kwargs") or {})
         with only_one(self, self.scheduler):

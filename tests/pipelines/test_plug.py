@@ -108,6 +108,21 @@ def test_shifted_times_are_those_of_our_own_loop(solver, pipe, tiny_base, tiny_b
     assert seen == [332, 142]
 
 
+def test_a_pipeline_without_timesteps_draws_no_shifted_adapter(pipe, tiny_base_folder, tmp_path):
+    class Plain(StableDiffusionPipeline):
+        def __call__(self, prompt):
+            return super().__call__(prompt, output_type="latent", num_inference_steps=2)
+
+    path = make(tiny_base_folder, tmp_path / "a.safetensors", SUN(), shift=0.5, times=[1.0, 0.6, 0.333, 0.143, 0.0])
+    plain = Plain(**pipe.components, requires_safety_checker=False)
+    sunlab.plug(plain, path)
+    with pytest.raises(
+        ConfigError, match=r"a\.safetensors was trained at times shifted by 0\.5, and Plain takes no timesteps"
+    ):
+        plain("a pizza")
+    sunlab.unplug(plain)
+
+
 def test_shifted_times_of_lcm(pipe, tiny_base_folder, tmp_path):
     seen, times = [], [1.0, 0.6, 0.333, 0.143, 0.0]
     path = make(tiny_base_folder, tmp_path / "a.safetensors", SUN(), solver="lcm", shift=0.5, times=times)
