@@ -50,7 +50,9 @@ def main() -> int:
     if args.json:
         write(args.json, report)
     show(console, results)
-    failed = [result.name for result in results if not result.passed]
+    failed = [result for result in results if not result.passed]
+    for result in failed:
+        print(f"FAIL  {result.name}:", *result.wrong, sep="\n  ")
     print(f"{len(results) - len(failed)} of {len(results)} trials as expected, seed {args.seed}, {seconds:.0f} s")
     return 1 if failed else 0
 
