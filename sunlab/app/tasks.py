@@ -10,6 +10,7 @@ from sunlab.app.compose import build_bases, build_sampler, component
 from sunlab.backbones.base import BaseModel
 from sunlab.config.schema import Config
 from sunlab.errors import ConfigError
+from sunlab.export import begin_with
 from sunlab.modules.adapter import AdapterModule
 from sunlab.modules.autoencoder import AutoencoderModule
 from sunlab.modules.base import Module
@@ -102,9 +103,16 @@ class Distillation(Task):
 
 @TASKS.register("adapter")
 class AdapterTask(Distillation):
-    """Train an adapter over the frozen pretrained model, or over several (`model.bases`)."""
+    """Train an adapter over the frozen pretrained model, or over several (`model.bases`).
+
+    Args:
+        start: file of an adapter of the same kind and switches, whose weights the training begins with; null: untrained.
+    """
 
     over_bases = True
+
+    def __init__(self, *, start: str | None = None):
+        self.start = start
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         yield from super().problems(config)
@@ -116,7 +124,11 @@ class AdapterTask(Distillation):
 
     def build(self, config: Config, base: BaseModel) -> Module:
         bases = build_bases(config, base)
-        return AdapterModule(base, component("adapters", config.adapter), bases=bases, **self.parts(config, base))
+        adapter = component("adapters", config.adapter)
+        module = AdapterModule(base, adapter, bases=bases, **self.parts(config, base))
+        if self.start is not None:
+            begin_with(self.start, adapter, base.backbone)
+        return module
 
 
 @TASKS.register("student")

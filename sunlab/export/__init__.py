@@ -2,6 +2,6 @@
 `file.py` first; `convert.py` writes the other layouts."""
 
 from sunlab.export.file import FORMAT, AdapterFile, read_adapter, save_adapter
-from sunlab.export.load import attach_untrained, fill, load_adapter
+from sunlab.export.load import attach_untrained, begin_with, fill, load_adapter
 
-__all__ = ["FORMAT", "AdapterFile", "attach_untrained", "fill", "load_adapter", "read_adapter", "save_adapter"]
+__all__ = ["FORMAT", "AdapterFile", "attach_untrained", "begin_with", "fill", "load_adapter", "read_adapter", "save_adapter"]

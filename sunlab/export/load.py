@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sunlab.adapters import ADAPTERS, Adapter
 from sunlab.backbones.attention import Adaptable
-from sunlab.errors import DataError
+from sunlab.errors import ConfigError, DataError
 from sunlab.export.file import AdapterFile, read_adapter
 from sunlab.export.published import place
 from sunlab.export.shapes import describe_base, layers_of
@@ -39,6 +39,23 @@ def load_adapter(
         adapter.detach()
         raise
     return adapter.requires_grad_(False), read.header
+
+
+def begin_with(file: str | Path, adapter: Adapter, backbone: Adaptable) -> None:
+    """Copy a file's weights into an adapter that is attached to `backbone` and is then trained.
+
+    Raises:
+        ConfigError: the file's adapter is of another kind, or has other switches, than `adapter`.
+        DataError: a damaged file, or one for another base.
+    """
+    read = fitted(read_adapter(file), backbone)
+    asked, given = adapter.spec, adapter_of(read).spec
+    if other := [key for key in sorted({*asked, *given}) if asked.get(key) != given.get(key)]:
+        stated = ", ".join(f"{key}: {given.get(key)!r}" for key in other)
+        raise ConfigError(
+            f"task.start: {read.path} was trained with {stated}; set adapter likewise, or start from another file"
+        )
+    fill(adapter, read.tensors, str(read.path))
 
 
 def adapter_of(file: AdapterFile, *, over: Mapping[str, Any] | None = None) -> Adapter:
