@@ -127,7 +127,7 @@ class AdapterTask(Distillation):
         adapter = component("adapters", config.adapter)
         module = AdapterModule(base, adapter, bases=bases, **self.parts(config, base))
         if self.start is not None:
-            begin_with(self.start, adapter, base.backbone)
+            module.after = begin_with(self.start, adapter, base.backbone).get("training")
         return module
 
 

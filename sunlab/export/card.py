@@ -102,7 +102,9 @@ def _training(summary: Mapping[str, Any] | None) -> str | None:
     if summary is None or not {"loss", "steps", *passes} <= summary.keys():
         return json.dumps(dict(summary), sort_keys=True) if summary else None
     spent = ", ".join(f"{name} {summary[name]:,}" for name in passes)
-    return f"{summary['steps']:,} steps, loss {summary['loss']}; NFE: {spent}"
+    told = f"{summary['steps']:,} steps, loss {summary['loss']}; NFE: {spent}"
+    after = summary.get("after")
+    return f"{told}; after {_training(after)}" if isinstance(after, Mapping) else told
 
 
 def _use(header: Mapping[str, Any], adapter: Adapter, name: str, layout: str, publication: Publication | None = None) -> str:

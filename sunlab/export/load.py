@@ -41,8 +41,8 @@ def load_adapter(
     return adapter.requires_grad_(False), read.header
 
 
-def begin_with(file: str | Path, adapter: Adapter, backbone: Adaptable) -> None:
-    """Copy a file's weights into an adapter that is attached to `backbone` and is then trained.
+def begin_with(file: str | Path, adapter: Adapter, backbone: Adaptable) -> Mapping[str, Any]:
+    """Copy a file's weights into an adapter that is attached to `backbone` and is then trained. Returns the file's header.
 
     Raises:
         ConfigError: the file's adapter is of another kind, or has other switches, than `adapter`.
@@ -56,6 +56,7 @@ def begin_with(file: str | Path, adapter: Adapter, backbone: Adaptable) -> None:
             f"task.start: {read.path} was trained with {stated}; set adapter likewise, or start from another file"
         )
     fill(adapter, read.tensors, str(read.path))
+    return read.header
 
 
 def adapter_of(file: AdapterFile, *, over: Mapping[str, Any] | None = None) -> Adapter:

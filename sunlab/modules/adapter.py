@@ -1,5 +1,6 @@
 """Training an adapter: SUN, or any other that attaches to the frozen network."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,12 @@ class AdapterModule(DistillationModule):
     Args:
         base, loss, options: see `DistillationModule`.
         adapter: attached to the base's network here.
+
+    Attributes:
+        after: summary of the training that the adapter's first weights are from, for the exported file; None: untrained.
     """
+
+    after: Mapping[str, Any] | None = None
 
     def __init__(self, base: BaseModel, adapter: Adapter, loss: Loss, **options: Any):
         super().__init__(base, loss, **options)
@@ -42,4 +48,7 @@ class AdapterModule(DistillationModule):
     def export(self, folder: Path) -> list[Path]:
         """The adapter file."""
         folder.mkdir(parents=True, exist_ok=True)
-        return [save_adapter(folder / "adapter.safetensors", self.adapter, self.header())]
+        header = self.header()
+        if self.after is not None:
+            header["training"]["after"] = dict(self.after)
+        return [save_adapter(folder / "adapter.safetensors", self.adapter, header)]

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from sunlab.cli.main import main
+from sunlab.export import read_adapter
 
 STILL = ("optimizer.lr=1.0e-12", "optimizer.schedule=constant", "callbacks=[]")
 """A training of which half-precision weights show nothing."""
@@ -33,6 +34,11 @@ def test_it_begins_with_the_weights_of_the_file(fit, tmp_path, adapter):
     first, second, untrained = (load_file(file_of(tmp_path, name)) for name in ("first", "second", "untrained"))
     assert all(torch.equal(first[name], second[name]) for name in first) and first.keys() == second.keys()
     assert any(not torch.equal(first[name], untrained[name]) for name in first)
+    headers = [read_adapter(file_of(tmp_path, name)).header["training"] for name in ("first", "second", "untrained")]
+    assert headers[1]["after"] == headers[0] and "after" not in headers[2]
+    assert main(["export", str(file_of(tmp_path, "second")), "--out", str(tmp_path / "out" / "adapter.safetensors")]) == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "2 steps, loss MSC; NFE: teacher" in card and "; after 2 steps, loss MSC; NFE: teacher" in card
 
 
 def test_on_resume_the_checkpoint_counts(fit, tmp_path):
