@@ -99,7 +99,7 @@ def _range(guidance: Sequence[float] | None) -> str | None:
 
 def _training(summary: Mapping[str, Any] | None) -> str | None:
     passes = ("teacher", "student", "backward")
-    if summary is None or not {"loss", "steps", *passes} <= summary.keys():
+    if summary is None or "loss" not in summary or any(type(summary.get(name)) is not int for name in ("steps", *passes)):
         return json.dumps(dict(summary), sort_keys=True) if summary else None
     spent = ", ".join(f"{name} {summary[name]:,}" for name in passes)
     told = f"{summary['steps']:,} steps, loss {summary['loss']}; NFE: {spent}"

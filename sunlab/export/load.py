@@ -50,7 +50,8 @@ def begin_with(file: str | Path, adapter: Adapter, backbone: Adaptable) -> Mappi
     """
     read = fitted(read_adapter(file), backbone)
     asked, given = adapter.spec, adapter_of(read).spec
-    if other := [key for key in sorted({*asked, *given}) if asked.get(key) != given.get(key)]:
+    keys = sorted({*asked, *given}) if asked["name"] == given["name"] else ["name"]
+    if other := [key for key in keys if asked.get(key) != given.get(key)]:
         stated = ", ".join(f"{key}: {given.get(key)!r}" for key in other)
         raise ConfigError(
             f"task.start: {read.path} was trained with {stated}; set adapter likewise, or start from another file"

@@ -45,10 +45,13 @@ class AdapterModule(DistillationModule):
     def bind_student(self) -> Bind:
         return with_adapter(self.base, self.adapter)
 
+    def header(self) -> dict[str, Any]:
+        header = super().header()
+        if self.after is not None:
+            header["training"]["after"] = dict(self.after)
+        return header
+
     def export(self, folder: Path) -> list[Path]:
         """The adapter file."""
         folder.mkdir(parents=True, exist_ok=True)
-        header = self.header()
-        if self.after is not None:
-            header["training"]["after"] = dict(self.after)
-        return [save_adapter(folder / "adapter.safetensors", self.adapter, header)]
+        return [save_adapter(folder / "adapter.safetensors", self.adapter, self.header())]

@@ -58,7 +58,7 @@ def test_another_kind_or_other_switches_are_refused(fit, tmp_path):
     said = fit("second", start, "adapter={name: sun, normalise: false}", code=78)
     assert "task.start" in said and "normalise: True" in said and "set adapter likewise" in said
     said = fit("second", start, "adapter=lora", code=78)
-    assert "task.start" in said and "name: 'sun'" in said
+    assert "task.start" in said and "trained with name: 'sun'; set adapter" in said
 
 
 def test_a_missing_or_foreign_file_is_named(fit, tmp_path):

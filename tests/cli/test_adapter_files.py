@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from sunlab.adapters.sun import SUN
 from sunlab.cli.main import main
 from sunlab.export import read_adapter, save_adapter
+from sunlab.export.file import write_tensors
 from sunlab.export.shapes import describe_base
 
 
@@ -27,6 +28,13 @@ def test_inspect(file, capsys):
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     assert main(["inspect", str(file)]) == 65
     assert "damaged" in capsys.readouterr().err
+
+
+def test_a_card_shows_a_foreign_summary_as_it_is(file, tmp_path):
+    read, odd = read_adapter(file), {"loss": "x", "steps": "many", "teacher": 1, "student": 1, "backward": 1}
+    write_tensors(tmp_path / "odd.safetensors", read.tensors, {**read.header, "training": odd}, dtype=torch.float16)
+    assert main(["export", str(tmp_path / "odd.safetensors"), "--out", str(tmp_path / "out" / "odd.safetensors")]) == 0
+    assert '"steps": "many"' in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_export(file, tmp_path, capsys):
