@@ -22,7 +22,8 @@ OPEN = ["an owl", "a cactus", "a croissant", "a large cat face"] * 2  # the back
 
 
 def test_there_are_some():
-    named = {"sun_msc", "sun_rollout", "sun_lora_msc", "sun_lora_long", "sun_msc_160", "sun_lora_msc_160", "sun_msc_dit"}
+    named = {"sun_msc", "sun_rollout", "sun_rollout_offset", "sun_lora_msc", "sun_lora_long"}
+    named |= {"sun_msc_160", "sun_lora_msc_160", "sun_msc_dit"}
     assert named <= {path.stem for path in ADAPTERS}
 
 
